@@ -1,0 +1,47 @@
+"""What can go wrong, in words for the person who has to mend it."""
+
+from __future__ import annotations
+
+
+class QuantError(Exception):
+    """An error a user can act on: what is wrong, where, what was expected, and what to do.
+
+    Args:
+        what: one sentence without the final full stop.
+        where: the file, key, layer or offset.
+        expected: what would have been right.
+        hint: what to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self, what: str, *, where: object = None, expected: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.expected = expected
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.what if self.where is None else f"{self.where}: {self.what}"]
+        if self.expected is not None:
+            parts.append(f"expected: {self.expected}")
+        if self.hint is not None:
+            parts.append(f"hint: {self.hint}")
+        return "\n  ".join(parts)
+
+
+class InputError(QuantError):
+    """A file, option or value from outside is not what it has to be (exit code 2)."""
+
+
+class StaleError(QuantError):
+    """Artifacts in a run folder do not belong together (exit code 2)."""
+
+
+class GateError(QuantError):
+    """A criterion failed (exit code 1)."""
+
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""Float Deep Sets policies: the architecture, how it computes, import and saving."""
