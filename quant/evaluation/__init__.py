@@ -1,0 +1,1 @@
+"""How well a policy drives and how closely it follows the float policy, with the uncertainty of both."""
