@@ -1,0 +1,135 @@
+"""Denser and harder scenes than a recording holds, made of its own frames.
+
+Recorded drives have few peers and little hard braking; an INT8 model calibrated on them alone clips what it was built for.
+An augmented frame keeps a recorded ego, takes its peers from the recording's own peers (its own first), and, where the
+recording lacks it, has one of them brake hard. Features of the ego that are functions of the peers (their number, the lowest
+acceleration, the largest closing speed) are recognized in the recording and recomputed, so that the frame is consistent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.policy.observations import F32, Mask, Observations
+
+PEER_FEATURES = ("rel_x/100 m", "rel_y/100 m", "rel_speed/30 m/s", "rel_heading/pi", "accel/10 m/s2", "age/500 ms")
+"""The field's peer features and their normalization; hard braking is augmented only where a peer has these six."""
+REL_SPEED, ACCEL = 2, 4
+
+HARD_BRAKING = -0.45
+"""Normalized acceleration below which a peer brakes hard: 4.5 m/s2."""
+FULL_BRAKING = -0.9
+"""The hardest braking that is augmented: 9 m/s2, dry asphalt."""
+ENOUGH_HARD_BRAKING = 0.05
+"""Share of frames with a hard-braking peer above which a recording needs no more of them."""
+JITTER = 0.02
+"""Standard deviation of the noise on a peer put into another frame, as a share of the feature's range."""
+
+Derived = Callable[[F32, Mask], F32]
+
+
+def _count(peers: F32, mask: Mask) -> F32:
+    return mask.sum(axis=1).astype(np.float32) / np.float32(mask.shape[1])
+
+
+def _lowest(feature: int) -> Derived:
+    def lowest(peers: F32, mask: Mask) -> F32:
+        return np.where(mask, peers[:, :, feature], np.float32(0)).min(axis=1, initial=0).astype(np.float32)
+
+    return lowest
+
+
+def _largest_closing(peers: F32, mask: Mask) -> F32:
+    return np.where(mask, -peers[:, :, REL_SPEED], np.float32(0)).max(axis=1, initial=0).astype(np.float32)
+
+
+def derived_columns(observations: Observations) -> dict[int, str]:
+    """Ego columns that are, in every frame, a known function of the peers: ``{column: name}``."""
+    known = known_functions(observations.peers.shape[2])
+    found: dict[int, str] = {}
+    for name, function in known.items():
+        value = function(observations.peers, observations.mask)
+        for column in range(observations.ego.shape[1]):
+            # A constant column fits by chance; then there is nothing to learn from it either.
+            if np.ptp(value) > 0 and np.allclose(observations.ego[:, column], value, atol=1e-5):
+                found.setdefault(column, name)
+    return dict(sorted(found.items()))
+
+
+def known_functions(peer_size: int) -> dict[str, Derived]:
+    """Functions of the set of peers that the field's ego states carry."""
+    if peer_size != len(PEER_FEATURES):
+        return {"number of peers": _count}
+    return {
+        "number of peers": _count,
+        "lowest peer acceleration": _lowest(ACCEL),
+        "largest closing speed": _largest_closing,
+    }
+
+
+def hard_braking(observations: Observations) -> NDArray[np.bool_]:
+    """(N,) True where a peer present brakes harder than `HARD_BRAKING`; all False for other peer features."""
+    if observations.peers.shape[2] != len(PEER_FEATURES):
+        return np.zeros(len(observations), bool)
+    return np.asarray((observations.mask & (observations.peers[:, :, ACCEL] < HARD_BRAKING)).any(axis=1))
+
+
+def augment(observations: Observations, derived: dict[int, str], seed: int) -> tuple[Observations, NDArray[np.int64]]:
+    """Adds frames until each peer count 0..P holds 1/(P+1) as many frames as were recorded.
+
+    Args:
+        observations: recorded frames of one split.
+        derived: columns of the ego to recompute, from `derived_columns`.
+        seed: of the generator.
+
+    Returns:
+        the added frames and, for each, the recorded frame (row of ``observations``) its ego comes from.
+    """
+    slots = observations.mask.shape[1]
+    quota = max(len(observations) // (slots + 1), 1)
+    present = np.bincount(observations.counts, minlength=slots + 1)
+    counts = np.repeat(np.arange(slots + 1), np.maximum(quota - present, 0))
+    generator = np.random.default_rng(seed)
+    base = generator.integers(len(observations), size=len(counts))
+    peers, mask = _peers(observations, base, counts, generator)
+    if observations.peers.shape[2] == len(PEER_FEATURES) and hard_braking(observations).mean() < ENOUGH_HARD_BRAKING:
+        _brake_hard(peers, counts, generator)
+    ego = observations.ego[base].copy()
+    functions = known_functions(observations.peers.shape[2])
+    for column, name in derived.items():
+        ego[:, column] = functions[name](peers, mask)
+    return Observations(ego, peers, mask), base
+
+
+def _peers(
+    observations: Observations, base: NDArray[np.int64], counts: NDArray[np.int64], generator: np.random.Generator
+) -> tuple[F32, Mask]:
+    """The base frame's own peers first, then peers of other frames with a little noise; ``counts`` of them."""
+    rows, slots, features = len(base), *observations.peers.shape[1:]
+    everyone = observations.peers[observations.mask]
+    mask = np.arange(slots) < counts[:, None]
+    if len(everyone) == 0:
+        return np.zeros((rows, slots, features), np.float32), np.zeros_like(mask)
+    strangers = everyone[generator.integers(len(everyone), size=(rows, slots))]
+    noise = generator.standard_normal(strangers.shape).astype(np.float32) * np.float32(JITTER) * np.ptp(everyone, axis=0)
+    low, high = everyone.min(axis=0), everyone.max(axis=0)
+    strangers = np.clip(strangers + noise, low - np.float32(JITTER) * (high - low), high + np.float32(JITTER) * (high - low))
+    # Peers present come first, so that the base frame's own fill the first slots.
+    order = np.argsort(~observations.mask[base], axis=1, kind="stable")[:, :, None]
+    own = np.take_along_axis(observations.peers[base], order, axis=1)
+    is_own = np.arange(slots) < observations.counts[base][:, None]
+    peers = np.where(is_own[:, :, None], own, strangers)
+    return np.where(mask[:, :, None], peers, np.float32(0)).astype(np.float32), mask
+
+
+def _brake_hard(peers: F32, counts: NDArray[np.int64], generator: np.random.Generator) -> None:
+    """In half of the frames with peers, one of them brakes hard and closes in; in place."""
+    rows = np.flatnonzero((counts > 0) & (generator.random(len(counts)) < 0.5))
+    who = generator.integers(counts[rows])
+    peers[rows, who, ACCEL] = generator.uniform(FULL_BRAKING, HARD_BRAKING, len(rows)).astype(np.float32)
+    # One second of that braking at the most has gone into the relative speed (normalized by 30 m/s, acceleration by 10).
+    closing = generator.uniform(0, 1, len(rows)).astype(np.float32) * peers[rows, who, ACCEL] * np.float32(10 / 30)
+    peers[rows, who, REL_SPEED] += closing

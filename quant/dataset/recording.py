@@ -1,0 +1,108 @@
+"""Frames as they were recorded: a vehicle's drive, or the float policy's own rollouts in a world."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.errors import InputError
+from quant.files import read_bytes, sha256
+from quant.policy.observations import EGO, PEER_MASK, PEERS, Observations
+from quant.policy.policy import Policy
+
+Kind = Literal["drive", "rollout"]
+
+BLOCK_FRAMES = 100
+"""Frames of a drive that go to the same split: 10 s at 10 Hz, longer than any manoeuvre's memory in an observation."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Frames in the order they were seen.
+
+    Attributes:
+        name: file name of a drive, or the world's name.
+        kind: where the frames come from.
+        observations: N frames.
+        block: (N,) int64; frames of one block (a time block of a drive, an episode of a world) are never split.
+        sha256: of the drive's file; of the scenarios for rollouts.
+    """
+
+    name: str
+    kind: Kind
+    observations: Observations
+    block: NDArray[np.int64]
+    sha256: str
+
+
+def read_drive(path: Path, policy: Policy) -> Recording:
+    """Reads a drive: an ``.npz`` with ``ego`` (N, E), ``peers`` (N, P, F) and ``peer_mask`` (N, P), normalized.
+
+    ``t_ms`` (N,), where it is there, has to increase; other arrays are ignored. Observations of a policy with more peer
+    slots than the drive has are padded.
+
+    Raises:
+        InputError: the file is not such an archive, or its shapes, values or widths do not fit the policy.
+    """
+    content = read_bytes(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in (EGO, PEERS, PEER_MASK, "t_ms") if key in archive}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise InputError("not a readable .npz drive", where=path, hint=str(error)) from error
+    missing = [key for key in (EGO, PEERS, PEER_MASK) if key not in arrays]
+    if missing:
+        raise InputError(f"the drive lacks {', '.join(missing)}", where=path, expected="arrays ego, peers, peer_mask")
+    ego, peers, mask = (_numbers(arrays[key], f"{path}:{key}") for key in (EGO, PEERS, PEER_MASK))
+    _fit(ego, peers, mask, policy, path)
+    if "t_ms" in arrays and bool(np.any(np.diff(arrays["t_ms"].astype(np.float64)) <= 0)):
+        row = int(np.argmax(np.diff(arrays["t_ms"].astype(np.float64)) <= 0)) + 1
+        raise InputError(f"time does not increase at frame {row}", where=f"{path}:t_ms", expected="increasing times")
+    slots = policy.max_peers - peers.shape[1]
+    observations = Observations(
+        ego,
+        np.pad(peers, ((0, 0), (0, slots), (0, 0))),
+        np.pad(mask.astype(bool), ((0, 0), (0, slots))),
+    )
+    block = np.arange(len(ego), dtype=np.int64) // BLOCK_FRAMES
+    return Recording(path.name, "drive", observations, block, sha256(content))
+
+
+def _numbers(array: NDArray[Any], where: str) -> NDArray[np.float32]:
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"holds {array.dtype}, not numbers", where=where)
+    values = array.astype(np.float32)
+    if not np.isfinite(values).all():
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+        raise InputError(f"not a finite number at {at}", where=where, hint="drop or repair the frame before recording it")
+    return values
+
+
+def _fit(
+    ego: NDArray[np.float32], peers: NDArray[np.float32], mask: NDArray[np.float32], policy: Policy, path: Path
+) -> None:
+    n = len(ego)
+    if n == 0:
+        raise InputError("the drive has no frames", where=path)
+    if ego.shape != (n, policy.ego_size):
+        raise InputError(
+            f"the drive's ego is {ego.shape}, the policy's ego has {policy.ego_size} features",
+            where=f"{path}:ego",
+            expected=f"(N, {policy.ego_size})",
+            hint="give a drive recorded with the observation this policy was trained on",
+        )
+    if peers.ndim != 3 or len(peers) != n or peers.shape[2] != policy.peer_size or peers.shape[1] > policy.max_peers:
+        raise InputError(
+            f"the drive's peers are {peers.shape}",
+            where=f"{path}:peers",
+            expected=f"({n}, at most {policy.max_peers}, {policy.peer_size})",
+        )
+    if mask.shape != peers.shape[:2]:
+        raise InputError(f"peer_mask is {mask.shape}", where=f"{path}:peer_mask", expected=str(peers.shape[:2]))
+    if not np.isin(mask, (0, 1)).all():
+        raise InputError("peer_mask holds values other than 0 and 1", where=f"{path}:peer_mask")
