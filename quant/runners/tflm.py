@@ -1,0 +1,245 @@
+"""TFLite-Micro's int8 arithmetic in NumPy: batched, and equal to the C++ kernels bit for bit.
+
+TFLM rescales an accumulator by rounding twice (:mod:`quant.runners.fixed_point`). Two facts make that fast without
+giving up exactness. Sums of integers are exact in floating point as long as every partial sum stays below 2^24 (float32)
+or 2^53 (float64), in whatever order and with whatever threads BLAS adds them; the bound is computed from the weights.
+And an accumulator times its 31-bit mantissa is again an integer below 2^53, so that both roundings can be done in
+float64. Where the bound does not hold, the same formulas run in int64.
+
+Source: tflite-micro, ``lite/micro/kernels/*.cc`` and ``lite/kernels/internal/reference/integer_ops/*.h``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.errors import InputError
+from quant.runners import fixed_point
+from quant.runners.fixed_point import INT32_MAX, Multiplier, multiply_by_quantized_multiplier, quantize_multiplier
+from quant.runners.flatbuffer import FullyConnected, Model, Quantized, Unary, read_model
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+Int8 = NDArray[np.int8]
+
+Step = Callable[[NDArray[Any]], F64]
+"""One layer on (K, n) centred values, q - zero point, held as integers in a float array -> (M, n), centred too."""
+
+ROWS = 1024
+"""Rows computed at once: the working set of a 64-wide layer stays within a core's cache."""
+
+
+@dataclass(frozen=True)
+class TflmModel:
+    """An INT8 sub-model as TFLite-Micro computes it.
+
+    Attributes:
+        model: what the file says.
+        steps: the layers, ready to run.
+    """
+
+    model: Model
+    steps: tuple[Step, ...]
+
+    @staticmethod
+    def from_bytes(tflite: bytes, where: object = None) -> TflmModel:
+        """Reads a .tflite and prepares its arithmetic.
+
+        Raises:
+            InputError: the file is damaged or unsupported, or its arithmetic would overflow int32 on a device.
+        """
+        return TflmModel.from_model(read_model(tflite, where), where)
+
+    @staticmethod
+    def from_model(model: Model, where: object = None) -> TflmModel:
+        """Prepares the arithmetic of a sub-model already read.
+
+        Raises:
+            InputError: an accumulator could overflow int32, which C++ leaves undefined.
+        """
+        steps = (
+            _dense(layer, f"{'model' if where is None else where}: operator {index}")
+            if isinstance(layer, FullyConnected)
+            else _lookup(layer)
+            for index, layer in enumerate(model.layers)
+        )
+        return TflmModel(model, tuple(steps))
+
+    def invoke(self, q: Int8) -> Int8:
+        """(N, K) int8 -> (N, M) int8, each row as one ``Invoke`` of the interpreter.
+
+        Raises:
+            InputError: ``q`` is not int8 or not (N, K).
+        """
+        if q.dtype != np.int8 or q.ndim != 2 or q.shape[1] != self.model.input.size:
+            raise InputError(f"input {q.dtype} {q.shape}", expected=f"int8 (N, {self.model.input.size})")
+        out = np.empty((len(q), self.model.output.size), np.int8)
+        for start in range(0, len(q), ROWS):
+            out[start : start + ROWS] = self._chunk(q[start : start + ROWS])
+        return out
+
+    def _chunk(self, q: Int8) -> F64:
+        # Features first: then a value per channel meets a long contiguous row, which NumPy vectorizes.
+        x = q.T.astype(np.float64, order="C")
+        x -= self.model.input.zero_point
+        for step in self.steps:
+            x = step(x)
+        x += self.model.output.zero_point
+        return x.T
+
+
+def activation_table(layer: Unary) -> Int8:
+    """(256,) int8: the operator's output for the inputs -128 to 127."""
+    q = np.arange(-128, 128, dtype=np.int64)
+    centred = q - layer.input.zero_point
+    match layer.operator:
+        case "TANH":
+            # 1 / 128 a step, zero point 0
+            codes = _on_q4(layer.input, centred, fixed_point.tanh, fractional_bits=7)
+        case "LOGISTIC":
+            # 1 / 256 a step, zero point -128
+            codes = _on_q4(layer.input, centred, fixed_point.logistic, fractional_bits=8, offset=-128)
+        case "ELU":
+            codes = _elu(layer, centred)
+        case "RELU":
+            codes = _requantize(layer, centred, float(layer.input.scale / layer.output.scale))
+            codes = np.maximum(codes, layer.output.zero_point)
+        case "RELU6":
+            six = layer.input.zero_point + _round_half_away(np.float32(6) / layer.input.scale)
+            codes = np.clip(q, layer.input.zero_point, max(-128, min(127, six)))
+        case "QUANTIZE":
+            codes = _requantize(layer, centred, float(layer.input.scale) / float(layer.output.scale))
+        case "RESHAPE":
+            codes = q
+    return np.clip(codes, -128, 127).astype(np.int8)
+
+
+def _on_q4(
+    source: Quantized, centred: I64, function: Callable[[I64], I64], fractional_bits: int, offset: int = 0
+) -> I64:
+    """TFLM's fixed-point activations: the input in Q4.27, the output cut to ``fractional_bits``, the ends saturated."""
+    fraction, shift = math.frexp(float(source.scale) * (1 << 27))
+    mantissa = math.floor(fraction * (1 << 31) + 0.5)
+    # CalculateInputRadius: inputs this far out would leave [-16, 16).
+    radius = (15 << 27) >> shift if shift >= 0 else (15 << 27) << -shift
+    inside = np.abs(centred) < radius
+    scaled = multiply_by_quantized_multiplier(np.where(inside, centred, 0), mantissa, shift)
+    codes = fixed_point.rounding_divide_by_pot(function(scaled), 31 - fractional_bits) + offset
+    return np.where(inside, codes, np.where(centred < 0, -128, 127))
+
+
+def _elu(layer: Unary, centred: I64) -> I64:
+    """TFLM fills this table in float32 when the model is loaded."""
+    x = layer.input.scale * centred.astype(np.float32)
+    y = np.where(x < 0, np.exp(np.minimum(x, np.float32(0))) - np.float32(1), x)
+    rescaled = _round_half_away_array(y * (np.float32(1) / layer.output.scale))
+    return (rescaled + np.float32(layer.output.zero_point)).astype(np.int64)
+
+
+def _requantize(layer: Unary, centred: I64, real: float) -> I64:
+    multiplier = quantize_multiplier(real)
+    _refuse_overflow(256, multiplier, layer.operator)
+    return layer.output.zero_point + multiply_by_quantized_multiplier(centred, multiplier.mantissa, multiplier.shift)
+
+
+def _lookup(layer: Unary) -> Step:
+    table = activation_table(layer).astype(np.float64) - layer.output.zero_point
+    first = 128 + layer.input.zero_point
+
+    def step(x: NDArray[Any]) -> F64:
+        return table.take((x + first).astype(np.intp))
+
+    return step
+
+
+def activation_range(layer: FullyConnected) -> tuple[int, int]:
+    """``CalculateActivationRangeQuantized``: the lowest and highest output of the fused activation."""
+    zero_point, scale = layer.output.zero_point, layer.output.scale
+    bounds = {"NONE": (None, None), "RELU": (0, None), "RELU6": (0, 6), "RELU_N1_TO_1": (-1, 1)}[layer.activation]
+    low, high = (
+        None if bound is None else zero_point + _round_half_away(np.float32(bound) / scale) for bound in bounds
+    )
+    return -128 if low is None else max(-128, low), 127 if high is None else min(127, high)
+
+
+def output_multipliers(layer: FullyConnected) -> tuple[Multiplier, ...]:
+    """One multiplier for all channels, or one each: input scale * weight scale / output scale, rounded as TFLM does."""
+    return tuple(
+        quantize_multiplier(float(layer.input.scale) * float(scale) / float(layer.output.scale))
+        for scale in layer.weight_scale
+    )
+
+
+def _dense(layer: FullyConnected, where: str) -> Step:
+    reach = np.abs(np.array([-128, 127]) - layer.input.zero_point).max()
+    products = int((np.abs(layer.weight.astype(np.int64)).sum(axis=1) * reach).max())
+    bound = products + int(np.abs(layer.bias.astype(np.int64)).max())
+    multipliers = output_multipliers(layer)
+    for multiplier in multipliers:
+        _refuse_overflow(bound, multiplier, where)
+    weight = layer.weight.astype(np.float32 if products < 1 << 24 else np.float64)
+    rescale = _rescale(layer, multipliers, bound)
+
+    def step(x: NDArray[Any]) -> F64:
+        return rescale((weight @ x.astype(weight.dtype, copy=False)).astype(np.float64, copy=False))
+
+    return step
+
+
+def _rescale(layer: FullyConnected, multipliers: tuple[Multiplier, ...], bound: int) -> Callable[[F64], F64]:
+    """From accumulators without bias, (M, n), to centred outputs, in place."""
+    low, high = (limit - layer.output.zero_point for limit in activation_range(layer))
+    bias = layer.bias.astype(np.int64)[:, None]
+    mantissa = np.array([[m.mantissa] for m in multipliers])
+    shift = np.array([[m.shift] for m in multipliers])
+
+    def in_int64(acc: F64) -> F64:
+        scaled = multiply_by_quantized_multiplier(acc.astype(np.int64) + bias, mantissa, shift)
+        return np.clip(scaled, low, high).astype(np.float64)
+
+    # |(accumulator << left) * mantissa| + 2^30 has to stay an exact float64, and the first rounding below 2^22.
+    left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
+    if max(bound << max(m.shift, 0) for m in multipliers) * (1 << 31) + (1 << 30) >= 1 << 53:
+        return in_int64
+
+    first_scale = np.ldexp(mantissa.astype(np.float64), left - 31)
+    first_offset = bias * first_scale + 0.5
+    # Halves of the second rounding go away from zero; a nudge of 2^-26 turns rint's ties the same way and, since the
+    # first result is below 2^22, moves nothing else.
+    second_scale = np.ldexp(1 + 2.0**-26, -right)
+
+    def in_float64(acc: F64) -> F64:
+        acc *= first_scale
+        acc += first_offset
+        np.floor(acc, out=acc)
+        acc *= second_scale
+        np.rint(acc, out=acc)
+        return np.clip(acc, low, high, out=acc)
+
+    return in_float64
+
+
+def _refuse_overflow(bound: int, multiplier: Multiplier, where: str) -> None:
+    if bound << max(multiplier.shift, 0) > INT32_MAX:
+        raise InputError(
+            "the accumulator can overflow int32, which TFLite-Micro does not guard against",
+            where=where,
+            expected="scales of input, weights and output that fit together",
+            hint="calibrate the output's range anew: its scale is far too small for its inputs",
+        )
+
+
+def _round_half_away(x: np.float32) -> int:
+    return int(math.copysign(math.floor(abs(float(x)) + 0.5), float(x)))
+
+
+def _round_half_away_array(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    # |x| + 0.5 would round up to 1 for the float just below 0.5: split off the fraction, which is exact.
+    whole = np.trunc(x)
+    return (whole + np.where(np.abs(x - whole) >= 0.5, np.sign(x), np.float32(0))).astype(np.float32)
