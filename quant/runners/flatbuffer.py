@@ -51,12 +51,14 @@ class Quantized:
 
     def dequantize(self, q: NDArray[np.int8]) -> NDArray[np.float32]:
         """int8 -> float32, of any shape."""
-        return np.multiply(q.astype(np.float32) - np.float32(self.zero_point), self.scale, dtype=np.float32)
+        real: NDArray[np.float32] = (q.astype(np.float32) - np.float32(self.zero_point)) * self.scale
+        return real
 
     def quantize(self, x: NDArray[np.float32]) -> NDArray[np.int8]:
         """float32 -> int8 of any shape: round half to even, saturating."""
         steps = np.rint(x / self.scale) + np.float32(self.zero_point)
-        return np.clip(steps, np.float32(-128), np.float32(127)).astype(np.int8)
+        codes: NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
+        return codes
 
     def same_quantization(self, other: Quantized) -> bool:
         """Whether equal bytes mean equal values."""
@@ -268,6 +270,8 @@ class _Reader:
         )
         scales, zero_points = self._quantization(tensor, where)
         self._require(len(scales) == 1, f"{where} has an activation with {len(scales)} scales", "one scale")
+        # Outside these C++ shifts by a negative amount or overflows an int32.
+        self._require(2**-28 <= scales[0] <= 2**28, f"{where} has a scale of {scales[0]}", "a scale from 2^-28 to 2^28")
         return Quantized(shape, scales[0], int(zero_points[0]))
 
     def _weight(self, index: int, where: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -1,8 +1,9 @@
 """TFLite-Micro's int8 arithmetic in NumPy: batched, and equal to the C++ kernels bit for bit.
 
 TFLM rescales an accumulator by rounding twice (:mod:`quant.runners.fixed_point`). Two facts make that fast without
-giving up exactness. Sums of integers are exact in floating point as long as every partial sum stays below 2^24 (float32)
-or 2^53 (float64), in whatever order and with whatever threads BLAS adds them; the bound is computed from the weights.
+giving up exactness. Sums of integers are exact in floating point as long as every partial sum stays below 2^24
+(float32) or 2^53 (float64), in whatever order and with whatever threads BLAS adds them; the bound is computed from the
+weights.
 And an accumulator times its 31-bit mantissa is again an integer below 2^53, so that both roundings can be done in
 float64. Where the bound does not hold, the same formulas run in int64.
 
@@ -111,8 +112,7 @@ def activation_table(layer: Unary) -> Int8:
             codes = _requantize(layer, centred, float(layer.input.scale / layer.output.scale))
             codes = np.maximum(codes, layer.output.zero_point)
         case "RELU6":
-            six = layer.input.zero_point + _round_half_away(np.float32(6) / layer.input.scale)
-            codes = np.clip(q, layer.input.zero_point, max(-128, min(127, six)))
+            codes = np.clip(q, layer.input.zero_point, min(127, _quantize_bound(6, layer.input)))
         case "QUANTIZE":
             codes = _requantize(layer, centred, float(layer.input.scale) / float(layer.output.scale))
         case "RESHAPE":
@@ -126,20 +126,21 @@ def _on_q4(
     """TFLM's fixed-point activations: the input in Q4.27, the output cut to ``fractional_bits``, the ends saturated."""
     fraction, shift = math.frexp(float(source.scale) * (1 << 27))
     mantissa = math.floor(fraction * (1 << 31) + 0.5)
-    # CalculateInputRadius: inputs this far out would leave [-16, 16).
-    radius = (15 << 27) >> shift if shift >= 0 else (15 << 27) << -shift
+    # CalculateInputRadius: from here on the input would leave (-15, 15); scales are bounded, so shift is 0 to 56.
+    radius = (15 << 27) >> shift
     inside = np.abs(centred) < radius
-    scaled = multiply_by_quantized_multiplier(np.where(inside, centred, 0), mantissa, shift)
+    scaled = multiply_by_quantized_multiplier(np.where(inside, centred, 0), mantissa, np.where(inside.any(), shift, 0))
     codes = fixed_point.rounding_divide_by_pot(function(scaled), 31 - fractional_bits) + offset
-    return np.where(inside, codes, np.where(centred < 0, -128, 127))
+    return np.where(centred <= -radius, -128, np.where(centred >= radius, 127, codes))
 
 
 def _elu(layer: Unary, centred: I64) -> I64:
-    """TFLM fills this table in float32 when the model is loaded."""
+    """TFLM fills this table in float32 when the model is loaded, with the C library's expf."""
     x = layer.input.scale * centred.astype(np.float32)
-    y = np.where(x < 0, np.exp(np.minimum(x, np.float32(0))) - np.float32(1), x)
-    rescaled = _round_half_away_array(y * (np.float32(1) / layer.output.scale))
-    return (rescaled + np.float32(layer.output.zero_point)).astype(np.int64)
+    # NumPy's float32 exp is off by up to 2 ulp; through float64 it is the correctly rounded one.
+    exponential = np.exp(np.minimum(x, 0).astype(np.float64)).astype(np.float32)
+    y = np.where(x < 0, exponential - np.float32(1), x) * (np.float32(1) / layer.output.scale)
+    return _round_half_away(np.clip(y, -1024, 1024)) + layer.output.zero_point
 
 
 def _requantize(layer: Unary, centred: I64, real: float) -> I64:
@@ -160,12 +161,13 @@ def _lookup(layer: Unary) -> Step:
 
 def activation_range(layer: FullyConnected) -> tuple[int, int]:
     """``CalculateActivationRangeQuantized``: the lowest and highest output of the fused activation."""
-    zero_point, scale = layer.output.zero_point, layer.output.scale
     bounds = {"NONE": (None, None), "RELU": (0, None), "RELU6": (0, 6), "RELU_N1_TO_1": (-1, 1)}[layer.activation]
-    low, high = (
-        None if bound is None else zero_point + _round_half_away(np.float32(bound) / scale) for bound in bounds
-    )
+    low, high = (None if bound is None else _quantize_bound(bound, layer.output) for bound in bounds)
     return -128 if low is None else max(-128, low), 127 if high is None else min(127, high)
+
+
+def _quantize_bound(bound: int, tensor: Quantized) -> int:
+    return tensor.zero_point + int(_round_half_away(np.array(bound / tensor.scale, np.float32)))
 
 
 def output_multipliers(layer: FullyConnected) -> tuple[Multiplier, ...]:
@@ -226,7 +228,7 @@ def _rescale(layer: FullyConnected, multipliers: tuple[Multiplier, ...], bound: 
 
 
 def _refuse_overflow(bound: int, multiplier: Multiplier, where: str) -> None:
-    if bound << max(multiplier.shift, 0) > INT32_MAX:
+    if max(bound, 1) << max(multiplier.shift, 0) > INT32_MAX:
         raise InputError(
             "the accumulator can overflow int32, which TFLite-Micro does not guard against",
             where=where,
@@ -235,11 +237,8 @@ def _refuse_overflow(bound: int, multiplier: Multiplier, where: str) -> None:
         )
 
 
-def _round_half_away(x: np.float32) -> int:
-    return int(math.copysign(math.floor(abs(float(x)) + 0.5), float(x)))
-
-
-def _round_half_away_array(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    # |x| + 0.5 would round up to 1 for the float just below 0.5: split off the fraction, which is exact.
+def _round_half_away(x: NDArray[np.float32]) -> I64:
+    """``std::round``: to the nearest integer, halves away from zero."""
     whole = np.trunc(x)
-    return (whole + np.where(np.abs(x - whole) >= 0.5, np.sign(x), np.float32(0))).astype(np.float32)
+    rounded: NDArray[np.float32] = whole + np.sign(x) * (np.abs(x - whole) >= 0.5)
+    return rounded.astype(np.int64)
