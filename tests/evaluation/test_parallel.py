@@ -1,0 +1,88 @@
+"""The pool: results in order, the caller's errors, and no process left behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from quant.errors import QuantError
+from quant.evaluation.parallel import map_tasks
+
+
+def scaled(context: int, task: float) -> float:
+    time.sleep(task / 100)
+    return context * task
+
+
+def surroundings(context: None, task: int) -> tuple[int, bool, set[int]]:
+    np.ones((2, 2)) @ np.ones((2, 2))
+    threads = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    return os.getpid(), "tensorflow" in sys.modules, threads
+
+
+def fails(context: None, task: int) -> int:
+    if task:
+        time.sleep(60)
+    raise KeyError("scenario 7")
+
+
+def dies(context: None, task: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleeps(context: None, task: int) -> None:
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_tasks_and_progress_as_they_are_done(workers: int):
+    seen: list[int] = []
+    assert map_tasks(scaled, 3, [5.0, 1.0, 2.0, 0.0], workers=workers, done=seen.append) == [15.0, 3.0, 6.0, 0.0]
+    assert sorted(seen) == [0, 1, 2, 3]
+
+
+def test_workers_are_other_processes_without_tensorflow_and_with_one_blas_thread():
+    for pid, tensorflow, threads in map_tasks(surroundings, None, range(4), workers=2):
+        assert pid != os.getpid()
+        assert not tensorflow
+        assert threads == {1}
+
+
+@pytest.fixture
+def no_process_is_left() -> Iterator[None]:
+    before = set(multiprocessing.active_children())
+    yield
+    deadline = time.monotonic() + 5
+    while set(multiprocessing.active_children()) - before:
+        assert time.monotonic() < deadline, "worker processes were left behind"
+        time.sleep(0.05)
+
+
+def test_an_error_of_a_task_arrives_at_once_and_ends_the_others(no_process_is_left: None):
+    start = time.monotonic()
+    with pytest.raises(KeyError, match="scenario 7"):
+        map_tasks(fails, None, [1, 0], workers=2)
+    assert time.monotonic() - start < 20
+
+
+def test_a_killed_worker_is_an_error_and_not_a_hang(no_process_is_left: None):
+    with pytest.raises(QuantError, match="worker process ended"):
+        map_tasks(dies, None, [0, 1], workers=2)
+
+
+def test_an_interrupt_ends_the_workers_at_once(no_process_is_left: None):
+    start = time.monotonic()
+    threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        map_tasks(sleeps, None, [0, 1], workers=2)
+    assert time.monotonic() - start < 20
+
