@@ -145,6 +145,22 @@ def read_model(tflite: bytes, where: object = None) -> Model:
         raise InputError("the TFLite file is damaged", where=name, hint=f"make it anew ({error})") from error
 
 
+def operators(tflite: bytes) -> tuple[str, ...]:
+    """The operators of a sub-model in the order they run. Raises InputError as :func:`read_model`."""
+    return read_model(tflite).operators
+
+
+def macs(tflite: bytes) -> int:
+    """Multiply-accumulates of one invocation. Raises InputError as :func:`read_model`."""
+    return read_model(tflite).macs
+
+
+def interface(tflite: bytes) -> tuple[Quantized, Quantized]:
+    """Input and output: shape, scale and zero point. Raises InputError as :func:`read_model`."""
+    model = read_model(tflite)
+    return model.input, model.output
+
+
 class _Reader:
     """One pass over one file. Every message names the operator or tensor it is about."""
 

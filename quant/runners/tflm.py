@@ -178,6 +178,26 @@ def output_multipliers(layer: FullyConnected) -> tuple[Multiplier, ...]:
     )
 
 
+def release_dependent(model: Model) -> tuple[int, ...]:
+    """Indices of the layers whose multiplier is not the same in every TFLM release.
+
+    For per-tensor weights, TFLM as of August 2026 and esp-tflite-micro 1.4.0 multiply input scale and weight scale in
+    float32 (``GetQuantizedConvolutionMultipler``); the ``tflite_micro`` wheel of October 2026 does so in float64, and so
+    does :func:`output_multipliers`. Outputs can then differ by one step, about once in 100,000. Scales whose product is
+    exact in float32 (12 significant bits each) and per-channel weights avoid it.
+    """
+    return tuple(
+        index
+        for index, layer in enumerate(model.layers)
+        if isinstance(layer, FullyConnected) and not layer.per_channel and _narrow(layer) != output_multipliers(layer)
+    )
+
+
+def _narrow(layer: FullyConnected) -> tuple[Multiplier]:
+    product = layer.input.scale * layer.weight_scale[0]
+    return (quantize_multiplier(float(product) / float(layer.output.scale)),)
+
+
 def _dense(layer: FullyConnected, where: str) -> Step:
     reach = np.abs(np.array([-128, 127]) - layer.input.zero_point).max()
     products = int((np.abs(layer.weight.astype(np.int64)).sum(axis=1) * reach).max())

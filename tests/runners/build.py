@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import flatbuffers
+import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
@@ -25,7 +25,14 @@ class _Writer:
     codes: list[int]
 
     def tensor(
-        self, name: str, dtype: int, shape: Sequence[int], scale: Any, zero_point: Any, data: NDArray[Any] | None = None
+        self,
+        name: str,
+        dtype: int,
+        shape: Sequence[int],
+        *,
+        scale: Any,
+        zero_point: Any,
+        data: NDArray[Any] | None = None,
     ) -> int:
         tensor = schema.TensorT()
         tensor.name, tensor.type, tensor.shape = name, dtype, list(shape)
@@ -43,7 +50,7 @@ class _Writer:
         return len(self.tensors) - 1
 
     def activation(self, name: str, quantized: Quantized) -> int:
-        return self.tensor(name, 9, quantized.shape, quantized.scale, quantized.zero_point)
+        return self.tensor(name, 9, quantized.shape, scale=quantized.scale, zero_point=quantized.zero_point)
 
     def code(self, builtin: int) -> int:
         if builtin not in self.codes:
@@ -56,15 +63,14 @@ class _Writer:
         operator.inputs, operator.outputs = [source], [target]
         if isinstance(layer, FullyConnected):
             zeros = np.zeros(len(layer.weight_scale), np.int64)
-            operator.inputs.append(
-                self.tensor(f"weight{index}", 9, layer.weight.shape, layer.weight_scale, zeros, layer.weight)
+            weight = self.tensor(
+                f"weight{index}", 9, layer.weight.shape, scale=layer.weight_scale, zero_point=zeros, data=layer.weight
             )
-            bias_scale = layer.weight_scale * layer.input.scale
-            operator.inputs.append(
-                self.tensor(f"bias{index}", 2, layer.bias.shape, bias_scale, zeros, layer.bias)
-                if layer.bias.any()
-                else -1
-            )
+            bias = -1
+            if layer.bias.any():
+                steps = layer.weight_scale * layer.input.scale
+                bias = self.tensor(f"bias{index}", 2, layer.bias.shape, scale=steps, zero_point=zeros, data=layer.bias)
+            operator.inputs += [weight, bias]
             options = schema.FullyConnectedOptionsT()
             options.fusedActivationFunction = FUSED[layer.activation]
             operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions

@@ -29,11 +29,15 @@ def fully_connected(draw: st.DrawFn, source: Quantized, max_outputs: int = 20) -
     outputs = draw(st.integers(1, max_outputs))
     rng = np.random.default_rng(draw(seeds))
     extreme = draw(st.booleans())
-    weight = rng.integers(-127, 128, (outputs, source.size)) if not extreme else rng.choice([-127, 127], (outputs, source.size))
+    weight = (
+        rng.integers(-127, 128, (outputs, source.size))
+        if not extreme
+        else rng.choice([-127, 127], (outputs, source.size))
+    )
     per_channel = draw(st.booleans())
     weight_scale = np.exp2(rng.uniform(-9, -5, outputs if per_channel else 1)).astype(np.float32)
-    spread = 74 * 74 * math.sqrt(source.size)
-    bias = rng.integers(-spread, spread, outputs) if draw(st.booleans()) else np.zeros(outputs)
+    spread = round(74 * 74 * math.sqrt(source.size))
+    bias = rng.integers(-spread, spread, outputs) if draw(st.booleans()) else np.zeros(outputs, np.int64)
     typical = float(source.scale) * float(weight_scale.max()) * spread / 64
     # Multipliers above one and far below it come from the factor.
     factor = draw(st.sampled_from([1.0, 1.0, 1.0, 0.1, 30.0, 2.0**-9, 2.0**-13, 2.0**20]) | st.floats(0.3, 3.0))
@@ -53,8 +57,8 @@ def unary(draw: st.DrawFn, source: Quantized, names: tuple[UnaryOperator, ...] =
     """An operator without weights."""
     name = draw(st.sampled_from(names))
     if name in {"TANH", "LOGISTIC"}:
-        scale, zero_point = {"TANH": (1 / 128, 0), "LOGISTIC": (1 / 256, -128)}[name]
-        return Unary(name, source, Quantized(source.shape, np.float32(scale), zero_point))
+        fixed, zero_point = {"TANH": (1 / 128, 0), "LOGISTIC": (1 / 256, -128)}[name]
+        return Unary(name, source, Quantized(source.shape, np.float32(fixed), zero_point))
     if name in {"RELU6", "RESHAPE"}:
         return Unary(name, source, source)
     factor = draw(scales(2**-4, 2**4) | st.just(np.float32(1)))
