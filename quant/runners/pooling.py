@@ -2,9 +2,9 @@
 
 The encoder's output and the head's input may differ in scale and zero point. Maximum commutes with requantization (both
 are monotone), so the bytes are compared first. Sum and mean add q - zero_point in int32 and rescale once, with
-``MultiplyByQuantizedMultiplier``; the mean has one multiplier for each number of peers n, made by ``QuantizeMultiplier``
-from (scale_e / scale_h) / n in float64, so that no integer is divided on the device. Without peers z = 0: the head's
-zero point.
+``MultiplyByQuantizedMultiplier``; the mean has one multiplier for each number of peers n, ``QuantizeMultiplier`` of
+(scale_e / scale_h) / n in float64, so that no integer is divided on the device. Without peers z = 0: the head's zero
+point.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def release_dependent(model: Model) -> tuple[int, ...]:
     """Indices of the layers whose multiplier is not the same in every TFLM release.
 
     For per-tensor weights, TFLM as of August 2026 and esp-tflite-micro 1.4.0 multiply input scale and weight scale in
-    float32 (``GetQuantizedConvolutionMultipler``); the ``tflite_micro`` wheel of October 2026 does so in float64, and so
+    float32 (``GetQuantizedConvolutionMultipler``); the ``tflite_micro`` wheel of October 2026 does so in float64, as
     does :func:`output_multipliers`. Outputs can then differ by one step, about once in 100,000. Scales whose product is
     exact in float32 (12 significant bits each) and per-channel weights avoid it.
     """
