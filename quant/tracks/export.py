@@ -1,0 +1,147 @@
+"""From a plan to two INT8 .tflite files, by TensorFlow's own converter.
+
+Every interface of the network carries a fake-quantization node with the plan's range, so that the converter has nothing to
+estimate; it quantizes weights symmetrically, one scale an output channel, and biases to int32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from quant.dataset import Dataset
+from quant.errors import QuantError
+from quant.policy.policy import Activation, Dense
+from quant.tracks.candidate import Candidate, Part, SubModel
+from quant.tracks.plan import PEER_RANGE, LayerRanges, Plan, Range
+
+
+def export(track: str, plan: Plan, dataset: Dataset, log: list[str]) -> Candidate:
+    """Converts both sub-models and checks that they carry the plan's scales.
+
+    Raises:
+        QuantError: the converter gave other scales than the plan's at an interface.
+    """
+    peer_encoder = convert(plan.encoder, plan.encoder_ranges, PEER_RANGE)
+    policy_head = convert(plan.head, plan.head_ranges, plan.z)
+    ends = (
+        *_checked("peer_encoder", peer_encoder, PEER_RANGE, plan.encoder_ranges[-1].after),
+        *_checked("policy_head", policy_head, plan.z, plan.head_ranges[-1].after),
+    )
+    policy = plan.policy
+    return Candidate(
+        track=track,
+        peer_encoder=SubModel("peer_encoder", peer_encoder),
+        policy_head=SubModel("policy_head", policy_head),
+        peer_input=plan.peer.affine(),
+        ego_input=plan.ego.affine(),
+        pooling=policy.pooling,
+        action_space=policy.action_space,
+        max_peers=policy.max_peers,
+        policy_sha256=dataset.policy_sha256,
+        dataset_sha256=dataset.digest,
+        log=(*log, *ends, *_describe(plan)),
+    )
+
+
+def convert(layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: Range) -> bytes:
+    """A chain of dense layers -> the bytes of a .tflite with int8 input and output of batch 1."""
+    tf = import_tensorflow()
+    activations: dict[Activation, Callable[[Any], Any]] = {
+        "linear": tf.identity,
+        "relu": tf.nn.relu,
+        "relu6": tf.nn.relu6,
+        "tanh": tf.tanh,
+        "elu": tf.nn.elu,
+        "sigmoid": tf.sigmoid,
+    }
+
+    def fake_quantize(x: Any, own: Range) -> Any:
+        return tf.quantization.fake_quant_with_min_max_args(x, own.low, own.high, num_bits=8)
+
+    def network(x: Any) -> Any:
+        x = fake_quantize(x, inputs)
+        for layer, own in zip(layers, ranges, strict=True):
+            x = tf.matmul(x, tf.constant(layer.weight), transpose_b=True) + tf.constant(layer.bias)
+            if own.before is not None:
+                x = fake_quantize(x, own.before)
+            x = fake_quantize(activations[layer.activation](x), own.after)
+        return x
+
+    signature = [tf.TensorSpec((1, layers[0].inputs), tf.float32, name="input")]
+    function = tf.function(network, input_signature=signature).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    with _quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return bytes(converter.convert())
+
+
+def import_tensorflow() -> Any:
+    """TensorFlow with legacy Keras, and without its start-up chatter."""
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    with _quiet():
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")
+        with contextlib.suppress(RuntimeError):  # already running: whoever started it has decided
+            # One thread adds in one order, on every machine; the networks are too small for more.
+            tf.config.threading.set_intra_op_parallelism_threads(1)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+    return tf
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The converter's C++ writes to the process's standard error; it goes nowhere unless an exception carries it."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(null)
+
+
+def _checked(part: Part, tflite: bytes, inputs: Range, outputs: Range) -> Iterator[str]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with _quiet():
+        interpreter = Interpreter(model_content=tflite, num_threads=1)
+    details = (interpreter.get_input_details()[0], interpreter.get_output_details()[0])
+    for end, detail, planned in zip(("input", "output"), details, (inputs, outputs), strict=True):
+        scale, zero_point = detail["quantization"]
+        if detail["dtype"] is not np.int8 or not _same(scale, zero_point, planned):
+            raise QuantError(
+                f"{part}'s {end} came out as {detail['dtype'].__name__} with scale {scale!r}, zero point {zero_point}",
+                expected=f"int8 with scale {planned.scale!r} from {planned.low!r}",
+                hint="this is a fault of the export; please report it with the run's conversion log",
+            )
+        yield f"{part} {end}: scale {scale:.9g}, zero point {zero_point}"
+    yield f"{part}: {len(tflite)} bytes"
+
+
+def _same(scale: float, zero_point: int, planned: Range) -> bool:
+    return bool(np.isclose(scale, planned.scale, rtol=1e-5)) and zero_point == round(-128 - planned.low / planned.scale)
+
+
+def _describe(plan: Plan) -> Iterator[str]:
+    for part, ranges in (("peer_encoder", plan.encoder_ranges), ("policy_head", plan.head_ranges)):
+        for i, own in enumerate(ranges):
+            if own.before is not None:
+                yield f"{part} layer {i} before activation: [{own.before.low:.6g}, {own.before.high:.6g}]"
+            yield f"{part} layer {i}: [{own.after.low:.6g}, {own.after.high:.6g}]"
+    shared = plan.z == plan.encoder_ranges[-1].after
+    yield f"encoder output and head input {'share' if shared else 'do not share'} scale and zero point"

@@ -1,0 +1,307 @@
+"""Where the 256 steps of every tensor lie, and the policy rewritten so that they lie there.
+
+Three rewrites cost no operator on the device (positive factors move through linear layers, ReLU and pooling):
+
+- *Feature folding*: a feature's own range is stretched over all steps; its scale and shift move into the first layer.
+- *Shared interface*: the head's input takes the encoder output's scale and zero point, so that pooled int8 embeddings are
+  copied; the ego's features are folded to that same range.
+- *Equalization* (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019): units
+  before a positively homogeneous activation are scaled towards a common range, the next layer's columns take the inverse.
+
+The output range of a Box policy is its action bounds: int8 saturation is the clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from quant.policy.observations import F32, Observations
+from quant.policy.policy import ACTIVATIONS, Activation, Box, Dense, Policy, pool
+from quant.tracks.candidate import Affine
+
+HOMOGENEOUS: frozenset[Activation] = frozenset({"relu", "linear"})
+"""f(s x) = s f(x) for s > 0."""
+FUSED: frozenset[Activation] = frozenset({"relu", "relu6", "linear"})
+"""Computed by FULLY_CONNECTED itself; the others are operators of their own and need their input quantized."""
+FIXED: dict[Activation, Range]
+"""Output ranges that TFLite's int8 kernels demand."""
+
+MIN_WIDTH = 1e-3
+"""A feature or tensor that never moves still gets this range, so that no scale is zero."""
+MIN_SCALE = 1e-2
+"""An equalization factor is at least this: a unit that is nearly always zero must not blow up the next layer."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """A tensor's representable interval: 256 steps from ``low`` to ``high``, zero one of them."""
+
+    low: float
+    high: float
+
+    @property
+    def scale(self) -> float:
+        """Width of a step."""
+        return (self.high - self.low) / 255
+
+    @staticmethod
+    def around(low: float, high: float) -> Range:
+        """The interval nearest to [low, high] in which zero is a step (Jacob et al., CVPR 2018, section 3)."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        high = max(high, low + MIN_WIDTH)
+        scale = (high - low) / 255
+        zero = round(-low / scale)
+        return Range(-zero * scale, (255 - zero) * scale)
+
+    @staticmethod
+    def covering(low: float, high: float) -> Range:
+        """The narrowest interval that holds [low, high] whole and has zero as a step."""
+        low, high = min(low, 0.0), max(high, low + MIN_WIDTH, 0.0)
+        scale, zero = min(
+            (max(-low / zero if zero else (0.0 if low == 0 else np.inf), high / (255 - zero)), zero)
+            for zero in range(255)
+        )
+        return Range(-zero * scale, (255 - zero) * scale)
+
+    def fake_quantize(self, x: F32) -> F32:
+        """Rounds to the nearest step, saturating."""
+        low, scale = np.float32(self.low), np.float32(self.scale)
+        return np.clip(np.rint((x - low) / scale), 0, 255).astype(np.float32) * scale + low
+
+
+FIXED = {"tanh": Range(-1.0, 127 / 128), "sigmoid": Range(0.0, 255 / 256)}
+
+
+PEER_RANGE = Range(0.0, 1.0)
+"""Range of the folded peer features."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """(K,) float32 lower and upper ends of K features."""
+
+    low: F32
+    high: F32
+
+    @staticmethod
+    def of(x: F32, margin: float) -> Interval:
+        """Smallest and largest value of each column, ``margin`` of the width added at both ends."""
+        if len(x) == 0:
+            return Interval(np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32))
+        low, high = x.min(axis=0), x.max(axis=0)
+        high = np.maximum(high, low + np.float32(MIN_WIDTH))
+        extra = np.float32(margin) * (high - low)
+        return Interval(low - extra, high + extra)
+
+    @property
+    def width(self) -> F32:
+        """(K,) high - low."""
+        return self.high - self.low
+
+    def affine(self) -> Affine:
+        """Quantization that puts ``low`` at -128 and ``high`` at 127."""
+        gain = (np.float32(255) / self.width).astype(np.float32)
+        return Affine(gain, (np.float32(-128) - self.low * gain).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class LayerRanges:
+    """Ranges of one layer: ``before`` its activation where that is an operator of its own, and ``after`` it."""
+
+    before: Range | None
+    after: Range
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the converter needs: folded float layers and the range of every tensor.
+
+    Attributes:
+        policy: the float policy the layers were folded from (after equalization).
+        peer, ego: ranges of the features.
+        z: range of the head's input; the encoder's output range unless the pooling is a sum.
+        encoder, head: folded layers; the encoder's input lies in `PEER_RANGE`, the head's in ``z``.
+        encoder_ranges, head_ranges: ranges of the layers, in order.
+    """
+
+    policy: Policy
+    peer: Interval
+    ego: Interval
+    z: Range
+    encoder: tuple[Dense, ...]
+    head: tuple[Dense, ...]
+    encoder_ranges: tuple[LayerRanges, ...]
+    head_ranges: tuple[LayerRanges, ...]
+
+    def fold_peers(self, peers: F32) -> F32:
+        """(N, F) features -> (N, F) in `PEER_RANGE`, saturating."""
+        return np.clip((peers - self.peer.low) / self.peer.width, np.float32(0), np.float32(1))
+
+    def fold_ego(self, ego: F32) -> F32:
+        """(N, E) features -> (N, E) in the range of z, saturating."""
+        share = np.clip((ego - self.ego.low) / self.ego.width, np.float32(0), np.float32(1))
+        return share * np.float32(self.z.high - self.z.low) + np.float32(self.z.low)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is left to choose, tensor by tensor; found by `quant.tracks.ptq.search`.
+
+    Attributes:
+        margin: share of a feature's calibrated width added at both ends.
+        equalize: exponent of the equalization of each homogeneous unit's range; 0 leaves it, 1 makes all equal.
+        encoder, head: share of the calibrated range of each layer (before a separate activation, else after) that is kept.
+    """
+
+    margin: float
+    equalize: float
+    encoder: tuple[float, ...]
+    head: tuple[float, ...]
+
+
+def equalize(policy: Policy, observations: Observations, exponent: float) -> Policy:
+    """The same function with the ranges of homogeneous units drawn together by ``exponent``."""
+    if exponent == 0 or not observations.mask.any():
+        return policy
+    encoder, head = list(policy.encoder), list(policy.head)
+    x = observations.peers[observations.mask]
+    for i, layer in enumerate(policy.encoder):
+        x = layer(x)
+        if layer.activation not in HOMOGENEOUS:
+            continue
+        factor = _factor(x, exponent)
+        encoder[i] = _scale_units(encoder[i], factor)
+        if i + 1 < len(encoder):
+            encoder[i + 1] = _scale_columns(encoder[i + 1], factor)
+        else:
+            head[0] = _scale_columns(head[0], np.concatenate([factor, np.ones(policy.ego_size, np.float32)]))
+    x = policy.forward(observations).head_inputs
+    for i, layer in enumerate(policy.head[:-1]):
+        x = layer(x)
+        if layer.activation in HOMOGENEOUS:
+            factor = _factor(x, exponent)
+            head[i] = _scale_units(head[i], factor)
+            head[i + 1] = _scale_columns(head[i + 1], factor)
+    return replace(policy, encoder=tuple(encoder), head=tuple(head))
+
+
+def _factor(x: F32, exponent: float) -> F32:
+    largest = np.abs(x).max(axis=0)
+    share = np.maximum(largest / max(float(largest.max()), MIN_WIDTH), MIN_SCALE)
+    return (share**exponent).astype(np.float32)
+
+
+def _scale_units(layer: Dense, factor: F32) -> Dense:
+    return replace(layer, weight=layer.weight / factor[:, None], bias=layer.bias / factor)
+
+
+def _scale_columns(layer: Dense, factor: F32) -> Dense:
+    return replace(layer, weight=layer.weight * factor)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the policy's tensors look like over the calibration frames.
+
+    Attributes:
+        policy: the (equalized) policy they were measured on.
+        observations: the frames.
+        encoder, head: (before activation, after activation) of each layer as (low, high).
+        z: (low, high) of the pooled embedding.
+    """
+
+    policy: Policy
+    observations: Observations
+    encoder: tuple[tuple[tuple[float, float], tuple[float, float]], ...]
+    head: tuple[tuple[tuple[float, float], tuple[float, float]], ...]
+    z: tuple[float, float]
+
+
+def calibrate(policy: Policy, observations: Observations) -> Calibration:
+    """Smallest and largest value of every tensor."""
+    encoder = tuple(_extremes(policy.encoder, observations.peers[observations.mask]))
+    forward = policy.forward(observations)
+    z = forward.head_inputs[:, : policy.embedding_size]
+    head = tuple(_extremes(policy.head, forward.head_inputs))
+    return Calibration(policy, observations, encoder, head, (float(z.min()), float(z.max())))
+
+
+def _extremes(layers: tuple[Dense, ...], x: F32) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+    for layer in layers:
+        before = x @ layer.weight.T + layer.bias if len(x) else np.zeros((1, layer.outputs), np.float32)
+        after = ACTIVATIONS[layer.activation](before)
+        yield (float(before.min()), float(before.max())), (float(after.min()), float(after.max()))
+        x = after if len(x) else x
+
+
+def make_plan(calibration: Calibration, choice: Choice) -> Plan:
+    """Folded layers, and ranges for every tensor, from what calibration saw and what was chosen."""
+    policy, observations = calibration.policy, calibration.observations
+    encoder_ranges = _layer_ranges(policy.encoder, calibration.encoder, choice.encoder)
+    head_ranges = _layer_ranges(policy.head, calibration.head, choice.head)
+    if isinstance(policy.action_space, Box):
+        head_ranges[-1] = LayerRanges(None, _action_range(policy.action_space))
+    z = Range.around(*calibration.z) if policy.pooling == "sum" else encoder_ranges[-1].after
+    peer = Interval.of(observations.peers[observations.mask], choice.margin)
+    ego = Interval.of(observations.ego, choice.margin)
+    encoder = (_fold_inputs(policy.encoder[0], 0, peer, PEER_RANGE), *policy.encoder[1:])
+    head = (_fold_inputs(policy.head[0], policy.embedding_size, ego, z), *policy.head[1:])
+    return Plan(policy, peer, ego, z, encoder, head, tuple(encoder_ranges), tuple(head_ranges))
+
+
+def _fold_inputs(layer: Dense, first: int, features: Interval, folded: Range) -> Dense:
+    """The layer for inputs whose columns from ``first`` on are features folded from their own range to ``folded``."""
+    # feature = low + (folded - folded.low) * stretch
+    stretch = features.width / np.float32(folded.high - folded.low)
+    offset = features.low - np.float32(folded.low) * stretch
+    untouched, own = layer.weight[:, :first], layer.weight[:, first:]
+    weight = np.concatenate([untouched, own * stretch], axis=1).astype(np.float32)
+    return replace(layer, weight=weight, bias=(layer.bias + own @ offset).astype(np.float32))
+
+
+def _layer_ranges(
+    layers: tuple[Dense, ...],
+    extremes: tuple[tuple[tuple[float, float], tuple[float, float]], ...],
+    kept: tuple[float, ...],
+) -> list[LayerRanges]:
+    ranges = []
+    for layer, (before, after), share in zip(layers, extremes, kept, strict=True):
+        if layer.activation in FUSED:
+            ranges.append(LayerRanges(None, Range.around(after[0] * share, after[1] * share)))
+        else:
+            own = FIXED.get(layer.activation) or Range.around(*after)
+            ranges.append(LayerRanges(Range.around(before[0] * share, before[1] * share), own))
+    return ranges
+
+
+def _action_range(space: Box) -> Range:
+    """One tensor holds all components, so the range spans all bounds; what is beyond one's own is clipped after."""
+    return Range.covering(min(space.low), max(space.high))
+
+
+def fake_quantize_weight(weight: F32) -> F32:
+    """Symmetric int8 steps of each output channel's own, from -127 to 127, as the converter rounds them."""
+    scale = np.maximum(np.abs(weight).max(axis=1, keepdims=True), np.float32(1e-12)) / np.float32(127)
+    return (np.rint(weight / scale) * scale).astype(np.float32)
+
+
+def simulate(plan: Plan, observations: Observations) -> F32:
+    """(N, A) head outputs with every rounding of the plan in float arithmetic: for search, never for a verdict."""
+    peers = PEER_RANGE.fake_quantize(plan.fold_peers(observations.peers[observations.mask]))
+    embeddings = np.zeros((*observations.mask.shape, plan.policy.embedding_size), np.float32)
+    embeddings[observations.mask] = _simulate_layers(plan.encoder, plan.encoder_ranges, peers)
+    z = pool(embeddings, observations.mask, plan.policy.pooling)
+    head_inputs = plan.z.fake_quantize(np.concatenate([z, plan.fold_ego(observations.ego)], axis=1))
+    return _simulate_layers(plan.head, plan.head_ranges, head_inputs)
+
+
+def _simulate_layers(layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], x: F32) -> F32:
+    for layer, own in zip(layers, ranges, strict=True):
+        x = x @ fake_quantize_weight(layer.weight).T + layer.bias
+        if own.before is not None:
+            x = own.before.fake_quantize(x)
+        x = own.after.fake_quantize(ACTIVATIONS[layer.activation](x))
+    return x
