@@ -287,7 +287,9 @@ class _Reader:
         scales, zero_points = self._quantization(tensor, where)
         self._require(len(scales) == 1, f"{where} has an activation with {len(scales)} scales", "one scale")
         # Outside these C++ shifts by a negative amount or overflows an int32.
-        self._require(2**-28 <= scales[0] <= 2**28, f"{where} has a scale of {scales[0]}", "a scale from 2^-28 to 2^28")
+        self._require(
+            2**-28 <= scales[0] <= 2**28, f"{where} has a scale of {scales[0]:g}", "a scale from 2^-28 to 2^28"
+        )
         return Quantized(shape, scales[0], int(zero_points[0]))
 
     def _weight(self, index: int, where: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

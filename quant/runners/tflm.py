@@ -36,6 +36,10 @@ ROWS = 1024
 """Rows computed at once: the working set of a 64-wide layer stays within a core's cache."""
 
 
+EXACT_FLOAT32, EXACT_FLOAT64 = 1 << 24, 1 << 53
+"""Integers below these are exact."""
+
+
 @dataclass(frozen=True)
 class TflmModel:
     """An INT8 sub-model as TFLite-Micro computes it.
@@ -205,7 +209,7 @@ def _dense(layer: FullyConnected, where: str) -> Step:
     multipliers = output_multipliers(layer)
     for multiplier in multipliers:
         _refuse_overflow(bound, multiplier, where)
-    weight = layer.weight.astype(np.float32 if products < 1 << 24 else np.float64)
+    weight = layer.weight.astype(np.float32 if products < EXACT_FLOAT32 else np.float64)
     rescale = _rescale(layer, multipliers, bound)
 
     def step(x: NDArray[Any]) -> F64:
@@ -227,7 +231,7 @@ def _rescale(layer: FullyConnected, multipliers: tuple[Multiplier, ...], bound: 
 
     # |(accumulator << left) * mantissa| + 2^30 has to stay an exact float64, and the first rounding below 2^22.
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
-    if max(bound << max(m.shift, 0) for m in multipliers) * (1 << 31) + (1 << 30) >= 1 << 53:
+    if max(bound << max(m.shift, 0) for m in multipliers) * (1 << 31) + (1 << 30) >= EXACT_FLOAT64:
         return in_int64
 
     first_scale = np.ldexp(mantissa.astype(np.float64), left - 31)
