@@ -1,0 +1,1 @@
+"""Criteria with limits and evidence, and the rule by which a winner is chosen."""

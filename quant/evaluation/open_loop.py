@@ -114,7 +114,7 @@ def _agreements(
     space: ActionSpace, reference: F32, candidate: F32, error: NDArray[np.float64], tolerance: float
 ) -> tuple[Bits, Bits | None]:
     if isinstance(space, Discrete):
-        return space.decide(reference) == space.decide(candidate), None
+        return np.equal(space.decide(reference), space.decide(candidate)), None
     low, high = np.array(space.low, np.float64), np.array(space.high, np.float64)
     if not np.isfinite(high - low).all():
         raise InputError(
@@ -122,6 +122,6 @@ def _agreements(
             expected="finite bounds, so that an agreement can be a share of the range",
         )
     middle = (low + high) / 2
-    same = (error <= tolerance * (high - low)).all(axis=1)
-    half = ((space.clip(reference) >= middle) == (space.clip(candidate) >= middle)).all(axis=1)
+    same: Bits = np.all(error <= tolerance * (high - low), axis=1)
+    half: Bits = np.all((space.clip(reference) >= middle) == (space.clip(candidate) >= middle), axis=1)
     return same, half

@@ -64,7 +64,7 @@ def map_tasks(
             except BrokenProcessPool as error:
                 raise QuantError(
                     "a worker process ended before its work was done",
-                    hint="was it killed for want of memory? One worker computes in the main process and shows the cause",
+                    hint="was it killed for want of memory? One worker computes in this process and shows the cause",
                 ) from error
             done(index)
     return [results[index] for index in range(len(tasks))]
@@ -104,7 +104,7 @@ def _start_worker(context: object) -> None:
     _worker_context = context
 
 
-def _call(function: Callable[[Any, Any], Any], task: object) -> object:
+def _call(function: Callable[[Any, Any], Any], task: object) -> Any:
     # Not in _start_worker: a BLAS that comes with the function's module is loaded only now.
     with threadpool_limits(1):
         return function(_worker_context, task)

@@ -148,8 +148,8 @@ class Paired:
         """The relative drop 1 - p_candidate / p_reference with its one-sided upper bound; None if p_reference is 0.
 
         The bound is one minus the lower score bound of the ratio (Nam & Blackwelder, Stat. Med. 21, 2002; Tang, Tang &
-        Chan, Stat. Med. 22, 2003). Unlike the intervals on the log scale it is defined where nothing was lost (without a
-        discordant pair the bound is z^2 / (both + z^2)) and it is the inversion of the non-inferiority test at the limit.
+        Chan, Stat. Med. 22, 2003). Unlike intervals on the log scale it is defined where nothing was lost (without a
+        discordant pair the bound is z^2 / (both + z^2)), and it inverts the non-inferiority test at the limit.
         """
         reference, candidate = self.both + self.losses, self.both + self.wins
         if reference == 0:

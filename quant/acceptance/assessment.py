@@ -1,0 +1,162 @@
+"""All criteria of one candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quant.acceptance.criterion import Criterion, Evidence, Outcome
+from quant.acceptance.limits import Limits
+from quant.evaluation.evaluation import NO_WORLD, Evaluation, rounded
+from quant.evaluation.gate import blindness
+from quant.evaluation.statistics import Paired
+from quant.tracks.candidate import Candidate
+
+NO_BOARD = "no board has run this yet"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The time of a decision with the most peers.
+
+    Attributes:
+        milliseconds: its 99th percentile.
+        evidence: only ``measured`` on a chip proves it; ``emulated`` and ``simulated`` times are no times of a board.
+        source: which board, in words.
+    """
+
+    milliseconds: float
+    evidence: Evidence
+    source: str
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A candidate and its criteria.
+
+    Attributes:
+        track: the candidate's.
+        sizes: bytes of ``peer_encoder`` and ``policy_head``.
+        hashes: SHA-256 of both.
+        criteria: all of them, always in the same order.
+    """
+
+    track: str
+    sizes: Mapping[str, int]
+    hashes: Mapping[str, str]
+    criteria: tuple[Criterion, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Of both sub-models."""
+        return sum(self.sizes.values())
+
+    def with_outcome(self, outcome: Outcome) -> tuple[Criterion, ...]:
+        """The criteria of that outcome."""
+        return tuple(criterion for criterion in self.criteria if criterion.outcome is outcome)
+
+    @property
+    def eligible(self) -> bool:
+        """No criterion fails. What is unproven does not exclude, it makes the verdict provisional."""
+        return not self.with_outcome(Outcome.FAIL)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        return {
+            "eligible": self.eligible,
+            "bytes": dict(self.sizes) | {"total": self.total_bytes},
+            "sha256": dict(self.hashes),
+            "criteria": [criterion.to_json() for criterion in self.criteria],
+        }
+
+
+def assess(
+    candidate: Candidate,
+    evaluation: Evaluation,
+    reference: Evaluation,
+    limits: Limits,
+    latency: Latency | None = None,
+) -> Assessment:
+    """Holds a candidate against the limits.
+
+    Every slice is a criterion of its own. The candidate has to keep all of them, so the chance of accepting a bad one
+    stays at that of a single bound and no correction for their number is due (intersection-union test; R. L. Berger,
+    Technometrics 24, 1982).
+
+    Args:
+        candidate: its models.
+        evaluation: of the candidate.
+        reference: of the float policy, on the same scenarios and frames
+            (:func:`quant.evaluation.evaluation.check_together`).
+        limits: the limits.
+        latency: of a board; None: nobody has measured it.
+    """
+    models = (candidate.peer_encoder, candidate.policy_head)
+    sizes: dict[str, int] = {model.part: len(model.tflite) for model in models}
+    return Assessment(
+        candidate.track,
+        sizes,
+        {model.part: model.sha256 for model in models},
+        (
+            *_success(evaluation, reference, limits),
+            _agreement(evaluation, limits),
+            *(_size(part, size, limits) for part, size in sizes.items()),
+            _latency(latency, limits),
+        ),
+    )
+
+
+def _success(evaluation: Evaluation, reference: Evaluation, limits: Limits) -> list[Criterion]:
+    limit = limits.success_drop
+    if evaluation.closed_loop is None or reference.closed_loop is None:
+        return [Criterion("success_drop", limit, "share", unproven=NO_WORLD)]
+    blind = blindness(reference, limit)
+    criteria = []
+    for original, outcome in zip(reference.closed_loop.slices, evaluation.closed_loop.slices, strict=True):
+        drop = Paired.of(original.success, outcome.success).drop()
+        reason = blind.get(outcome.name, "")
+        name = f"success_drop[{outcome.name}]"
+        if drop is None:
+            criteria.append(Criterion(name, limit, "share", unproven=reason))
+            continue
+        basis = f"upper 95 % bound of the relative drop, {outcome.n} paired episodes"
+        criteria.append(
+            Criterion(name, limit, "share", "at most", rounded(drop.upper), "computed", basis, unproven=reason)
+        )
+    return criteria
+
+
+def _agreement(evaluation: Evaluation, limits: Limits) -> Criterion:
+    name, limit = "action_disagreement", limits.action_disagreement
+    if evaluation.open_loop is None:
+        return Criterion(name, limit, "share", unproven="it was not compared on held-out frames")
+    overall, tolerance = evaluation.open_loop.overall, evaluation.open_loop.tolerance
+    same = "same action" if tolerance is None else f"within {tolerance:.1%} of the range"
+    value = rounded(1 - overall.agreement.value)
+    reason = ""
+    if tolerance is not None and tolerance != limits.action_tolerance:
+        reason = f"evaluated with a tolerance of {tolerance}, the limit is {limits.action_tolerance}: evaluate again"
+    return Criterion(
+        name, limit, "share", "at most", value, "computed", f"{overall.n} held-out frames, {same}", unproven=reason
+    )
+
+
+def _size(part: str, size: int, limits: Limits) -> Criterion:
+    return Criterion(f"{part}_bytes", limits.model_bytes, "bytes", "at most", size, "computed", "the .tflite file")
+
+
+def _latency(latency: Latency | None, limits: Limits) -> Criterion:
+    if latency is None:
+        return Criterion("latency", limits.latency_ms, "ms", unproven=NO_BOARD)
+    proves = latency.evidence == "measured"
+    return Criterion(
+        "latency",
+        limits.latency_ms,
+        "ms",
+        "at most",
+        latency.milliseconds,
+        latency.evidence,
+        latency.source,
+        unproven="" if proves else f"a time that is {latency.evidence} is not a time on a board",
+    )

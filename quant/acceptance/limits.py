@@ -1,0 +1,129 @@
+"""The limits of the acceptance criteria: the one place they stand, and how a user sets others.
+
+Overridden by ``[tool.quant.acceptance]`` of the nearest ``pyproject.toml`` upwards of the current directory, or by a
+TOML or JSON file that holds the same keys at its top level (or in that same table):
+
+    [tool.quant.acceptance]
+    success_drop = 0.05
+    latency_ms = 20.0
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from quant.errors import InputError
+from quant.files import read_bytes
+
+TABLE = ("tool", "quant", "acceptance")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate has to keep, and what counts as a tie.
+
+    Attributes:
+        success_drop: highest upper 95 % bound of the relative loss of success against the float policy, a share.
+        action_disagreement: highest share of held-out frames with another action than the float policy's.
+        action_tolerance: two continuous actions agree within this share of the action's range.
+        model_bytes: highest size of each sub-model's file.
+        latency_ms: longest time of one decision, at the 99th percentile and with the most peers.
+        tie_significance: success rates differ where exact McNemar's p is below this.
+        tie_agreement: without a world, agreements differ where they are further apart than this.
+        tie_relative_mae: without a world, mean errors differ where they are further apart than this share of the lower.
+    """
+
+    success_drop: float = 0.10
+    action_disagreement: float = 0.10
+    action_tolerance: float = 0.02
+    model_bytes: int = 102_400
+    latency_ms: float = 50.0
+    tie_significance: float = 0.05
+    tie_agreement: float = 0.005
+    tie_relative_mae: float = 0.10
+
+    def to_json(self) -> dict[str, float]:
+        """Every limit by its key."""
+        return asdict(self)
+
+
+SHARES = ("success_drop", "action_disagreement", "action_tolerance", "tie_significance", "tie_agreement")
+"""Limits that are shares and cannot exceed 1."""
+
+
+def load_limits(file: Path | None = None, folder: Path | None = None) -> Limits:
+    """The limits in force.
+
+    Args:
+        file: TOML or JSON, told by its suffix; None: the nearest ``pyproject.toml``.
+        folder: where the search for it starts; None: the current directory.
+
+    Raises:
+        InputError: the file is missing or malformed, or a key is unknown, of the wrong type or out of range.
+    """
+    if file is None:
+        file = _nearest_pyproject((folder or Path.cwd()).resolve())
+        return Limits() if file is None else limits_from(_table(_read_toml(file)) or {}, file)
+    document = _read_json(file) if file.suffix.lower() == ".json" else _read_toml(file)
+    table = _table(document)
+    return limits_from(document if table is None else table, file)
+
+
+def limits_from(table: Mapping[str, Any], where: object = "limits") -> Limits:
+    """Limits with the keys of ``table`` in place of the defaults.
+
+    Raises:
+        InputError: a key is unknown, of the wrong type or out of range.
+    """
+    kinds: dict[str, type] = {field.name: type(field.default) for field in fields(Limits)}
+    for key, value in table.items():
+        if key not in kinds:
+            raise InputError(f"unknown limit {key!r}", where=where, expected=f"one of {', '.join(kinds)}")
+        _check(key, value, kinds[key], where)
+    values: dict[str, Any] = {key: kinds[key](value) for key, value in table.items()}
+    return replace(Limits(), **values)
+
+
+def _check(key: str, value: Any, kind: type, where: object) -> None:
+    allowed = (int,) if kind is int else (int, float)
+    if type(value) not in allowed:
+        expected = "a whole number" if kind is int else "a number"
+        raise InputError(f"limit {key!r} is {value!r}", where=where, expected=f"{key} = {expected}")
+    if not (math.isfinite(value) and value >= 0) or (key in SHARES and value > 1):
+        expected = "a share from 0 to 1" if key in SHARES else "a finite number, 0 or more"
+        raise InputError(f"limit {key!r} is {value}", where=where, expected=f"{key} = {expected}")
+
+
+def _nearest_pyproject(folder: Path) -> Path | None:
+    candidates = (parent / "pyproject.toml" for parent in (folder, *folder.parents))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _table(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    found: Any = document
+    for key in TABLE:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_bytes(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError("not valid TOML", where=path, expected="a TOML document", hint=str(error)) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(read_bytes(path))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError("not valid JSON", where=path, expected="a JSON document", hint=str(error)) from error
+    if not isinstance(document, dict):
+        raise InputError("not a table of limits", where=path, expected='{"success_drop": 0.1, ...}')
+    return document

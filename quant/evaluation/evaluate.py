@@ -1,0 +1,135 @@
+"""The float policy and every candidate, evaluated on the same frames and the same scenarios."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from quant.errors import InputError, StaleError
+from quant.evaluation import open_loop
+from quant.evaluation.actors import Actor, gate_actors
+from quant.evaluation.closed_loop import drive
+from quant.evaluation.evaluation import FLOAT, FLOAT_ARITHMETIC, INT8_ARITHMETIC, ClosedLoop, Evaluation
+from quant.evaluation.outcomes import SliceOutcome
+from quant.evaluation.statistics import Paired
+from quant.policy.observations import Observations
+from quant.policy.policy import Policy
+from quant.runners.runner import FloatRunner, Int8Runner
+from quant.tracks.candidate import Candidate
+from quant.worlds.scenarios import ScenarioSet
+from quant.worlds.world import World
+
+
+def evaluate(
+    policy: Policy,
+    candidates: Mapping[str, Candidate],
+    held_out: Observations,
+    *,
+    policy_sha256: str,
+    dataset_sha256: str,
+    origins: NDArray[Any] | None = None,
+    tolerance: float = open_loop.ACTION_TOLERANCE,
+    world: World | None = None,
+    scenarios: ScenarioSet | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Evaluation]:
+    """Evaluates open loop on held-out frames and, where there is a world, closed loop on frozen scenarios.
+
+    Args:
+        policy: the float policy.
+        candidates: by track.
+        held_out: frames no track has seen.
+        policy_sha256, dataset_sha256: of the policy, and of the dataset the held-out frames are from.
+        origins: (N,) where each held-out frame comes from, as ``recorded``, ``rollout`` or ``augmented``.
+        tolerance: of the agreement of continuous actions, as a share of the range.
+        world, scenarios: both or neither.
+        workers: processes of the closed loop; None: one for each processor.
+        progress: called with episodes done and in all.
+
+    Returns:
+        ``float`` first, then the candidates in their order.
+
+    Raises:
+        InputError: only one of world and scenarios, a policy that does not fit the world, a candidate under another
+            name than its track's, or no held-out frames.
+        StaleError: a candidate was made from another policy or dataset.
+    """
+    if (world is None) != (scenarios is None):
+        raise InputError("a world and its scenarios are given together or not at all", where="evaluate")
+    for name, candidate in candidates.items():
+        _check_candidate(name, candidate, policy_sha256, dataset_sha256)
+    driven: dict[str, ClosedLoop] = {}
+    if world is not None and scenarios is not None:
+        world.check_fits(policy)
+        outcomes = drive(_actors(policy, candidates), world, scenarios, workers=workers, progress=progress)
+        driven = _closed_loops(outcomes, candidates)
+    hashes = {
+        "policy": policy_sha256,
+        "dataset": dataset_sha256,
+        "scenarios": None if scenarios is None else scenarios.digest,
+    }
+    specification = None if scenarios is None else _world_json(scenarios)
+    reference = FloatRunner(policy).values(held_out)
+    evaluations = {FLOAT: Evaluation(FLOAT, FLOAT_ARITHMETIC, hashes, specification, driven.get(FLOAT), None)}
+    for name, candidate in candidates.items():
+        closeness = open_loop.compare(
+            policy.action_space,
+            reference,
+            Int8Runner(candidate).values(held_out),
+            held_out.counts,
+            max_peers=policy.max_peers,
+            origins=origins,
+            tolerance=tolerance,
+        )
+        models = {"peer_encoder": candidate.peer_encoder.sha256, "policy_head": candidate.policy_head.sha256}
+        evaluations[name] = Evaluation(
+            name, INT8_ARITHMETIC, hashes | models, specification, driven.get(name), closeness
+        )
+    return evaluations
+
+
+def _check_candidate(name: str, candidate: Candidate, policy_sha256: str, dataset_sha256: str) -> None:
+    if name == FLOAT or name != candidate.track:
+        raise InputError(f"a candidate of the track {candidate.track!r} is called {name!r}", where="evaluate")
+    for what, made_with, wanted in (
+        ("policy", candidate.policy_sha256, policy_sha256),
+        ("dataset", candidate.dataset_sha256, dataset_sha256),
+    ):
+        if made_with != wanted:
+            raise StaleError(
+                f"the candidate was made with another {what}",
+                where=name,
+                expected=f"sha256 {wanted}, got {made_with}",
+                hint=f"run quant {name} again",
+            )
+
+
+def _actors(policy: Policy, candidates: Mapping[str, Candidate]) -> list[Actor]:
+    tracks = [Actor(name, candidate) for name, candidate in candidates.items()]
+    return [Actor(FLOAT, policy), *tracks, *gate_actors(policy)]
+
+
+def _closed_loops(
+    outcomes: Mapping[str, tuple[SliceOutcome, ...]], candidates: Mapping[str, Candidate]
+) -> dict[str, ClosedLoop]:
+    original = outcomes[FLOAT]
+    gate = {name: slices for name, slices in outcomes.items() if name != FLOAT and name not in candidates}
+    loops = {FLOAT: ClosedLoop(original, (), gate)}
+    for name in candidates:
+        tables = tuple(Paired.of(f.success, c.success) for f, c in zip(original, outcomes[name], strict=True))
+        loops[name] = ClosedLoop(outcomes[name], tables)
+    return loops
+
+
+def _world_json(scenarios: ScenarioSet) -> dict[str, Any]:
+    return {
+        "specification": scenarios.world,
+        "kwargs": json.loads(scenarios.world_kwargs),
+        "purpose": scenarios.purpose,
+        "seed": scenarios.seed,
+        "episodes": len(scenarios),
+    }
