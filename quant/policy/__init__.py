@@ -34,7 +34,7 @@ __all__ = [
 
 
 def export_saved_model(policy: Policy, folder: Path) -> None:
-    """Exports a policy as a TF SavedModel; see `quant.policy.saved_model.export_saved_model`."""
-    from quant.policy.saved_model import export_saved_model as export
+    """Exports a policy as a TF SavedModel; see `quant.policy.export.export_saved_model`."""
+    from quant.policy.export import export_saved_model as export
 
     export(policy, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -17,7 +17,6 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 MAX_PARAMETERS = 4 << 20
 """Weights and biases of an imported policy: forty times what fits into two 100 KB models."""
 DEFAULT_MAX_PEERS = 8
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,25 +37,25 @@ class Given:
 
 
 def settle(
-    name: str, given: T | None, known: T | None, how: Literal["stated", "read"], source: str, *, where: str
-) -> tuple[T | None, Fact | None]:
-    """One value from what the caller gives and what the file says; they must not contradict each other.
+    name: str, given: object, known: object, how: Literal["stated", "read"], source: str, *, where: str
+) -> Fact | None:
+    """Holds what the caller gives against what the file says (None: nothing) and returns how the value is known.
+
+    The file's word comes first; None where neither says anything.
 
     Raises:
-        InputError: they do.
+        InputError: they contradict each other.
     """
-    if known is not None:
-        if given is not None and given != known:
-            raise InputError(
-                f"{name} is given as {given}, but the file says {known}",
-                where=where,
-                expected=f"{known} ({how}: {source})",
-                hint=f"leave {name} out, or check that this is the right file",
-            )
-        return known, Fact(name, str(known), how, source)
-    if given is not None:
-        return given, Fact(name, str(given), "given", "the caller")
-    return None, None
+    if known is None:
+        return None if given is None else Fact(name, str(given), "given", "the caller")
+    if given is not None and given != known:
+        raise InputError(
+            f"{name} is given as {given}, but the file says {known}",
+            where=where,
+            expected=f"{known} ({how}: {source})",
+            hint=f"leave {name} out, or check that this is the right file",
+        )
+    return Fact(name, str(known), how, source)
 
 
 def assemble(policy: Policy, where: str) -> Policy:

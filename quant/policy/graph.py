@@ -1,7 +1,8 @@
 """Reads a Deep Sets policy off a TensorFlow graph whose variables are constants.
 
-The graph is walked backwards from its output. What cannot be told from the graph's shape alone (how a mask is applied, what
-a reshape means) is not guessed at: the walk passes it by, and the importer then proves the result by running the original.
+The graph is walked backwards from its output. What cannot be told from the graph's shape alone (how a mask is applied,
+what a reshape means) is not guessed at: the walk passes it by, and the importer then proves the result by running the
+original.
 """
 
 from __future__ import annotations
@@ -153,7 +154,9 @@ class GraphReader:
         ego = next((part for part in parts if self._sources(part) == {EGO}), None)
         pooled = next((part for part in parts if PEERS in self._sources(part)), None)
         if ego is None or pooled is None or self._chain(ego, _is_placeholder)[0]:
-            raise self._error(concat.op, "the ego goes through layers before it is joined", "the head's input is [z, ego]")
+            raise self._error(
+                concat.op, "the ego goes through layers before it is joined", "the head's input is [z, ego]"
+            )
         encoder, operations = self._encoder(pooled)
         order = "[z, ego]" if parts[0] is pooled else "[ego, z]"
         if parts[0] is ego and head:
@@ -240,7 +243,9 @@ class GraphReader:
                 if segment.matrix is not None:
                     layers.append(segment.dense())
                 elif not segment.empty or segment.activation != "linear":
-                    raise self._error(op, "an activation that no dense layer goes before or after", "Dense + activation")
+                    raise self._error(
+                        op, "an activation that no dense layer goes before or after", "Dense + activation"
+                    )
                 segment = _Segment(ACTIVATIONS[op.type])
             elif op.type in ("MatMul", "BatchMatMulV2", "BatchMatMul", "Einsum"):
                 if segment.matrix is not None:
@@ -248,7 +253,9 @@ class GraphReader:
                     segment = _Segment()
                 segment.multiply(self._weight(op), op.name)
             elif not self._affine(op, segment):
-                raise self._error(op, f"unsupported layer {op.name}: operation {op.type}", "dense layers and activations")
+                raise self._error(
+                    op, f"unsupported layer {op.name}: operation {op.type}", "dense layers and activations"
+                )
             tensor = self._only(op)
         if segment.matrix is not None:
             layers.append(segment.dense())
@@ -282,7 +289,9 @@ class GraphReader:
         constants = [tensor for tensor in op.inputs if not self._sources(tensor)]
         value = self.constant(constants[0])
         if value.ndim and value.size != value.shape[-1]:
-            raise self._error(op, f"a constant of shape {value.shape} that differs between peers", "one value a feature")
+            raise self._error(
+                op, f"a constant of shape {value.shape} that differs between peers", "one value a feature"
+            )
         return value.reshape(-1) if value.ndim else value
 
     def _weight(self, op: Op) -> F32:
@@ -347,7 +356,7 @@ class GraphReader:
             what,
             where=f"{self.where}: {op.name} ({op.type})",
             expected=expected,
-            hint="supported: one peer encoder of dense layers, a masked max, mean or sum, [z, ego], a head of dense layers",
+            hint="supported: a peer encoder of dense layers, masked max, mean or sum, [z, ego], dense head",
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from quant.errors import InputError
 from quant.policy.archive import open_archive
-from quant.policy.saved_model import Frozen, freeze, tensorflow
+from quant.policy.saved_model import Frozen, first_line, freeze, tensorflow
 
 _LIBRARIES = ("keras", "tf_keras", "builtins", "tensorflow.keras", "tensorflow.python.keras")
 
@@ -32,16 +32,16 @@ def load_keras(path: Path, content: bytes) -> Frozen:
     if version.startswith(("1.", "2.")):
         import tf_keras as keras
     else:
-        import keras
+        import keras  # type: ignore[import-untyped]
     try:
         options = {} if version.startswith(("1.", "2.")) and not content.startswith(b"PK") else {"safe_mode": True}
         model = keras.models.load_model(path, compile=False, **options)
     except Exception as error:  # Keras raises whatever its layers raise
         raise InputError(
-            f"cannot be loaded by Keras: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}",
+            f"cannot be loaded by Keras: {first_line(error)}",
             where=path,
             expected="a complete Keras model of built-in layers",
-            hint="save it again with model.save()",
+            hint="save it again as .keras, or export a SavedModel (Keras 3 cannot read back keras.ops from .h5)",
         ) from error
     return freeze(_trace(model, tf, where), where)
 

@@ -30,8 +30,8 @@ def load_policy(
     """Imports a float Deep Sets policy from whatever file it is in; the content decides, not the name.
 
     Args:
-        path: a Stable-Baselines3 zip, a SavedModel folder, a Keras file, a policy saved by `save_policy`, or a folder with
-            the two sub-models ``peer_encoder`` and ``policy_head``.
+        path: a Stable-Baselines3 zip, a SavedModel folder, a Keras file, a policy saved by `save_policy`, or a folder
+            with the two sub-models ``peer_encoder`` and ``policy_head``.
         head: the policy head, where a SavedModel or Keras file comes as two sub-models and ``path`` is the encoder.
         pooling, encoder_activation, action_space, max_peers: for what the file does not say. What it does say cannot be
             overruled.

@@ -46,7 +46,7 @@ class Observations:
     @property
     def counts(self) -> NDArray[np.int64]:
         """(N,) number of peers present."""
-        return self.mask.sum(axis=1, dtype=np.int64)
+        return np.asarray(self.mask.sum(axis=1, dtype=np.int64))
 
     def __getitem__(self, rows: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Observations:
         return Observations(self.ego[rows], self.peers[rows], self.mask[rows])

@@ -1,7 +1,7 @@
 """The float Deep Sets policy: its layers, its pooling, its action space, and how it computes.
 
-Zaheer et al., "Deep Sets", NeurIPS 2017: every peer goes through the same encoder phi, the embeddings are pooled over the
-peers present, and the head sees the concatenation [z, ego]. Without peers z is the zero vector.
+Zaheer et al., "Deep Sets", NeurIPS 2017: every peer goes through the same encoder phi, the embeddings are pooled over
+the peers present, and the head sees the concatenation [z, ego]. Without peers z is the zero vector.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Discrete:
 
     def decide(self, values: F32) -> NDArray[Any]:
         """(N, n) logits -> (N,) int64 actions."""
-        return np.argmax(values, axis=1)
+        return np.asarray(np.argmax(values, axis=1))
 
     @property
     def neutral(self) -> int:
@@ -114,7 +114,7 @@ ActionSpace = Discrete | Box
 
 @dataclass(frozen=True)
 class Fact:
-    """Something known of a policy and how: ``stated`` in the file, ``read`` off weights or graph, ``given``, ``assumed``."""
+    """Something known of a policy and how: ``stated`` by a file, ``read`` off weights, ``given``, or ``assumed``."""
 
     name: str
     value: str
@@ -195,11 +195,12 @@ def pool(embeddings: F32, mask: Mask, pooling: Pooling) -> F32:
     present = mask[:, :, None]
     if pooling == "max":
         z = np.where(present, embeddings, np.float32(-np.inf)).max(axis=1)
-        return np.where(mask.any(axis=1)[:, None], z, np.float32(0))
-    total = np.where(present, embeddings, np.float32(0)).sum(axis=1)
+        return np.where(mask.any(axis=1, keepdims=True), z, np.float32(0))
+    total: F32 = np.where(present, embeddings, np.float32(0)).sum(axis=1)
     if pooling == "sum":
         return total
-    return total / np.maximum(mask.sum(axis=1), 1).astype(np.float32)[:, None]
+    count: F32 = np.maximum(mask.sum(axis=1, keepdims=True), 1).astype(np.float32)
+    return total / count
 
 
 def _run(layers: tuple[Dense, ...], x: F32) -> F32:

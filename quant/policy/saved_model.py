@@ -1,16 +1,13 @@
-"""TensorFlow's formats: reads SavedModels and Keras models, and exports a policy as a SavedModel.
+"""Imports TensorFlow's models: SavedModels, and what `quant.policy.keras_import` opens.
 
-A model is frozen to a graph of constants, the policy is read off that graph (`quant.policy.graph`), and then proven: the
-original is run on random observations with 0 to P peers and has to give what the imported policy gives.
+A model is frozen to a graph of constants, the policy is read off that graph (`quant.policy.graph`), and then proven:
+the original is run on random observations with 0 to P peers and has to give what the imported policy gives.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from quant.errors import InputError
-from quant.files import sha256, write_bytes
+from quant.files import sha256
 from quant.policy.archive import MAX_FILE, read_checkpoint
-from quant.policy.assembly import DEFAULT_MAX_PEERS, Given, assemble, end_linear, probe, settle
+from quant.policy.assembly import DEFAULT_MAX_PEERS, Given, assemble, probe, settle
 from quant.policy.graph import GraphReader, Output, operations
 from quant.policy.observations import EGO, F32, PEER_MASK, PEERS, Observations
 from quant.policy.policy import ActionSpace, Activation, Box, Dense, Discrete, Fact, Policy, Pooling
-from quant.policy.storage import describe, described_policy, read_description
+from quant.policy.storage import described_policy, read_description
 
 GRAPH, SIGNATURE = "saved_model.pb", "serving_default"
 DESCRIPTION = Path("assets.extra") / "policy.json"
@@ -34,7 +31,15 @@ FAITHFUL = 1e-5
 """Largest difference between original and import, for values up to 1; relative to the largest value above."""
 _FORBIDDEN = {
     *("ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc", "Save", "SaveSlices"),
-    *("PrintV2", "Print", "DebugIdentityV2", "WholeFileReaderV2", "TextLineReaderV2", "TextLineDataset", "GeneratorDataset"),
+    *(
+        "PrintV2",
+        "Print",
+        "DebugIdentityV2",
+        "WholeFileReaderV2",
+        "TextLineReaderV2",
+        "TextLineDataset",
+        "GeneratorDataset",
+    ),
 }
 """Operations with effects outside the graph, apart from SaveV2 and RestoreV2, which every SavedModel has."""
 
@@ -110,18 +115,17 @@ def _one_model(source: _Source, given: Given) -> Policy:
     model = replace(model, inputs=_named_inputs(model))
     found = model.reader.read_policy(model.output)
     slots = model.inputs[PEERS].shape[1]
-    max_peers, peers_fact = settle("max_peers", given.max_peers, slots, "read", "shape of the input peers", where=where)
+    peers_fact = settle("max_peers", given.max_peers, slots, "read", "shape of the input peers", where=where)
+    max_peers = slots or given.max_peers or DEFAULT_MAX_PEERS
     space, space_fact = _action_space(found.head, found.output, given, where)
-    candidates = [
-        Policy(found.encoder, found.head, pooling, space, max_peers or DEFAULT_MAX_PEERS) for pooling in found.poolings
-    ]
+    candidates = [Policy(found.encoder, found.head, pooling, space, max_peers) for pooling in found.poolings]
     policy = _prove(candidates, model, found.output, where)
     settle("pooling", given.pooling, policy.pooling, "read", "the graph", where=where)
     facts = (
         *_layer_facts(policy, given, where),
         Fact("pooling", policy.pooling, "read", f"the graph's {found.reduction}; confirmed by running the original"),
         Fact("head_input", found.order, "read", "the graph"),
-        *([] if peers_fact is None else [peers_fact]),
+        peers_fact or Fact("max_peers", str(max_peers), "assumed", "the input peers has no fixed number of slots"),
         space_fact,
         _proven(source),
     )
@@ -133,15 +137,18 @@ def _two_models(encoder: _Source, head: _Source, given: Given) -> Policy:
     phi, phi_output = encoder.model.reader.read_chain(encoder.model.output)
     layers, output = head.model.reader.read_chain(head.model.output)
     if phi_output != Output():
-        raise InputError("the encoder's output is clipped or a softmax", where=encoder.model.where, expected="embeddings")
+        raise InputError(
+            "the encoder's output is clipped or a softmax", where=encoder.model.where, expected="embeddings"
+        )
     layers, order = _head_of_inputs(head.model, layers, phi[-1].outputs)
     space, space_fact = _action_space(layers, output, given, where)
     shape = next(iter(encoder.model.inputs.values())).shape
     slots = shape[1] if len(shape) == 3 else None
     source = f"shape of the input of {encoder.model.where}"
-    max_peers, peers_fact = settle("max_peers", given.max_peers, slots, "read", source, where=where)
+    peers_fact = settle("max_peers", given.max_peers, slots, "read", source, where=where)
+    max_peers = slots or given.max_peers or DEFAULT_MAX_PEERS
     pooling: Pooling = given.pooling or "max"
-    policy = Policy(phi, layers, pooling, space, max_peers or DEFAULT_MAX_PEERS)
+    policy = Policy(phi, layers, pooling, space, max_peers)
     policy = assemble(policy, where)
     _prove_parts(policy, encoder.model, head.model, output, order)
     facts = (
@@ -184,13 +191,12 @@ def _layer_facts(policy: Policy, given: Given, where: str) -> list[Fact]:
     return facts
 
 
-def _action_space(
-    head: tuple[Dense, ...], output: Output, given: Given, where: str
-) -> tuple[ActionSpace, Fact]:
+def _action_space(head: tuple[Dense, ...], output: Output, given: Given, where: str) -> tuple[ActionSpace, Fact]:
     """What the file says of the actions (bounds it clips to, the range of a last activation), or the caller."""
     width = head[-1].outputs
     known, source = _bounds(head, output, width)
-    space, fact = settle("action_space", given.action_space, known, "read", source, where=where)
+    fact = settle("action_space", given.action_space, known, "read", source, where=where)
+    space = known or given.action_space
     if space is not None and fact is not None:
         return space, fact
     if width == 1:
@@ -298,7 +304,7 @@ def _prove_parts(policy: Policy, encoder: Frozen, head: Frozen, output: Output, 
 
 
 def _difference(mine: F32, original: F32, where: str) -> F32:
-    """(N,) largest difference in each row, relative to the largest value where that is above 1; NaN counts as infinite."""
+    """(N,) largest difference in each row, relative to the largest value if above 1; NaN counts as infinite."""
     if mine.shape != original.shape:
         raise InputError(f"gives {original.shape}, the import {mine.shape}", where=where, expected="the same shape")
     with np.errstate(invalid="ignore"):
@@ -397,13 +403,15 @@ def _load_saved_model(folder: Path) -> Frozen:
         raise InputError(f"is {size} bytes", where=where, expected=f"at most {MAX_FILE} bytes")
     content = read_checkpoint(folder / GRAPH)
     tensorflow()
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorflow.core.protobuf import saved_model_pb2
 
     try:
         model = saved_model_pb2.SavedModel.FromString(content)
     except DecodeError as error:
-        raise InputError("is not a SavedModel", where=folder / GRAPH, expected="a complete file", hint=str(error)) from None
+        raise InputError(
+            "is not a SavedModel", where=folder / GRAPH, expected="a complete file", hint=str(error)
+        ) from None
     for meta_graph in model.meta_graphs:
         _check_operations(meta_graph.graph_def, where)
     return freeze(_signature(folder), where)
@@ -415,7 +423,7 @@ def _signature(folder: Path) -> Any:
         loaded = tf.saved_model.load(str(folder))
     except Exception as error:  # TensorFlow raises whatever its parts raise on a damaged folder
         raise InputError(
-            f"cannot be loaded as a SavedModel: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}",
+            f"cannot be loaded as a SavedModel: {first_line(error)}",
             where=folder,
             expected="a complete SavedModel",
             hint="export it again",
@@ -441,103 +449,6 @@ def _folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def export_saved_model(policy: Policy, folder: Path) -> None:
-    """Exports a policy as a TF SavedModel, whole or not at all; equal policies give equal bytes.
-
-    Signatures: ``serving_default(ego (N, E), peers (N, P, F), peer_mask (N, P)) -> values (N, A)``, all float32, the head's
-    values before clipping; ``peer_encoder(peers (N, F)) -> embeddings (N, D)``; ``policy_head(head_inputs (N, D + E)) ->
-    values (N, A)``. ``assets.extra/policy.json`` describes the policy.
-
-    Args:
-        policy: to export.
-        folder: is replaced if it is a SavedModel.
-
-    Raises:
-        InputError: ``folder`` exists and is something else.
-    """
-    if folder.exists() and not (folder / GRAPH).is_file():
-        raise InputError("exists and is not a SavedModel", where=folder, hint="choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        _write_saved_model(policy, temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-            folder.replace(old)
-            temporary.replace(folder)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _write_saved_model(policy: Policy, folder: Path) -> None:
-    tf = tensorflow()
-    module = tf.Module()
-    signatures = _signatures(policy, tf)
-    tf.saved_model.save(module, str(folder), signatures=signatures)
-    _make_reproducible(folder)
-    content = json.dumps(describe(policy), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_bytes(folder / DESCRIPTION, content.encode())
-
-
-def _signatures(policy: Policy, tf: Any) -> dict[str, Any]:
-    def spec(name: str, *shape: int) -> Any:
-        return tf.TensorSpec((None, *shape), tf.float32, name=name)
-
-    def serve(ego: Any, peers: Any, peer_mask: Any) -> dict[str, Any]:
-        flat = tf.reshape(peers, (-1, policy.peer_size))
-        embeddings = tf.reshape(_layers(policy.encoder, flat, tf), (-1, policy.max_peers, policy.embedding_size))
-        z = _pool(embeddings, peer_mask > 0.5, policy.pooling, tf)
-        return {"values": _layers(policy.head, tf.concat([z, ego], axis=1), tf)}
-
-    ego = spec(EGO, policy.ego_size)
-    peers = spec(PEERS, policy.max_peers, policy.peer_size)
-    mask = spec(PEER_MASK, policy.max_peers)
-    functions = {
-        SIGNATURE: (serve, (ego, peers, mask)),
-        "peer_encoder": (
-            lambda peers: {"embeddings": _layers(policy.encoder, peers, tf)},
-            (spec(PEERS, policy.peer_size),),
-        ),
-        "policy_head": (
-            lambda head_inputs: {"values": _layers(policy.head, head_inputs, tf)},
-            (spec("head_inputs", policy.head[0].inputs),),
-        ),
-    }
-    return {name: tf.function(f, autograph=False).get_concrete_function(*specs) for name, (f, specs) in functions.items()}
-
-
-def _layers(layers: tuple[Dense, ...], x: Any, tf: Any) -> Any:
-    activations: dict[Activation, Callable[[Any], Any]] = {
-        "linear": lambda y: y,
-        "relu": tf.nn.relu,
-        "relu6": tf.nn.relu6,
-        "tanh": tf.tanh,
-        "elu": tf.nn.elu,
-        "sigmoid": tf.sigmoid,
-    }
-    for layer in layers:
-        x = activations[layer.activation](tf.nn.bias_add(tf.matmul(x, tf.constant(layer.weight.T)), tf.constant(layer.bias)))
-    return x
-
-
-def _pool(embeddings: Any, mask: Any, pooling: Pooling, tf: Any) -> Any:
-    """`quant.policy.policy.pool` in TensorFlow."""
-    present = mask[:, :, None]
-    if pooling == "max":
-        z = tf.reduce_max(tf.where(present, embeddings, embeddings.dtype.min), axis=1)
-        return tf.where(tf.reduce_any(mask, axis=1, keepdims=True), z, 0.0)
-    total = tf.reduce_sum(tf.where(present, embeddings, 0.0), axis=1)
-    if pooling == "sum":
-        return total
-    return total / tf.maximum(tf.reduce_sum(tf.cast(mask, tf.float32), axis=1, keepdims=True), 1.0)
-
-
-def _make_reproducible(folder: Path) -> None:
-    """Takes out what differs between two exports."""
+def first_line(error: Exception) -> str:
+    """What an exception of a library says, short enough for a message."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

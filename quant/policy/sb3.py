@@ -1,8 +1,8 @@
 """Reads a Stable-Baselines3 PPO or A2C checkpoint without Stable-Baselines3, without PyTorch, and without running it.
 
-The zip holds ``policy.pth`` (weights and module names) and ``data`` (JSON). Beside every pickled value of ``data`` stands
-its text; only that text is read, the pickles (``:serialized:``) never. What the extractor's ``forward`` does is Python code
-that is not in the file: whatever rests on a convention is a `Fact` that says so.
+The zip holds ``policy.pth`` (weights and module names) and ``data`` (JSON). Beside every pickled value of ``data``
+stands its text; only that text is read, the pickles (``:serialized:``) never. What the extractor's ``forward`` does is
+Python code that is not in the file: whatever rests on a convention is a `Fact` that says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from quant.errors import InputError
 from quant.files import sha256
 from quant.policy.archive import Archive, open_archive
-from quant.policy.assembly import DEFAULT_MAX_PEERS, MAX_PARAMETERS, POOLINGS, Given, assemble, settle
+from quant.policy.assembly import MAX_PARAMETERS, POOLINGS, Given, assemble, settle
 from quant.policy.policy import ActionSpace, Activation, Box, Dense, Fact, Policy, Pooling
 from quant.policy.spaces import ObservationSizes, action_space_of, observation_sizes
 from quant.policy.torch_state import StateDict, read_state_dict
@@ -53,14 +53,14 @@ _POOLING_NAMES: dict[str, Pooling] = {
 
 @dataclass(frozen=True)
 class _Linears:
-    """A ``torch.nn.Sequential`` of Linear layers: their indexes, and the number of modules in it (None: not in the file)."""
+    """A ``torch.nn.Sequential`` of Linears: their indexes, and how many modules it has (None: not in the file)."""
 
     prefix: str
     indexes: tuple[int, ...]
     modules: int | None
 
     def follows(self, position: int) -> bool | None:
-        """Whether a module without parameters follows the Linear at this position of ``indexes``; None: not in the file."""
+        """Whether a module without parameters follows the Linear ``indexes[position]``; None: not in the file."""
         if position + 1 < len(self.indexes):
             return self.indexes[position + 1] > self.indexes[position] + 1
         return None if self.modules is None else self.modules > self.indexes[-1] + 1
@@ -106,9 +106,8 @@ def load_sb3(content: bytes, where: str, given: Given) -> Policy:
         head = _unsquash(head, space)
         head_facts.append(Fact("squash_output", "tanh, scaled to the bounds", "stated", f"{DATA}: policy_kwargs"))
     pooling, pooling_fact = _pooling(kwargs, given, where)
-    max_peers, peers_fact = settle(
-        "max_peers", given.max_peers, sizes and sizes.max_peers, "stated", f"{DATA}: observation_space", where=where
-    )
+    source = f"{DATA}: observation_space"
+    peers_fact = settle("max_peers", given.max_peers, sizes.max_peers, "stated", source, where=where)
     _check_sizes(encoder, head, sizes, where)
     facts = [
         *_origin_facts(archive, data),
@@ -127,7 +126,7 @@ def load_sb3(content: bytes, where: str, given: Given) -> Policy:
         head=head,
         pooling=pooling,
         action_space=space,
-        max_peers=max_peers or DEFAULT_MAX_PEERS,
+        max_peers=sizes.max_peers,
         facts=tuple(facts),
         origin=f"stable-baselines3 sha256:{sha256(content)}",
     )
@@ -248,13 +247,11 @@ def _encoder(
     state: StateDict, sequence: _Linears, kwargs: Mapping[str, Any], given: Given, where: str
 ) -> tuple[tuple[Dense, ...], list[Fact]]:
     stated = _kwarg(kwargs.get("features_extractor_kwargs"), _ACTIVATION_KEYS)
-    name = "encoder_activation"
-    kind, fact = settle(
-        name, given.encoder_activation, None if stated is None else _activation(stated[1], where), "stated",
-        f"{DATA}: features_extractor_kwargs.{stated and stated[0]}", where=where,
-    )  # fmt: skip
-    if kind is None or fact is None:
-        kind = "relu"
+    known = None if stated is None else _activation(stated[1], where)
+    name, source = "encoder_activation", f"{DATA}: features_extractor_kwargs.{stated and stated[0]}"
+    fact = settle(name, given.encoder_activation, known, "stated", source, where=where)
+    kind: Activation = known or given.encoder_activation or "relu"
+    if fact is None:
         fact = Fact(name, kind, "assumed", "the file names the modules between the Linears, not their kind")
     layers = []
     for position, index in enumerate(sequence.indexes):
@@ -292,7 +289,7 @@ def _head(state: StateDict, kwargs: Mapping[str, Any], where: str) -> tuple[tupl
     _check_net_arch(kwargs.get("net_arch"), widths, where)
     known = isinstance(kwargs.get("net_arch"), list | dict)
     facts = [
-        Fact("net_arch", str(widths), "stated" if known else "read", f"{DATA}: net_arch" if known else f"{WEIGHTS}: {ACTOR}*"),
+        Fact("net_arch", str(widths), "read", f"{WEIGHTS}: {ACTOR}*" + (f", as {DATA} states" if known else "")),
         Fact("head_activation", kind, "assumed", "Stable-Baselines3's default, as policy_kwargs names none")
         if stated is None
         else Fact("head_activation", kind, "stated", f"{DATA}: policy_kwargs.activation_fn"),
@@ -367,7 +364,8 @@ def _pooling(kwargs: Mapping[str, Any], given: Given, where: str) -> tuple[Pooli
                 expected=", ".join(POOLINGS),
             )
     source = f"{DATA}: features_extractor_kwargs.{stated and stated[0]}"
-    pooling, fact = settle("pooling", given.pooling, known, "stated", source, where=where)
+    fact = settle("pooling", given.pooling, known, "stated", source, where=where)
+    pooling = known or given.pooling
     if pooling is None or fact is None:
         return "max", Fact(
             "pooling", "max", "assumed", "the extractor's code is not in the file; give it if it is another"
@@ -378,7 +376,8 @@ def _pooling(kwargs: Mapping[str, Any], given: Given, where: str) -> tuple[Pooli
 def _action_space(data: Mapping[str, Any], given: Given, where: str) -> tuple[ActionSpace, Fact]:
     at = f"{where}!{DATA}"
     known = action_space_of(data.get("action_space"), at)
-    space, fact = settle("action_space", given.action_space, known, "stated", f"{DATA}: action_space", where=at)
+    fact = settle("action_space", given.action_space, known, "stated", f"{DATA}: action_space", where=at)
+    space = known or given.action_space
     if space is None or fact is None:
         raise InputError(
             "the bounds of the action space are infinite, or abbreviated in the file's text",
@@ -394,7 +393,7 @@ def _squashes(kwargs: Mapping[str, Any]) -> bool:
 
 
 def _unsquash(head: tuple[Dense, ...], space: Box) -> tuple[Dense, ...]:
-    """Stable-Baselines3 scales a squashed action: low + (tanh(y) + 1) / 2 * (high - low); ``BasePolicy.unscale_action``."""
+    """A squashed action is low + (tanh(y) + 1) / 2 * (high - low); Stable-Baselines3's ``unscale_action``."""
     low, high = np.array(space.low, np.float32), np.array(space.high, np.float32)
     half = (high - low) / np.float32(2)
     last = head[-1]

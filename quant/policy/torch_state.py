@@ -1,10 +1,11 @@
 """Reads a PyTorch ``state_dict`` file without PyTorch and without executing what is pickled in it.
 
-A file of ``torch.save`` is a zip of ``<root>/data.pkl`` and the raw storages ``<root>/data/<key>``. A pickle is a program;
-instead of running it in Python's unpickler, a machine that knows only the opcodes and the handful of names that
-``torch.save`` writes for a dictionary of tensors interprets it (the idea of PyTorch's own
-``torch/_weights_only_unpickler.py``). Nothing is imported, no object of the file's choosing is called, keys of dictionaries
-are strings (a nested tuple as key takes exponential time to hash), and a memo index is a key, not an allocation.
+A file of ``torch.save`` is a zip of ``<root>/data.pkl`` and the raw storages ``<root>/data/<key>``. A pickle is a
+program; instead of running it in Python's unpickler, a machine that knows only the opcodes and the handful of names
+that ``torch.save`` writes for a dictionary of tensors interprets it (the idea of PyTorch's own
+``torch/_weights_only_unpickler.py``). Nothing is imported, no object of the file's choosing is called, keys of
+dictionaries are strings (a nested tuple as key takes exponential time to hash), and a memo index is a key, not an
+allocation.
 """
 
 from __future__ import annotations
@@ -181,9 +182,9 @@ class _Storage:
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"}
 _IGNORED = {"PROTO", "FRAME"}
-_PUTS = {"BINPUT", "LONG_BINPUT", "PUT"}
+_PUTS = {"BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"}
 _GETS = {"BINGET", "LONG_BINGET", "GET"}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_TUPLES = {"TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class _Machine:
@@ -216,20 +217,20 @@ class _Machine:
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
         elif name in _PUTS:
-            self.memo[argument] = self.stack[-1]
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = self.stack[-1]
+            self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
         elif name in _GETS:
             self.stack.append(self.memo[argument])
         elif name in _TUPLES:
-            self._push_tuple(len(self.stack) - _TUPLES[name])
-        elif name == "TUPLE":
-            self._push_tuple(self.marks.pop())
+            self._push_tuple(self.marks.pop() if name == "TUPLE" else len(self.stack) - _TUPLES[name])
         elif name == "MARK":
             self.marks.append(len(self.stack))
         elif name == "EMPTY_DICT":
             self.stack.append(_Dict())
-        elif name in ("GLOBAL", "STACK_GLOBAL"):
+        elif name not in _IGNORED:
+            self._step_of_objects(name, argument, position)
+
+    def _step_of_objects(self, name: str, argument: Any, position: int) -> None:
+        if name in ("GLOBAL", "STACK_GLOBAL"):
             self._push_global(argument, position)
         elif name in ("SETITEM", "SETITEMS"):
             self._set_items(len(self.stack) - 2 if name == "SETITEM" else self.marks.pop(), position)
@@ -239,12 +240,14 @@ class _Machine:
             arguments, function = self.stack.pop(), self.stack.pop()
             self.stack.append(self._call(function, arguments, position))
         elif name == "BUILD":
-            state, target = self.stack.pop(), self.stack[-1]
-            if not isinstance(state, _Dict) or not isinstance(target, _Dict):
-                raise self._error("sets attributes of something that is not a dictionary", position)
-            target.attributes.update(state.items)
-        elif name not in _IGNORED:
+            self._set_attributes(self.stack.pop(), self.stack[-1], position)
+        else:
             raise self._error(f"uses the opcode {name}, which a state dict does not need", position)
+
+    def _set_attributes(self, attributes: Any, target: Any, position: int) -> None:
+        if not isinstance(attributes, _Dict) or not isinstance(target, _Dict):
+            raise self._error("sets attributes of something that is not a dictionary", position)
+        target.attributes.update(attributes.items)
 
     def _push_tuple(self, start: int) -> None:
         if start < 0 or start > len(self.stack):
