@@ -289,7 +289,8 @@ def _rival(winner: str, rival: Assessment, evaluations: Mapping[str, Evaluation]
     words = (
         f"of {paired.n} episodes {winner} alone succeeds in {paired.losses}, {rival.track} alone in {paired.wins} "
         f"(McNemar p = {paired.mcnemar():.2g}); collisions {_number(_collisions(ours, seeing))} against "
-        f"{_number(_collisions(theirs, seeing))}, mean reward {_reward(ours, seeing):.4g} against {_reward(theirs, seeing):.4g}"
+        f"{_number(_collisions(theirs, seeing))}, mean reward {_reward(ours, seeing):.4g} against "
+        f"{_reward(theirs, seeing):.4g}"
     )
     return Rival(rival.track, rival.eligible, words, paired)
 

@@ -85,4 +85,3 @@ def test_an_interrupt_ends_the_workers_at_once(no_process_is_left: None):
     with pytest.raises(KeyboardInterrupt):
         map_tasks(sleeps, None, [0, 1], workers=2)
     assert time.monotonic() - start < 20
-

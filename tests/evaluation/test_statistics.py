@@ -8,7 +8,7 @@ import pytest
 from quant.evaluation.statistics import Paired, mean, proportion
 
 # Cavo et al. (2012) and Bentur et al. (2009), the worked examples of Fagerland, Lydersen & Laake, "Statistical Analysis
-# of Contingency Tables" (2017), chapter 8. In the book's table rows are what is the candidate here, columns the reference.
+# of Contingency Tables" (2017), chapter 8. The book's rows are the candidate here, its columns the reference.
 CAVO = Paired(n=161, both=59, losses=16, wins=6)
 BENTUR = Paired(n=21, both=1, losses=7, wins=1)
 
@@ -74,7 +74,7 @@ def test_the_table_is_counted_from_outcomes():
 @pytest.mark.parametrize(("p_reference", "discordance"), [(0.97, 0.0), (0.9, 0.03), (0.6, 0.2)])
 @pytest.mark.parametrize("n", [200, 2000])
 def test_the_upper_bound_of_a_drop_covers_the_truth_in_95_of_100(p_reference: float, discordance: float, n: int):
-    """Tables drawn at a true drop of exactly 10 %: the bound may lie below it in 5 % of them, give or take the noise."""
+    """Tables drawn at a true drop of exactly 10 %: the bound may lie below it in 5 % of them, but for noise."""
     p_candidate = 0.9 * p_reference
     wins = min(discordance, 1 - p_reference)
     losses = p_reference - p_candidate + wins
