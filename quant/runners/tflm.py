@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from quant.errors import InputError
 from quant.runners import fixed_point
 from quant.runners.fixed_point import INT32_MAX, Multiplier, multiply_by_quantized_multiplier, quantize_multiplier
-from quant.runners.flatbuffer import FullyConnected, Model, Quantized, Unary, read_model
+from quant.runners.flatbuffer import FullyConnected, Layer, Model, Quantized, Unary, read_model
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -89,14 +89,14 @@ class TflmModel:
             out[start : start + ROWS] = self._chunk(q[start : start + ROWS])
         return out
 
-    def _chunk(self, q: Int8) -> F64:
+    def _chunk(self, q: Int8) -> Int8:
         # Features first: then a value per channel meets a long contiguous row, which NumPy vectorizes.
         x = q.T.astype(np.float64, order="C")
         x -= self.model.input.zero_point
         for step in self.steps:
             x = step(x)
         x += self.model.output.zero_point
-        return x.T
+        return x.astype(np.int8).T
 
 
 def activation_table(layer: Unary) -> Int8:
@@ -113,12 +113,12 @@ def activation_table(layer: Unary) -> Int8:
         case "ELU":
             codes = _elu(layer, centred)
         case "RELU":
-            codes = _requantize(layer, centred, float(layer.input.scale / layer.output.scale))
+            codes = _requantize(layer, centred)
             codes = np.maximum(codes, layer.output.zero_point)
         case "RELU6":
             codes = np.clip(q, layer.input.zero_point, min(127, _quantize_bound(6, layer.input)))
         case "QUANTIZE":
-            codes = _requantize(layer, centred, float(layer.input.scale) / float(layer.output.scale))
+            codes = _requantize(layer, centred)
         case "RESHAPE":
             codes = q
     return np.clip(codes, -128, 127).astype(np.int8)
@@ -147,8 +147,8 @@ def _elu(layer: Unary, centred: I64) -> I64:
     return _round_half_away(np.clip(y, -1024, 1024)) + layer.output.zero_point
 
 
-def _requantize(layer: Unary, centred: I64, real: float) -> I64:
-    multiplier = quantize_multiplier(real)
+def _requantize(layer: Unary, centred: I64) -> I64:
+    multiplier = quantize_multiplier(float(layer.input.scale) / float(layer.output.scale))
     _refuse_overflow(256, multiplier, layer.operator)
     return layer.output.zero_point + multiply_by_quantized_multiplier(centred, multiplier.mantissa, multiplier.shift)
 
@@ -185,21 +185,20 @@ def output_multipliers(layer: FullyConnected) -> tuple[Multiplier, ...]:
 def release_dependent(model: Model) -> tuple[int, ...]:
     """Indices of the layers whose multiplier is not the same in every TFLM release.
 
-    For per-tensor weights, TFLM as of August 2026 and esp-tflite-micro 1.4.0 multiply input scale and weight scale in
-    float32 (``GetQuantizedConvolutionMultipler``); the ``tflite_micro`` wheel of October 2026 does so in float64, as
-    does :func:`output_multipliers`. Outputs can then differ by one step, about once in 100,000. Scales whose product is
-    exact in float32 (12 significant bits each) and per-channel weights avoid it.
+    For per-tensor weights and for RELU, TFLM as of August 2026 and esp-tflite-micro 1.4.0 combine two scales in float32
+    before they widen (``GetQuantizedConvolutionMultipler``, ``CalculateReluOpData``); the ``tflite_micro`` wheel of
+    October 2026 widens first, as this module does. Outputs can then differ by one step, about once in 100,000. Scales whose
+    product is exact in float32 (12 significant bits each), per-channel weights and fused activations avoid it.
     """
-    return tuple(
-        index
-        for index, layer in enumerate(model.layers)
-        if isinstance(layer, FullyConnected) and not layer.per_channel and _narrow(layer) != output_multipliers(layer)
-    )
+    return tuple(index for index, layer in enumerate(model.layers) if _depends_on_release(layer))
 
 
-def _narrow(layer: FullyConnected) -> tuple[Multiplier]:
-    product = layer.input.scale * layer.weight_scale[0]
-    return (quantize_multiplier(float(product) / float(layer.output.scale)),)
+def _depends_on_release(layer: Layer) -> bool:
+    if isinstance(layer, FullyConnected):
+        narrow = float(layer.input.scale * layer.weight_scale[0]) / float(layer.output.scale)
+        return not layer.per_channel and (quantize_multiplier(narrow),) != output_multipliers(layer)
+    ratio = float(layer.input.scale) / float(layer.output.scale)
+    return layer.operator == "RELU" and ratio != float(layer.input.scale / layer.output.scale)
 
 
 def _dense(layer: FullyConnected, where: str) -> Step:
@@ -229,9 +228,11 @@ def _rescale(layer: FullyConnected, multipliers: tuple[Multiplier, ...], bound: 
         scaled = multiply_by_quantized_multiplier(acc.astype(np.int64) + bias, mantissa, shift)
         return np.clip(scaled, low, high).astype(np.float64)
 
-    # |(accumulator << left) * mantissa| + 2^30 has to stay an exact float64, and the first rounding below 2^22.
+    # Everything below is an integer times 2^-(31 + right); as such it stays an exact float64, and the first rounding
+    # below 2^22.
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
-    if max(bound << max(m.shift, 0) for m in multipliers) * (1 << 31) + (1 << 30) >= EXACT_FLOAT64:
+    largest = max(bound << max(m.shift, 0) for m in multipliers) * (1 << 31) + (1 << 30)
+    if largest >= EXACT_FLOAT64:
         return in_int64
 
     first_scale = np.ldexp(mantissa.astype(np.float64), left - 31)
@@ -248,7 +249,20 @@ def _rescale(layer: FullyConnected, multipliers: tuple[Multiplier, ...], bound: 
         np.rint(acc, out=acc)
         return np.clip(acc, low, high, out=acc)
 
-    return in_float64
+    if low < 0 or largest + (1 << 30 + int(right.max())) >= EXACT_FLOAT64:
+        return in_float64
+
+    # After a ReLU negative results don't matter, halves always go up, and floor(floor(x) / 2^r + 1/2) is one floor.
+    scale = np.ldexp(first_scale, -right)
+    offset = np.ldexp(first_offset, -right) + np.where(right > 0, 0.5, 0.0)
+
+    def after_relu(acc: F64) -> F64:
+        acc *= scale
+        acc += offset
+        np.floor(acc, out=acc)
+        return np.clip(acc, low, high, out=acc)
+
+    return after_relu
 
 
 def _refuse_overflow(bound: int, multiplier: Multiplier, where: str) -> None:

@@ -53,6 +53,22 @@ def test_widths_around_the_bounds_of_exact_floating_point(width: int, per_channe
     assert len(np.unique(out)) > 25 or width == 1
 
 
+def test_partial_sums_beyond_float32() -> None:
+    """A multiplier of one shows every unit of an accumulator that passed 2^24 on its way back to nothing."""
+    width, outputs = 2000, 64
+    rng = np.random.default_rng(0)
+    wide = np.where(np.arange(width) < width // 2, 127, -127) + rng.integers(-1, 1, (outputs, width))
+    weight = np.clip(wide, -127, 127).astype(np.int8)
+    source, target = Quantized((1, width), np.float32(2**-4), -128), Quantized((1, outputs), np.float32(2**-8), 0)
+    q = np.full((9, width), 127, np.int8)
+    q[1:, rng.integers(0, width, 4)] -= np.int8(1)
+    bias = (-weight.astype(np.int64).sum(axis=1) * 255 + rng.integers(-99, 99, outputs)).astype(np.int32)
+    layer = FullyConnected(source, target, weight, np.full(1, 2**-4, np.float32), bias, "NONE")
+    out = assert_conforms([layer], q)
+    assert (np.abs(out[0]) < 100).all()
+    np.testing.assert_array_equal(out[0], bias + weight.astype(np.int64).sum(axis=1) * 255)
+
+
 @settings(max_examples=150, deadline=None)
 @given(scales(2.0**-22, 2.0**-1), zero_points, st.sampled_from(get_args(FusedActivation)), st.booleans(), seeds)
 def test_accumulators_at_every_rounding_boundary(
@@ -92,6 +108,18 @@ def test_multipliers_above_one(real: np.float32, zero_point: int, activation: Fu
     assert_conforms([layer], inputs(1, seed, rows=20))
 
 
+@pytest.mark.parametrize("operator", ["RELU", "QUANTIZE"])
+def test_ratios_of_scales_at_a_rounding_boundary(operator: UnaryOperator) -> None:
+    """The last bits of the ratio decide; float32 would lose them (and did, for RELU, in older releases)."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        x, k = rng.integers(1, 128), rng.integers(0, 100)
+        scale = np.float32(rng.uniform(0.01, 0.02))
+        source = Quantized((1, 256), np.float32(float(scale) * (k + 0.5) / x), 0)
+        layer = Unary(operator, source, Quantized((1, 256), scale, 0))
+        assert_conforms([layer], np.arange(-128, 128).astype(np.int8)[None])
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data(), scales(2.0**-28, 2.0**27), zero_points)
 @pytest.mark.parametrize("operator", get_args(UnaryOperator))
@@ -112,6 +140,17 @@ def test_activations_of_the_field(operator: UnaryOperator, zero_point: int) -> N
         source = Quantized((1, 256), scale, zero_point)
         layer = Unary(operator, source, Quantized((1, 256), np.float32(target[0]), target[1]))
         assert_conforms([layer], np.arange(-128, 128).astype(np.int8)[None])
+
+
+@pytest.mark.parametrize("exponent", np.arange(-33.0, -27.0, 0.25))
+def test_the_smallest_multipliers(exponent: float) -> None:
+    """Below 2^-32 a multiplier is zero; just above, the largest accumulators still make a step or two."""
+    weight_scale = np.full(1, 2.0**exponent, np.float32)
+    bias = np.concatenate([[2**31 - 1, -(2**31) + 1], np.linspace(-(2**31) + 1, 2**31 - 1, 254)]).astype(np.int32)
+    target = Quantized((1, 256), ONE.scale, 0)
+    layer = FullyConnected(ONE, target, np.zeros((256, 1), np.int8), weight_scale, bias, "NONE")
+    out = assert_conforms([layer], np.zeros((1, 1), np.int8))
+    assert out.any() == (exponent >= -32)
 
 
 def test_rounding_once_would_be_noticed() -> None:
