@@ -57,7 +57,7 @@ def driven(nominal: int, lossy: int, shift: int = 0, reward: float = -1.0) -> tu
 
 
 def reference(neutral: int = 200, three_bit: int = 100) -> Evaluation:
-    """The float policy fails 4 episodes of each slice; the gate's actors so many nominal ones and half as many lossy."""
+    """The float policy fails 4 episodes of each slice; the gate's actors so many nominal, half as many lossy."""
     gate = {"neutral": driven(neutral, neutral // 2), "float-3bit": driven(three_bit, three_bit // 2)}
     return Evaluation(
         FLOAT, "float32, NumPy", HASHES | {"peer_encoder": None, "policy_head": None}, {"specification": "synthetic"},
