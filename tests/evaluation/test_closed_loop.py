@@ -14,7 +14,7 @@ from quant.policy.policy import Box, Discrete
 from quant.worlds.world import load_world
 
 
-def test_two_workers_see_what_one_sees_bit_for_bit(monkeypatch: pytest.MonkeyPatch):
+def test_two_workers_see_what_one_sees_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closed_loop, "CHUNK", 16)
     world = load_world("convoy")
     scenarios = world.draw("test", 5, {"nominal": 40, "lossy": 20})
@@ -31,17 +31,20 @@ def test_two_workers_see_what_one_sees_bit_for_bit(monkeypatch: pytest.MonkeyPat
     assert [done for done, _ in progress] == sorted(done for done, _ in progress)
 
 
-def test_a_neutral_driver_collides_where_a_braking_one_does_not():
+def test_a_neutral_driver_collides_where_a_braking_one_does_not() -> None:
     """So the outcomes belong to the actors they are filed under, and episodes to their slices."""
     world = load_world("convoy")
     scenarios = world.draw("test", 6, {"nominal": 60})
     never = Actor("never", Neutral(Discrete(4)))
     always = Actor("always", Neutral(_Emergency(4)))
     result = drive([never, always], world, scenarios, workers=1)
-    assert result["never"][0].collision.sum() > 10
-    assert result["always"][0].collision.sum() < result["never"][0].collision.sum() / 2
-    assert result["never"][0].needless.value == 0
-    assert result["always"][0].needless.value > 2
+    never_braking, always_braking = result["never"][0], result["always"][0]
+    assert never_braking.collision is not None and always_braking.collision is not None
+    assert never_braking.collision.sum() > 10
+    assert always_braking.collision.sum() < never_braking.collision.sum() / 2
+    assert never_braking.needless is not None and always_braking.needless is not None
+    assert never_braking.needless.value == 0
+    assert always_braking.needless.value > 2
 
 
 class _Emergency(Discrete):
@@ -50,14 +53,14 @@ class _Emergency(Discrete):
         return 3
 
 
-def test_neutral_is_action_zero_or_the_lower_bound():
+def test_neutral_is_action_zero_or_the_lower_bound() -> None:
     observations = Observations(np.zeros((2, 4), np.float32), np.zeros((2, 8, 6), np.float32), np.zeros((2, 8), bool))
     assert Neutral(Discrete(4))(observations).tolist() == [0, 0]
     box = Neutral(Box((-1.0, 0.5), (1.0, 2.0)))(observations)
     assert box.tolist() == [[-1.0, 0.5], [-1.0, 0.5]]
 
 
-def test_three_bits_leave_seven_levels_a_matrix_and_the_biases_alone():
+def test_three_bits_leave_seven_levels_a_matrix_and_the_biases_alone() -> None:
     original, damaged = policy(), three_bit(policy())
     for before, after in zip(original.encoder + original.head, damaged.encoder + damaged.head, strict=True):
         levels = np.unique(np.rint(after.weight / (np.abs(before.weight).max() / 3)))

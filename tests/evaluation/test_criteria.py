@@ -23,14 +23,14 @@ def outcomes(assessment: Assessment) -> dict[str, str]:
     return {criterion.name: criterion.outcome.value for criterion in assessment.criteria}
 
 
-def test_the_limit_itself_passes_and_the_next_byte_fails():
+def test_the_limit_itself_passes_and_the_next_byte_fails() -> None:
     assert Criterion("size", 100, "bytes", "at most", 100, "computed").outcome is Outcome.PASS
     assert Criterion("size", 100, "bytes", "at most", 101, "computed").outcome is Outcome.FAIL
     assert Criterion("rate", 0.9, "share", "at least", 0.9, "computed").outcome is Outcome.PASS
     assert Criterion("rate", 0.9, "share", "at least", 0.89, "computed").outcome is Outcome.FAIL
 
 
-def test_neither_a_missing_value_nor_one_that_proves_nothing_is_a_pass():
+def test_neither_a_missing_value_nor_one_that_proves_nothing_is_a_pass() -> None:
     assert Criterion("latency", 50, "ms", unproven="no board").outcome is Outcome.UNPROVEN
     assert Criterion("latency", 50, "ms", "at most", 1, "emulated", unproven="no board").outcome is Outcome.UNPROVEN
 
@@ -39,18 +39,18 @@ def test_neither_a_missing_value_nor_one_that_proves_nothing_is_a_pass():
     "arguments",
     [{}, {"value": 1.0}, {"evidence": "computed", "unproven": "x"}, {"value": float("nan"), "evidence": "computed"}],
 )
-def test_a_criterion_without_value_and_reason_or_without_evidence_cannot_be_made(arguments: dict[str, Any]):
+def test_a_criterion_without_value_and_reason_or_without_evidence_cannot_be_made(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="size"):
         Criterion("size", 100, "bytes", **arguments)
 
 
-def test_the_module_shows_what_a_criterion_prints():
+def test_the_module_shows_what_a_criterion_prints() -> None:
     import doctest
 
     assert doctest.testmod(criterion_module) == (0, 4)
 
 
-def test_a_good_candidate_passes_everything_but_the_latency_nobody_measured():
+def test_a_good_candidate_passes_everything_but_the_latency_nobody_measured() -> None:
     made = candidate("ptq")
     assert outcomes(assessed(made, evaluated(made, driven(6, 5)))) == {
         "success_drop[nominal]": "pass",
@@ -62,7 +62,7 @@ def test_a_good_candidate_passes_everything_but_the_latency_nobody_measured():
     }
 
 
-def test_each_slice_is_held_to_the_limit_by_its_upper_bound():
+def test_each_slice_is_held_to_the_limit_by_its_upper_bound() -> None:
     # Lossy: 18 more failures of 196 successes are a drop of 9.2 %, below the limit, but its bound is above.
     made = candidate("ptq")
     assessment = assessed(made, evaluated(made, driven(4, 22)))
@@ -74,14 +74,14 @@ def test_each_slice_is_held_to_the_limit_by_its_upper_bound():
     assert not assessment.eligible
 
 
-def test_each_sub_model_is_held_to_the_size_limit():
+def test_each_sub_model_is_held_to_the_size_limit() -> None:
     for encoder, head, failing in [(102_401, 10, "peer_encoder_bytes"), (102_400, 102_401, "policy_head_bytes")]:
         made = candidate("qat", encoder, head)
         assessment = assessed(made, evaluated(made, driven(4, 4)))
         assert [criterion.name for criterion in assessment.with_outcome(Outcome.FAIL)] == [failing]
 
 
-def test_disagreement_beyond_the_limit_fails():
+def test_disagreement_beyond_the_limit_fails() -> None:
     made = candidate("ptq")
     for same, outcome in [(900, "pass"), (899, "fail")]:
         one = closeness(same=same)
@@ -89,7 +89,7 @@ def test_disagreement_beyond_the_limit_fails():
         assert outcomes(assessed(made, evaluation))["action_disagreement"] == outcome
 
 
-def test_an_agreement_at_another_tolerance_proves_nothing():
+def test_an_agreement_at_another_tolerance_proves_nothing() -> None:
     made, one = candidate("ptq"), closeness()
     evaluation = evaluated(made, driven(4, 4), OpenLoop(0.5, one, (one,)))
     assert outcomes(assessed(made, evaluation))["action_disagreement"] == "unproven"
@@ -105,12 +105,12 @@ def test_an_agreement_at_another_tolerance_proves_nothing():
         (Latency(1.0, "computed", "host"), "unproven"),
     ],
 )
-def test_only_a_time_measured_on_a_chip_proves_the_latency(latency: Latency, outcome: str):
+def test_only_a_time_measured_on_a_chip_proves_the_latency(latency: Latency, outcome: str) -> None:
     made = candidate("ptq")
     assert outcomes(assessed(made, evaluated(made, driven(4, 4)), latency=latency))["latency"] == outcome
 
 
-def test_without_a_world_success_is_unproven_because_driving_was_not_tested():
+def test_without_a_world_success_is_unproven_because_driving_was_not_tested() -> None:
     made = candidate("ptq")
     criteria = assessed(made, evaluated(made, None), undriven_reference()).criteria
     assert criteria[0].outcome is Outcome.UNPROVEN
@@ -118,7 +118,9 @@ def test_without_a_world_success_is_unproven_because_driving_was_not_tested():
 
 
 @pytest.mark.parametrize(("neutral", "three_bit", "who"), [(8, 100, "neutral"), (200, 8, "float-3bit")])
-def test_a_world_in_which_a_gate_actor_passes_is_blind_and_success_unproven(neutral: int, three_bit: int, who: str):
+def test_a_world_in_which_a_gate_actor_passes_is_blind_and_success_unproven(
+    neutral: int, three_bit: int, who: str
+) -> None:
     original = reference(neutral, three_bit)
     made = candidate("ptq")
     assessment = assessed(made, evaluated(made, driven(4, 4)), original)
@@ -128,7 +130,7 @@ def test_a_world_in_which_a_gate_actor_passes_is_blind_and_success_unproven(neut
     assert any("PASSES" in str(result) for result in gate_results(original, 0.1))
 
 
-def test_one_blind_slice_leaves_the_other_its_verdict():
+def test_one_blind_slice_leaves_the_other_its_verdict() -> None:
     original = reference()
     assert original.closed_loop is not None
     gate = dict(original.closed_loop.gate) | {"neutral": driven(200, 4)}
@@ -136,7 +138,7 @@ def test_one_blind_slice_leaves_the_other_its_verdict():
     assert list(blindness(original, 0.1)) == ["lossy"]
 
 
-def test_a_gate_that_was_not_tested_and_a_reference_that_never_succeeds_are_blind():
+def test_a_gate_that_was_not_tested_and_a_reference_that_never_succeeds_are_blind() -> None:
     original = reference()
     assert original.closed_loop is not None
     without = ClosedLoop(original.closed_loop.slices, (), {"neutral": original.closed_loop.gate["neutral"]})
@@ -148,12 +150,12 @@ def test_a_gate_that_was_not_tested_and_a_reference_that_never_succeeds_are_blin
     assert "never succeeds" in blindness(hopeless, 0.1)["lossy"]
 
 
-def test_a_good_world_sees():
+def test_a_good_world_sees() -> None:
     assert blindness(reference(), 0.1) == {}
     assert all(result.lost for result in gate_results(reference(), 0.1))
 
 
-def test_the_limits_are_the_plans_own_until_a_file_sets_others(tmp_path: Path):
+def test_the_limits_are_the_plans_own_until_a_file_sets_others(tmp_path: Path) -> None:
     assert load_limits(folder=tmp_path) == Limits()
     (tmp_path / "pyproject.toml").write_text("[tool.quant.acceptance]\nsuccess_drop = 0.05\nlatency_ms = 20\n")
     inner = tmp_path / "a" / "b"
@@ -178,14 +180,14 @@ def test_the_limits_are_the_plans_own_until_a_file_sets_others(tmp_path: Path):
         ("success_drop 0.1", "not valid TOML", "TOML"),
     ],
 )
-def test_a_wrong_limit_is_named_with_what_is_right(tmp_path: Path, text: str, what: str, expected: str):
+def test_a_wrong_limit_is_named_with_what_is_right(tmp_path: Path, text: str, what: str, expected: str) -> None:
     (tmp_path / "limits.toml").write_text(text)
     with pytest.raises(InputError, match=what) as error:
         load_limits(tmp_path / "limits.toml")
     assert expected in str(error.value)
 
 
-def test_a_stricter_limit_fails_what_passed():
+def test_a_stricter_limit_fails_what_passed() -> None:
     made = candidate("ptq")
     assessment = assess(made, evaluated(made, driven(6, 5)), reference(), Limits(model_bytes=4000))
     assert outcomes(assessment)["policy_head_bytes"] == "fail"

@@ -36,7 +36,7 @@ def framed(ptq: tuple[int, float], qat: tuple[int, float], sizes: tuple[int, int
     return decide(assessments, {"float": original} | evaluations, LIMITS)
 
 
-def test_the_significantly_better_success_rate_wins():
+def test_the_significantly_better_success_rate_wins() -> None:
     verdict = judged((candidate("ptq"), driven(20, 8)), (candidate("qat"), driven(4, 4)))
     assert (verdict.winner, verdict.tie, verdict.decided_on) == ("qat", False, "success rate")
     rival = verdict.against[0]
@@ -44,7 +44,7 @@ def test_the_significantly_better_success_rate_wins():
     assert (rival.paired.losses, rival.paired.wins) == (20, 0)
 
 
-def test_a_difference_that_is_not_significant_is_a_tie_that_collisions_decide():
+def test_a_difference_that_is_not_significant_is_a_tie_that_collisions_decide() -> None:
     # qat fails one episode more than ptq, but collides less: its failures are needless braking.
     calm = tuple(SliceOutcome(s.name, s.success, s.success & False, s.needless, s.reward) for s in driven(6, 4))
     verdict = judged((candidate("ptq"), driven(5, 4)), (candidate("qat"), calm))
@@ -53,7 +53,7 @@ def test_a_difference_that_is_not_significant_is_a_tie_that_collisions_decide():
     assert any("tie with ptq" in sentence for sentence in verdict.why)
 
 
-def test_equal_collisions_leave_it_to_the_reward_then_the_size_then_the_name():
+def test_equal_collisions_leave_it_to_the_reward_then_the_size_then_the_name() -> None:
     ptq, qat = candidate("ptq"), candidate("qat")
     by_reward = judged((ptq, driven(5, 4, reward=-1.0)), (qat, driven(5, 4, reward=-0.9)))
     assert (by_reward.winner, by_reward.decided_on) == ("qat", "mean reward")
@@ -65,14 +65,14 @@ def test_equal_collisions_leave_it_to_the_reward_then_the_size_then_the_name():
     assert "names" in by_name.decided_on
 
 
-def test_a_candidate_that_fails_anything_is_out_however_well_it_drives():
+def test_a_candidate_that_fails_anything_is_out_however_well_it_drives() -> None:
     verdict = judged((candidate("ptq"), driven(5, 4)), (candidate("qat", 102_401), driven(4, 4)))
     assert verdict.winner == "ptq"
     assert any("qat is out: peer_encoder_bytes: fail" in sentence for sentence in verdict.why)
     assert not verdict.against[0].eligible
 
 
-def test_no_eligible_candidate_means_no_winner_and_exit_code_1(tmp_path: Path):
+def test_no_eligible_candidate_means_no_winner_and_exit_code_1(tmp_path: Path) -> None:
     verdict = judged((candidate("ptq"), driven(80, 4)), (candidate("qat", 102_401), driven(4, 4)))
     assert (verdict.winner, verdict.status, verdict.exit_code) == (None, "none", 1)
     assert len(verdict.why) == 2
@@ -80,13 +80,13 @@ def test_no_eligible_candidate_means_no_winner_and_exit_code_1(tmp_path: Path):
     assert json.loads((tmp_path / "winner.json").read_text())["winner"] is None
 
 
-def test_an_unproven_criterion_makes_the_winner_provisional_and_says_what_would_confirm_it():
+def test_an_unproven_criterion_makes_the_winner_provisional_and_says_what_would_confirm_it() -> None:
     verdict = judged((candidate("ptq"), driven(4, 4)))
     assert (verdict.winner, verdict.status, verdict.exit_code) == ("ptq", "provisional", 0)
     assert verdict.to_confirm == ("latency: no board has run this yet; measure it on the target chip",)
 
 
-def test_with_a_latency_measured_on_a_chip_the_winner_is_confirmed():
+def test_with_a_latency_measured_on_a_chip_the_winner_is_confirmed() -> None:
     made, original = candidate("ptq"), reference()
     evaluation = evaluated(made, driven(4, 4))
     assessment = assessed(made, evaluation, latency=Latency(2.0, "measured", "ESP32 rev 3"))
@@ -96,7 +96,7 @@ def test_with_a_latency_measured_on_a_chip_the_winner_is_confirmed():
     assert document["evidence"]["latency"] == "measured"
 
 
-def test_in_a_blind_world_the_frames_decide_and_the_record_warns():
+def test_in_a_blind_world_the_frames_decide_and_the_record_warns() -> None:
     blind = reference(neutral=8)
     verdict = judged((candidate("ptq"), driven(90, 4)), (candidate("qat"), driven(4, 4)), original=blind)
     assert (verdict.basis, verdict.status) == ("open loop", "provisional")
@@ -104,7 +104,7 @@ def test_in_a_blind_world_the_frames_decide_and_the_record_warns():
     assert any("open-loop figures decide" in warning for warning in verdict.warnings)
 
 
-def test_three_candidates_compete_on_equal_terms():
+def test_three_candidates_compete_on_equal_terms() -> None:
     verdict = judged(
         (candidate("ptq"), driven(6, 4)), (candidate("qat"), driven(30, 4)), (candidate("new"), driven(4, 4))
     )
@@ -122,19 +122,19 @@ def test_three_candidates_compete_on_equal_terms():
 )
 def test_without_a_world_agreement_decides_then_the_mean_error(
     ptq: tuple[int, float], qat: tuple[int, float], winner: str, tie: bool, decided_on: str
-):
+) -> None:
     verdict = framed(ptq, qat)
     assert (verdict.basis, verdict.winner, verdict.tie, verdict.decided_on) == ("open loop", winner, tie, decided_on)
     assert "driving was not tested" in verdict.warnings[0]
     assert verdict.status == "provisional"
 
 
-def test_without_a_world_the_smaller_of_two_that_tie_wins():
+def test_without_a_world_the_smaller_of_two_that_tie_wins() -> None:
     verdict = framed((990, 0.0100), (990, 0.0105), sizes=(5001, 5000))
     assert (verdict.winner, verdict.tie, verdict.decided_on) == ("qat", True, "size")
 
 
-def test_the_record_holds_everything_and_is_the_same_every_time(tmp_path: Path):
+def test_the_record_holds_everything_and_is_the_same_every_time(tmp_path: Path) -> None:
     for name in ("one", "two"):
         judged((candidate("ptq"), driven(20, 8)), (candidate("qat"), driven(4, 4))).save(tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
@@ -147,7 +147,7 @@ def test_the_record_holds_everything_and_is_the_same_every_time(tmp_path: Path):
     assert len(document["gate"]) == 4
 
 
-def test_what_cannot_be_decided_is_an_error():
+def test_what_cannot_be_decided_is_an_error() -> None:
     with pytest.raises(InputError, match="no candidate"):
         decide([], {"float": reference()}, LIMITS)
     made = candidate("ptq")

@@ -14,7 +14,7 @@ from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import check_together, evaluation_from_json, load_evaluation
 
 
-def test_a_file_is_read_back_as_it_was_written(tmp_path: Path):
+def test_a_file_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     for index, evaluation in enumerate(
         (reference(), evaluated(candidate("ptq"), driven(8, 4, 1)), undriven_reference())
     ):
@@ -24,7 +24,7 @@ def test_a_file_is_read_back_as_it_was_written(tmp_path: Path):
         assert path.read_bytes() == again.read_bytes()
 
 
-def test_without_a_world_the_file_says_that_driving_was_not_tested():
+def test_without_a_world_the_file_says_that_driving_was_not_tested() -> None:
     document = undriven_reference().to_json()
     assert document["closed_loop"] is None
     assert document["closed_loop_reason"] == "no world was given: driving was not tested"
@@ -63,19 +63,19 @@ FIRST: list[Any] = ["closed_loop", "slices", 0]
         (["open_loop", "overall", "mae"], True, "mae is bool"),
     ],
 )
-def test_a_damaged_file_is_refused_with_the_key(path: list[Any], value: Any, what: str):
+def test_a_damaged_file_is_refused_with_the_key(path: list[Any], value: Any, what: str) -> None:
     document = change(evaluated(candidate("ptq"), driven(8, 4, 1)).to_json(), path, value)
     with pytest.raises(InputError, match=what):
         evaluation_from_json(document)
 
 
-def test_anything_but_a_table_is_refused(tmp_path: Path):
+def test_anything_but_a_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(InputError, match="not a table"):
         load_evaluation(tmp_path / "list.json")
 
 
-def test_evaluations_that_belong_together_pass():
+def test_evaluations_that_belong_together_pass() -> None:
     check_together({"float": reference(), "ptq": evaluated(candidate("ptq"), driven(8, 4, 1))})
 
 
@@ -88,12 +88,12 @@ MIXED: list[tuple[str, Callable[[], Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "make", "what"), MIXED)
-def test_evaluations_of_different_inputs_are_stale(name: str, make: Callable[[], Any], what: str):
+def test_evaluations_of_different_inputs_are_stale(name: str, make: Callable[[], Any], what: str) -> None:
     with pytest.raises(StaleError, match=what):
         check_together({"float": reference(), name: make()})
 
 
-def test_a_paired_table_of_other_episodes_is_stale():
+def test_a_paired_table_of_other_episodes_is_stale() -> None:
     honest = evaluated(candidate("ptq"), driven(8, 4, 1))
     assert honest.closed_loop is not None
     swapped = evaluated(candidate("ptq"), driven(9, 4, 1))

@@ -16,7 +16,7 @@ def floats(*rows: list[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float3
     return np.array(rows, np.float32)
 
 
-def test_discrete_actions_agree_where_the_argmax_does_and_errors_are_of_the_logits():
+def test_discrete_actions_agree_where_the_argmax_does_and_errors_are_of_the_logits() -> None:
     reference = floats([0, 1, 0], [2, 1, 0], [0, 0, 5], [1, 1, 0])
     candidate = floats([0, 3, 0], [1, 2, 0], [0, 0, 5], [1, 0, 0])
     opened = compare(Discrete(3), reference, candidate, COUNTS, max_peers=4)
@@ -27,7 +27,7 @@ def test_discrete_actions_agree_where_the_argmax_does_and_errors_are_of_the_logi
     assert opened.tolerance is None
 
 
-def test_continuous_actions_agree_within_the_tolerance_of_the_clipped_range():
+def test_continuous_actions_agree_within_the_tolerance_of_the_clipped_range() -> None:
     # Range 2..6: the tolerance of .02 is .08, the middle 4. Both 7 and 9 are clipped to 6.
     space = Box((2.0,), (6.0,))
     opened = compare(space, floats([7], [3], [3.96], [4.0]), floats([9], [3.07], [4.03], [3.9]), COUNTS, max_peers=4)
@@ -38,12 +38,12 @@ def test_continuous_actions_agree_within_the_tolerance_of_the_clipped_range():
     assert opened.overall.mae == pytest.approx(0.06, abs=1e-6)
 
 
-def test_a_frame_agrees_only_if_every_component_does():
+def test_a_frame_agrees_only_if_every_component_does() -> None:
     opened = compare(Box((0.0, 0.0), (1.0, 10.0)), floats([0.5, 5.0]), floats([0.5, 5.3]), np.array([1]), max_peers=1)
     assert opened.overall.agreement.value == 0
 
 
-def test_every_peer_count_and_origin_has_its_own_figures():
+def test_every_peer_count_and_origin_has_its_own_figures() -> None:
     reference, candidate = floats([1, 0], [1, 0], [1, 0], [1, 0]), floats([1, 0], [0, 1], [1, 0], [0, 1])
     origins = np.array(["recorded", "recorded", "augmented", "augmented"])
     opened = compare(Discrete(2), reference, candidate, COUNTS, max_peers=4, origins=origins)
@@ -63,7 +63,7 @@ def test_every_peer_count_and_origin_has_its_own_figures():
         (Box((0.0, 0.0), (1.0, np.inf)), 4, "no finite range"),
     ],
 )
-def test_what_cannot_be_compared_is_an_error(space: Box | Discrete, rows: int, what: str):
+def test_what_cannot_be_compared_is_an_error(space: Box | Discrete, rows: int, what: str) -> None:
     values = np.zeros((rows, 2), np.float32)
     with pytest.raises(InputError, match=what):
         compare(space, values, values, COUNTS[:rows], max_peers=4)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
 from quant.errors import QuantError
 from quant.evaluation.parallel import map_tasks
@@ -44,13 +44,13 @@ def sleeps(context: None, task: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_results_come_in_the_order_of_the_tasks_and_progress_as_they_are_done(workers: int):
+def test_results_come_in_the_order_of_the_tasks_and_progress_as_they_are_done(workers: int) -> None:
     seen: list[int] = []
     assert map_tasks(scaled, 3, [5.0, 1.0, 2.0, 0.0], workers=workers, done=seen.append) == [15.0, 3.0, 6.0, 0.0]
     assert sorted(seen) == [0, 1, 2, 3]
 
 
-def test_workers_are_other_processes_without_tensorflow_and_with_one_blas_thread():
+def test_workers_are_other_processes_without_tensorflow_and_with_one_blas_thread() -> None:
     for pid, tensorflow, threads in map_tasks(surroundings, None, range(4), workers=2):
         assert pid != os.getpid()
         assert not tensorflow
@@ -67,19 +67,19 @@ def no_process_is_left() -> Iterator[None]:
         time.sleep(0.05)
 
 
-def test_an_error_of_a_task_arrives_at_once_and_ends_the_others(no_process_is_left: None):
+def test_an_error_of_a_task_arrives_at_once_and_ends_the_others(no_process_is_left: None) -> None:
     start = time.monotonic()
     with pytest.raises(KeyError, match="scenario 7"):
         map_tasks(fails, None, [1, 0], workers=2)
     assert time.monotonic() - start < 20
 
 
-def test_a_killed_worker_is_an_error_and_not_a_hang(no_process_is_left: None):
+def test_a_killed_worker_is_an_error_and_not_a_hang(no_process_is_left: None) -> None:
     with pytest.raises(QuantError, match="worker process ended"):
         map_tasks(dies, None, [0, 1], workers=2)
 
 
-def test_an_interrupt_ends_the_workers_at_once(no_process_is_left: None):
+def test_an_interrupt_ends_the_workers_at_once(no_process_is_left: None) -> None:
     start = time.monotonic()
     threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):

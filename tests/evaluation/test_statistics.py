@@ -13,7 +13,7 @@ CAVO = Paired(n=161, both=59, losses=16, wins=6)
 BENTUR = Paired(n=21, both=1, losses=7, wins=1)
 
 
-def test_wilson_gives_the_value_newcombe_published():
+def test_wilson_gives_the_value_newcombe_published() -> None:
     # R. G. Newcombe, Stat. Med. 17 (1998) 857-872, table I: 81 of 263 and 15 of 148, method 3.
     estimate = proportion(81, 263)
     assert (estimate.low, estimate.high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
@@ -21,25 +21,25 @@ def test_wilson_gives_the_value_newcombe_published():
     assert (estimate.low, estimate.high) == pytest.approx((0.0624, 0.1605), abs=5e-5)
 
 
-def test_wilson_is_not_empty_when_nothing_or_everything_succeeds():
+def test_wilson_is_not_empty_when_nothing_or_everything_succeeds() -> None:
     assert proportion(0, 20).high == pytest.approx(0.1611, abs=5e-5)
     assert proportion(20, 20).low == pytest.approx(1 - 0.1611, abs=5e-5)
 
 
-def test_mcnemar_exact_gives_the_published_p():
+def test_mcnemar_exact_gives_the_published_p() -> None:
     assert CAVO.mcnemar() == pytest.approx(0.052479, abs=5e-7)
     assert BENTUR.mcnemar() == pytest.approx(0.0703125)
     assert Paired(10, 10, 0, 0).mcnemar() == 1.0
 
 
-def test_tango_gives_the_published_interval():
+def test_tango_gives_the_published_interval() -> None:
     estimate = CAVO.difference()
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((-0.0621, -0.1240, -0.0054), abs=5e-5)
     estimate = BENTUR.difference()
     assert (estimate.low, estimate.high) == pytest.approx((-0.517, -0.026), abs=5e-4)
 
 
-def test_tang_gives_the_published_interval():
+def test_tang_gives_the_published_interval() -> None:
     # The lower end of the two-sided 95 % interval of the ratio is a one-sided bound at 97.5 %.
     drop = CAVO.drop(0.975)
     assert drop is not None
@@ -49,21 +49,21 @@ def test_tang_gives_the_published_interval():
     assert 1 - drop.upper == pytest.approx(0.065, abs=5e-4)
 
 
-def test_a_drop_without_discordant_pairs_has_the_closed_form_bound():
+def test_a_drop_without_discordant_pairs_has_the_closed_form_bound() -> None:
     drop = Paired(1000, 900, 0, 0).drop()
     assert drop is not None
     assert drop.value == 0
     assert drop.upper == pytest.approx(1.6448536**2 / (900 + 1.6448536**2), rel=1e-6)
 
 
-def test_a_drop_is_total_when_the_candidate_never_succeeds_and_undefined_when_the_reference_never_does():
+def test_a_drop_is_total_when_the_candidate_never_succeeds_and_undefined_when_the_reference_never_does() -> None:
     drop = Paired(100, 0, 90, 0).drop()
     assert drop is not None
     assert (drop.value, drop.upper) == (1.0, 1.0)
     assert Paired(100, 0, 0, 40).drop() is None
 
 
-def test_the_table_is_counted_from_outcomes():
+def test_the_table_is_counted_from_outcomes() -> None:
     reference = np.array([True, True, False, False, True])
     candidate = np.array([True, False, True, False, True])
     assert Paired.of(reference, candidate) == Paired(5, 2, 1, 1)
@@ -73,7 +73,9 @@ def test_the_table_is_counted_from_outcomes():
 
 @pytest.mark.parametrize(("p_reference", "discordance"), [(0.97, 0.0), (0.9, 0.03), (0.6, 0.2)])
 @pytest.mark.parametrize("n", [200, 2000])
-def test_the_upper_bound_of_a_drop_covers_the_truth_in_95_of_100(p_reference: float, discordance: float, n: int):
+def test_the_upper_bound_of_a_drop_covers_the_truth_in_95_of_100(
+    p_reference: float, discordance: float, n: int
+) -> None:
     """Tables drawn at a true drop of exactly 10 %: the bound may lie below it in 5 % of them, but for noise."""
     p_candidate = 0.9 * p_reference
     wins = min(discordance, 1 - p_reference)
@@ -84,14 +86,14 @@ def test_the_upper_bound_of_a_drop_covers_the_truth_in_95_of_100(p_reference: fl
     assert np.mean(np.array(uppers) < 0.1) == pytest.approx(0.05, abs=0.02)
 
 
-def test_tango_covers_the_true_difference():
+def test_tango_covers_the_true_difference() -> None:
     draws = np.random.default_rng(8).multinomial(500, [0.8, 0.08, 0.05, 0.07], size=1000)
     intervals = [Paired(500, both, lost, won).difference() for both, lost, won, _ in draws.tolist()]
     covered = [e.low <= -0.03 <= e.high for e in intervals if e.low is not None and e.high is not None]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.025)
 
 
-def test_a_mean_has_students_interval_whatever_the_order():
+def test_a_mean_has_students_interval_whatever_the_order() -> None:
     values = np.array([4.0, 1.0, 3.0, 2.0, 5.0])
     estimate = mean(values)
     # t(4, .975) = 2.776445, s = sqrt(2.5)

@@ -1,0 +1,234 @@
+"""The comparison as rich renderables, legible at 80 columns and without colour. Nothing here prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from quant.acceptance.assessment import Assessment
+from quant.acceptance.criterion import Criterion, Outcome, quantity
+from quant.acceptance.decision import Verdict
+from quant.evaluation.evaluation import FLOAT, Evaluation
+from quant.evaluation.open_loop import Closeness
+from quant.evaluation.outcomes import SliceOutcome
+from quant.evaluation.statistics import Estimate, Paired
+from quant.policy.policy import Fact
+
+NOTHING = "-"
+STYLES = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.UNPROVEN: "yellow"}
+
+Cell = str | Text
+
+
+def report(evaluations: Mapping[str, Evaluation], verdict: Verdict, facts: Sequence[Fact] = ()) -> Group:
+    """Everything a person needs to judge a run: facts, driving, frames, criteria, the gate and the winner.
+
+    Args:
+        evaluations: by track, and ``float``.
+        verdict: of these evaluations.
+        facts: what is known of the policy.
+    """
+    parts: list[RenderableType] = [known(facts)] if facts else []
+    parts += [head_to_head(evaluations, verdict), by_peers(evaluations), criteria(verdict)]
+    if verdict.gate:
+        parts.append(gate(verdict))
+    return Group(*(Group(part, "") for part in parts), winner(verdict))
+
+
+def known(facts: Sequence[Fact]) -> Table:
+    """What is known of the policy and how."""
+    table = _table("Policy", ("fact", "value", "how it is known"))
+    for fact in facts:
+        _row(table, fact.name, fact.value, f"{fact.how}: {fact.source}" if fact.source else fact.how)
+    return table
+
+
+def head_to_head(evaluations: Mapping[str, Evaluation], verdict: Verdict) -> Table:
+    """Float and every candidate in columns: driving slice by slice, held-out frames, bytes."""
+    tracks = _tracks(evaluations)
+    table = _table("Head to head", ("", *(track.upper() for track in tracks)), right=True)
+    reference = evaluations[FLOAT]
+    if reference.closed_loop is None:
+        _row(table, "driving", *("not tested" for _ in tracks))
+    else:
+        for index, outcome in enumerate(reference.closed_loop.slices):
+            _add_slice(table, [evaluations[track] for track in tracks], index, outcome)
+    table.add_section()
+    for name, figure in FRAMES.items():
+        figures = [_frame_figure(evaluations[track], figure) for track in tracks]
+        if set(figures) != {NOTHING}:
+            _row(table, name, *figures)
+    table.add_section()
+    sizes = {assessment.track: assessment for assessment in verdict.assessments}
+    _row(table, "bytes, encoder + head", *(_bytes(sizes.get(track)) for track in tracks))
+    return table
+
+
+def by_peers(evaluations: Mapping[str, Evaluation]) -> Table:
+    """Agreement and mean error of every candidate where so many peers are present."""
+    tracks = [track for track in _tracks(evaluations) if track != FLOAT]
+    table = _table(
+        "Held-out frames: agreement / mean error",
+        ("frames with", "n", *(track.upper() for track in tracks)),
+        right=True,
+    )
+    rows: dict[str, list[Closeness | None]] = {}
+    for track in tracks:
+        opened = evaluations[track].open_loop
+        if opened is None:
+            continue
+        for count, closeness in enumerate(opened.by_peers):
+            rows.setdefault(f"{count} peer{'' if count == 1 else 's'}", []).append(closeness)
+        for origin, origin_closeness in opened.by_origin:
+            rows.setdefault(origin, []).append(origin_closeness)
+    for name, closenesses in rows.items():
+        n = next((str(one.n) for one in closenesses if one is not None), "0")
+        _row(table, name, n, *(_agreement_and_error(one) for one in closenesses))
+    return table
+
+
+def criteria(verdict: Verdict) -> Table:
+    """Every criterion of every candidate with its outcome, value and limit."""
+    names = [criterion.name for criterion in verdict.assessments[0].criteria]
+    table = _table(
+        "Acceptance", ("criterion", "limit", *(assessment.track.upper() for assessment in verdict.assessments))
+    )
+    for index, name in enumerate(names):
+        row = [assessment.criteria[index] for assessment in verdict.assessments]
+        _row(table, name, _limit(row[0]), *(_outcome(criterion) for criterion in row))
+    return table
+
+
+def gate(verdict: Verdict) -> Group:
+    """How the gate's own actors fared, a line each."""
+    return Group(Text("Gate self-test", style="bold"), *map(_line, verdict.gate))
+
+
+def winner(verdict: Verdict) -> Group:
+    """The verdict in words: headline, reasons, rivals, warnings, and what is unproven."""
+    lines: list[RenderableType] = [Text(verdict.headline, style="bold green" if verdict.winner else "bold red")]
+    lines += [_line(sentence) for sentence in verdict.why]
+    lines += [_line(f"against {rival.track}: {rival.comparison}") for rival in verdict.against]
+    lines += [_line(f"Warning: {warning}", "yellow") for warning in verdict.warnings]
+    if verdict.winner is not None:
+        lines += [_line(str(criterion), _style(criterion)) for criterion in _of_winner(verdict)]
+        lines.append(Text(status_line(verdict), style="bold"))
+    return Group(*lines)
+
+
+def status_line(verdict: Verdict) -> str:
+    """What is unproven of the winner, and what it is therefore, in one line."""
+    if verdict.winner is None:
+        return "no winner"
+    unproven = verdict.assessment(verdict.winner).with_outcome(Outcome.UNPROVEN)
+    reasons = [f"{criterion.name}: unproven - {criterion.unproven}" for criterion in unproven]
+    return "; ".join([*reasons, f"winner {verdict.status}"])
+
+
+def _of_winner(verdict: Verdict) -> tuple[Criterion, ...]:
+    return () if verdict.winner is None else verdict.assessment(verdict.winner).criteria
+
+
+def _tracks(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    return [FLOAT, *(track for track in evaluations if track != FLOAT)]
+
+
+def _table(title: str, columns: Sequence[str], right: bool = False) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if right and index else "left", overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: Cell) -> None:
+    # As text: rich would take the brackets of "success_drop[lossy]", or of a user's file name, for its markup.
+    table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
+
+
+def _line(words: str, style: str = "") -> Padding:
+    return Padding(Text(words, style=style), (0, 0, 0, 2), expand=False)
+
+
+def _add_slice(table: Table, evaluations: Sequence[Evaluation], index: int, reference: SliceOutcome) -> None:
+    outcomes = [e.closed_loop.slices[index] if e.closed_loop else None for e in evaluations]
+    paired = [
+        None if outcome is None or evaluation.track == FLOAT else Paired.of(reference.success, outcome.success)
+        for evaluation, outcome in zip(evaluations, outcomes, strict=True)
+    ]
+    table.add_section()
+    _row(table, Text(f"{reference.name}, n = {reference.n}", style="bold"))
+    for name, figure in DRIVING.items():
+        _row(table, f"  {name}", *(NOTHING if outcome is None else figure(outcome) for outcome in outcomes))
+    for name, comparison in PAIRED.items():
+        _row(table, f"  {name}", *(NOTHING if one is None else comparison(one) for one in paired))
+
+
+def _share(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return "unknown" if estimate is None else f"{estimate.value:.2%}"
+    return f"{estimate.value:.2%}\n{estimate.low:.1%}..{estimate.high:.1%}"
+
+
+def _number(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "unknown"
+    half = "" if estimate.high is None else f" ±{estimate.high - estimate.value:.2g}"
+    return f"{estimate.value:.3g}{half}"
+
+
+def _drop(paired: Paired) -> str:
+    drop = paired.drop()
+    return "undefined" if drop is None else f"{drop.value:.2%} (<= {drop.upper:.2%})"
+
+
+DRIVING: Mapping[str, Callable[[SliceOutcome], str]] = {
+    "success": lambda outcome: _share(outcome.success_rate),
+    "collision": lambda outcome: _share(outcome.collision_rate),
+    "needless, m/s": lambda outcome: _number(outcome.needless),
+    "reward": lambda outcome: _number(outcome.reward),
+}
+PAIRED: Mapping[str, Callable[[Paired], str]] = {
+    "drop (95 % bound)": _drop,
+    "losses : wins": lambda paired: f"{paired.losses} : {paired.wins}",
+    "McNemar p": lambda paired: f"{paired.mcnemar():.2g}",
+}
+FRAMES: Mapping[str, Callable[[Closeness], str]] = {
+    "held-out frames": lambda closeness: str(closeness.n),
+    "  action agreement": lambda closeness: _share(closeness.agreement),
+    "  same half of range": lambda closeness: (
+        NOTHING if closeness.half_agreement is None else f"{closeness.half_agreement.value:.2%}"
+    ),
+    "  mean error": lambda closeness: f"{closeness.mae:.4g}",
+    "  largest error": lambda closeness: f"{closeness.max_error:.3g}",
+}
+
+
+def _frame_figure(evaluation: Evaluation, figure: Callable[[Closeness], str]) -> str:
+    return NOTHING if evaluation.open_loop is None else figure(evaluation.open_loop.overall)
+
+
+def _agreement_and_error(closeness: Closeness | None) -> str:
+    return NOTHING if closeness is None else f"{closeness.agreement.value:.2%} / {closeness.mae:.4f}"
+
+
+def _bytes(assessment: Assessment | None) -> str:
+    return NOTHING if assessment is None else " + ".join(f"{size:,}" for size in assessment.sizes.values())
+
+
+def _limit(criterion: Criterion) -> str:
+    sign = "<=" if criterion.direction == "at most" else ">="
+    return f"{sign} {quantity(criterion.limit, criterion.unit)}"
+
+
+def _style(criterion: Criterion) -> str:
+    return STYLES[criterion.outcome]
+
+
+def _outcome(criterion: Criterion) -> Text:
+    value = "" if criterion.value is None else f" {quantity(criterion.value, criterion.unit)}"
+    return Text(f"{criterion.outcome.value.upper()}{value}", style=_style(criterion))

@@ -1,0 +1,62 @@
+"""The tables, rendered: every figure that decides is on the screen, at 80 columns and without colour."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from synthetic import LIMITS, assessed, candidate, driven, evaluated, frames, reference, undriven_reference
+
+from quant.acceptance.decision import decide
+from quant.evaluation.evaluation import Evaluation
+from quant.policy.policy import Fact
+from quant.report.terminal import report
+
+FACTS = (Fact("pooling", "max", "assumed", "the checkpoint does not say"),)
+
+
+def rendered(original: Evaluation, contestants: dict[str, Evaluation], width: int) -> str:
+    assessments = [assessed(candidate(track), evaluation, original) for track, evaluation in contestants.items()]
+    evaluations = {"float": original} | contestants
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, no_color=True, force_terminal=False)
+    console.print(report(evaluations, decide(assessments, evaluations, LIMITS), FACTS))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_comparison_is_whole_at_any_usual_width(width: int) -> None:
+    contestants = {
+        "ptq": evaluated(candidate("ptq"), driven(20, 8)),
+        "qat": evaluated(candidate("qat"), driven(4, 22), frames(950, 0.0321)),
+    }
+    text = rendered(reference(), contestants, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for figure in [
+        "99.00%",  # success of the float policy, 396 of 400
+        "16 : 0",  # ptq against float on the nominal slice
+        "0.0321",
+        "3,000 + 5,000",
+        "FAIL",
+        "UNPROVEN",
+        "neutral on nominal: success 50.0%",
+        "Deploy PTQ",
+        "qat is out: success_drop[lossy]: fail",
+        "winner provisional",
+        "0 peers",
+        "assumed: the checkpoint does",
+    ]:
+        assert figure in text, figure
+    lines = text.splitlines()
+    assert [line for line in lines if line.strip().startswith("success_drop[lossy] ")], "markup took the slice's name"
+    assert "same half of range" not in text
+
+
+def test_without_a_world_the_screen_says_that_driving_was_not_tested() -> None:
+    original = undriven_reference()
+    text = rendered(original, {"ptq": evaluated(candidate("ptq"), None)}, 80)
+    assert "not tested" in text
+    assert "Warning: driving was not tested" in text
+    assert "McNemar" not in text
