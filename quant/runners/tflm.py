@@ -187,8 +187,8 @@ def release_dependent(model: Model) -> tuple[int, ...]:
 
     For per-tensor weights and for RELU, TFLM as of August 2026 and esp-tflite-micro 1.4.0 combine two scales in float32
     before they widen (``GetQuantizedConvolutionMultipler``, ``CalculateReluOpData``); the ``tflite_micro`` wheel of
-    October 2026 widens first, as this module does. Outputs can then differ by one step, about once in 100,000. Scales whose
-    product is exact in float32 (12 significant bits each), per-channel weights and fused activations avoid it.
+    October 2026 widens first, as this module does. Outputs can then differ by one step, about once in 100,000. Scales
+    whose product is exact in float32 (12 significant bits each), per-channel weights and fused activations avoid it.
     """
     return tuple(index for index, layer in enumerate(model.layers) if _depends_on_release(layer))
 
