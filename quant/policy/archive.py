@@ -16,6 +16,7 @@ MAX_FILE = 64 << 20
 MAX_TOTAL = 64 << 20
 """Declared bytes of all members of one zip together."""
 MAX_MEMBERS = 10_000
+_END = b"PK\x05\x06"
 
 _UNREADABLE = (
     zipfile.BadZipFile,
@@ -93,6 +94,10 @@ def open_archive(content: bytes, where: str) -> Archive:
     # A directory entry of 46 bytes costs about a kilobyte of Python objects: count before parsing.
     if content.count(b"PK\x01\x02") > MAX_MEMBERS:
         raise InputError("has too many members", where=where, expected=f"at most {MAX_MEMBERS}")
+    end = content.rfind(_END)
+    # zipfile would take the directory of a zip stored inside for that of a truncated one around it.
+    if end < 0 or end + 22 + int.from_bytes(content[end + 20 : end + 22], "little") != len(content):
+        raise damaged(where, ValueError("it does not end where a zip ends"))
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except _UNREADABLE as error:

@@ -36,6 +36,7 @@ def load_keras(path: Path, content: bytes) -> Frozen:
     try:
         options = {} if version.startswith(("1.", "2.")) and not content.startswith(b"PK") else {"safe_mode": True}
         model = keras.models.load_model(path, compile=False, **options)
+        function = _trace(model, tf)
     except Exception as error:  # Keras raises whatever its layers raise
         raise InputError(
             f"cannot be loaded by Keras: {first_line(error)}",
@@ -43,15 +44,16 @@ def load_keras(path: Path, content: bytes) -> Frozen:
             expected="a complete Keras model of built-in layers",
             hint="save it again as .keras, or export a SavedModel (Keras 3 cannot read back keras.ops from .h5)",
         ) from error
-    return freeze(_trace(model, tf, where), where)
+    return freeze(function, where)
 
 
-def _trace(model: Any, tf: Any, where: str) -> Any:
+def _trace(model: Any, tf: Any) -> Any:
     names = [tensor.name.split(":")[0] for tensor in model.inputs]
     specs = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=name) for tensor, name in zip(model.inputs, names, strict=True)
     ]
-    given = model.input if isinstance(model.input, dict) else None
+    structure = getattr(model, "input", None)  # a Sequential of Keras 3 has none
+    given = structure if isinstance(structure, dict) else None
 
     def call(*tensors: Any) -> Any:
         if given is not None:
