@@ -232,3 +232,15 @@ def test_quantize_multiplier() -> None:
     assert (quantize_multiplier(1.0).mantissa, quantize_multiplier(1.0).shift) == (1 << 30, 1)
     assert (quantize_multiplier(1 - 2**-40).mantissa, quantize_multiplier(1 - 2**-40).shift) == (1 << 30, 1)
     assert (quantize_multiplier(2**-33).mantissa, quantize_multiplier(2**-33).shift) == (0, 0)
+
+
+def test_which_layers_depend_on_the_release() -> None:
+    """RELU of its own, where the ratio of the scales is not a float32; QUANTIZE and per-channel weights never."""
+    source, target = Quantized((1, 1), np.float32(0.1), 0), Quantized((1, 1), np.float32(0.3), 0)
+    relu, quantize = Unary("RELU", source, target), Unary("QUANTIZE", source, target)
+    halved = Unary("RELU", source, Quantized((1, 1), np.float32(source.scale / 2), 0))
+    assert release_dependent(Model(source, target, (quantize, relu, halved))) == (1,)
+    wide = Quantized((1, 2), np.float32(0.3), 0)
+    channels = np.array([0.1, 0.7], np.float32)
+    dense = FullyConnected(source, wide, np.ones((2, 1), np.int8), channels, np.zeros(2, np.int32), "NONE")
+    assert release_dependent(Model(source, wide, (dense,))) == ()
