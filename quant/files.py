@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import InputError
+
+Progress = Callable[[int, int], None]
+"""Called with how much is done and how much there is in all."""
+
+
+def no_progress(done: int, total: int) -> None:
+    """For callers who do not watch."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:

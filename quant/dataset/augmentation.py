@@ -1,9 +1,10 @@
 """Denser and harder scenes than a recording holds, made of its own frames.
 
-Recorded drives have few peers and little hard braking; an INT8 model calibrated on them alone clips what it was built for.
-An augmented frame keeps a recorded ego, takes its peers from the recording's own peers (its own first), and, where the
-recording lacks it, has one of them brake hard. Features of the ego that are functions of the peers (their number, the lowest
-acceleration, the largest closing speed) are recognized in the recording and recomputed, so that the frame is consistent.
+Recorded drives have few peers and little hard braking; an INT8 model calibrated on them alone clips what it was built
+for. An augmented frame keeps a recorded ego, takes its peers from the recording's own peers (its own first), and, where
+the recording lacks it, has one of them brake hard. Features of the ego that are functions of the peers (their number,
+the lowest acceleration, the largest closing speed) are recognized in the recording and recomputed, so that the frame is
+consistent.
 """
 
 from __future__ import annotations
@@ -114,9 +115,13 @@ def _peers(
     if len(everyone) == 0:
         return np.zeros((rows, slots, features), np.float32), np.zeros_like(mask)
     strangers = everyone[generator.integers(len(everyone), size=(rows, slots))]
-    noise = generator.standard_normal(strangers.shape).astype(np.float32) * np.float32(JITTER) * np.ptp(everyone, axis=0)
+    noise = (
+        generator.standard_normal(strangers.shape).astype(np.float32) * np.float32(JITTER) * np.ptp(everyone, axis=0)
+    )
     low, high = everyone.min(axis=0), everyone.max(axis=0)
-    strangers = np.clip(strangers + noise, low - np.float32(JITTER) * (high - low), high + np.float32(JITTER) * (high - low))
+    strangers = np.clip(
+        strangers + noise, low - np.float32(JITTER) * (high - low), high + np.float32(JITTER) * (high - low)
+    )
     # Peers present come first, so that the base frame's own fill the first slots.
     order = np.argsort(~observations.mask[base], axis=1, kind="stable")[:, :, None]
     own = np.take_along_axis(observations.peers[base], order, axis=1)
@@ -130,6 +135,6 @@ def _brake_hard(peers: F32, counts: NDArray[np.int64], generator: np.random.Gene
     rows = np.flatnonzero((counts > 0) & (generator.random(len(counts)) < 0.5))
     who = generator.integers(counts[rows])
     peers[rows, who, ACCEL] = generator.uniform(FULL_BRAKING, HARD_BRAKING, len(rows)).astype(np.float32)
-    # One second of that braking at the most has gone into the relative speed (normalized by 30 m/s, acceleration by 10).
+    # One second of that braking at the most has gone into the relative speed (/ 30 m/s; acceleration / 10 m/s2).
     closing = generator.uniform(0, 1, len(rows)).astype(np.float32) * peers[rows, who, ACCEL] * np.float32(10 / 30)
     peers[rows, who, REL_SPEED] += closing

@@ -31,9 +31,7 @@ def build_dataset(policy: Policy, policy_sha256: str, recordings: Sequence[Recor
     origins: list[Origin] = []
     for number, recording in enumerate(recordings):
         derived = derived_columns(recording.observations)
-        origins.append(
-            Origin(recording.name, recording.kind, recording.sha256, len(recording.observations), derived)
-        )
+        origins.append(Origin(recording.name, recording.kind, recording.sha256, len(recording.observations), derived))
         splits = assign_splits(recording, seed + number)
         for split in Split:
             rows = np.flatnonzero(splits == split)

@@ -79,7 +79,9 @@ def _numbers(array: NDArray[Any], where: str) -> NDArray[np.float32]:
     values = array.astype(np.float32)
     if not np.isfinite(values).all():
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise InputError(f"not a finite number at {at}", where=where, hint="drop or repair the frame before recording it")
+        raise InputError(
+            f"not a finite number at {at}", where=where, hint="drop or repair the frame before recording it"
+        )
     return values
 
 

@@ -1,4 +1,4 @@
-"""The dataset's artifacts: four arrays with the plan's names, an index of their rows, and a description that is checked."""
+"""The dataset's artifacts: four arrays, an index of their rows, and a description that loading checks."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ Int8 = NDArray[np.int8]
 class Affine:
     """Float features to int8: q = clamp(rint(x * gain + offset), -128, 127), one gain and offset a feature, in float32.
 
-    A tensor has one scale; a gain for every feature, folded into the first layer's weights, uses all 256 steps for each.
-    Multiplication and addition round separately (no fused multiply-add) and rint rounds half to even, so that NumPy and
-    a microcontroller agree to the bit.
+    A tensor has one scale; a gain for every feature, folded into the first layer's weights, uses all 256 steps for
+    each. Multiplication and addition round separately (no fused multiply-add) and rint rounds half to even, so that
+    NumPy and a microcontroller agree to the bit.
 
     Attributes:
         gain: (K,) float32, steps for one unit of the feature.

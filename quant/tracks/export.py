@@ -1,7 +1,7 @@
 """From a plan to two INT8 .tflite files, by TensorFlow's own converter.
 
-Every interface of the network carries a fake-quantization node with the plan's range, so that the converter has nothing to
-estimate; it quantizes weights symmetrically, one scale an output channel, and biases to int32.
+Every interface of the network carries a fake-quantization node with the plan's range, so that the converter has nothing
+to estimate; it quantizes weights symmetrically, one scale an output channel, and biases to int32.
 """
 
 from __future__ import annotations

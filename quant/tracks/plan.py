@@ -3,10 +3,11 @@
 Three rewrites cost no operator on the device (positive factors move through linear layers, ReLU and pooling):
 
 - *Feature folding*: a feature's own range is stretched over all steps; its scale and shift move into the first layer.
-- *Shared interface*: the head's input takes the encoder output's scale and zero point, so that pooled int8 embeddings are
-  copied; the ego's features are folded to that same range.
-- *Equalization* (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019): units
-  before a positively homogeneous activation are scaled towards a common range, the next layer's columns take the inverse.
+- *Shared interface*: the head's input takes the encoder output's scale and zero point, so that pooled int8 embeddings
+  are copied; the ego's features are folded to that same range.
+- *Equalization* (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019):
+  units before a positively homogeneous activation are scaled towards a common range, the next layer's columns take the
+  inverse.
 
 The output range of a Box policy is its action bounds: int8 saturation is the clip.
 """
@@ -153,7 +154,7 @@ class Choice:
     Attributes:
         margin: share of a feature's calibrated width added at both ends.
         equalize: exponent of the equalization of each homogeneous unit's range; 0 leaves it, 1 makes all equal.
-        encoder, head: share of the calibrated range of each layer (before a separate activation, else after) that is kept.
+        encoder, head: share of each layer's calibrated range (before a separate activation, else after) that is kept.
     """
 
     margin: float

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from quant.dataset import Dataset, Split
+from quant.files import Progress, no_progress
 from quant.policy.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Box, Discrete, Policy
 from quant.tracks.candidate import Candidate
@@ -24,29 +25,26 @@ PASSES = 2
 MAX_SEARCH_FRAMES = 6000
 """Frames the search measures its error on, spread evenly over calibration and training frames."""
 
-Progress = Callable[[int, int], None]
+TRACK = "ptq"
 
 
-@dataclass(frozen=True)
-class PtqResult:
-    """The candidate, and the plan that other tracks start from."""
-
-    candidate: Candidate
-    plan: Plan
-
-
-def run_ptq(policy: Policy, dataset: Dataset, progress: Progress | None = None) -> PtqResult:
-    """Makes the PTQ candidate of a policy with the shared dataset."""
+def find_plan(policy: Policy, dataset: Dataset, progress: Progress = no_progress) -> tuple[Plan, list[str]]:
+    """The plan with the least simulated error on the shared dataset, and the log of the search."""
     frames = search_frames(dataset)
     choice, error, log = search(policy, frames, progress)
     plan = make_plan(calibrate(equalize(policy, frames, choice.equalize), frames), choice)
-    log = [
+    return plan, [
         f"calibration and training frames searched: {len(frames)}",
         *log,
         f"chosen: {choice}",
         f"simulated error of the choice: {error:.6g}",
     ]
-    return PtqResult(export("ptq", plan, dataset, log), plan)
+
+
+def run_ptq(policy: Policy, dataset: Dataset, progress: Progress = no_progress) -> Candidate:
+    """Makes the PTQ candidate of a policy with the shared dataset."""
+    plan, log = find_plan(policy, dataset, progress)
+    return export(TRACK, plan, dataset, log)
 
 
 def search_frames(dataset: Dataset) -> Observations:
@@ -57,9 +55,7 @@ def search_frames(dataset: Dataset) -> Observations:
     return dataset.observations(rows)
 
 
-def search(
-    policy: Policy, frames: Observations, progress: Progress | None = None
-) -> tuple[Choice, float, list[str]]:
+def search(policy: Policy, frames: Observations, progress: Progress = no_progress) -> tuple[Choice, float, list[str]]:
     """Coordinate descent over margins, equalization and clipping, by the error of the simulated decision.
 
     Returns:
@@ -82,8 +78,7 @@ def search(
         if error < best:
             best, choice = error, tried
             log.append(f"{name}: error {error:.6g}")
-        if progress is not None:
-            progress(step + 1, len(changes))
+        progress(step + 1, len(changes))
     return choice, best, log
 
 
@@ -110,8 +105,8 @@ def _keep(choice: Choice, *, part: str, layer: int, share: float) -> Choice:
 def decision_error(space: ActionSpace, reference: F32, values: F32) -> float:
     """How far decisions are from the float policy's.
 
-    Box: mean absolute error of the clipped action. Discrete: Kullback-Leibler divergence of the softmax of the logits from
-    the float one, so that the argmax is kept first where the policy itself is sure, and ties are kept ties.
+    Box: mean absolute error of the clipped action. Discrete: Kullback-Leibler divergence of the softmax of the logits
+    from the float one, so that the argmax is kept first where the policy itself is sure, and ties are kept ties.
     """
     if isinstance(space, Discrete):
         log_p, log_q = _log_softmax(reference), _log_softmax(values)

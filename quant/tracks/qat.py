@@ -1,8 +1,9 @@
 """Quantization-aware training with distillation from the float policy.
 
-The folded layers of the PTQ plan are rebuilt in tf_keras under tfmot's wrappers, with the plan's ranges fixed, and trained
-together through the pooling: the quantized encoder on all peers of a batch, the mask, the pooling, the quantized head. The
-teacher is the float policy: its outputs (what decides) and, at a tenth of the weight, its embeddings.
+The folded layers of the PTQ plan are rebuilt in tf_keras under tfmot's wrappers, with the plan's ranges fixed, and
+trained together through the pooling: the quantized encoder on all peers of a batch, the mask, the pooling, the
+quantized head. The teacher is the float policy: its outputs (what decides) and, at a tenth of the weight, its
+embeddings.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from quant.dataset import Dataset, Split
-from quant.policy.observations import F32, Observations
+from quant.files import Progress, no_progress
+from quant.policy.observations import Observations
 from quant.policy.policy import Box, Dense, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import export, import_tensorflow
 from quant.tracks.plan import FUSED, PEER_RANGE, LayerRanges, Plan, Range, simulate
-from quant.tracks.ptq import Progress, decision_error, search_frames
+from quant.tracks.ptq import decision_error, search_frames
+
+TRACK = "qat"
 
 
 @dataclass(frozen=True)
@@ -27,33 +31,36 @@ class QatOptions:
     """How to train.
 
     Attributes:
-        steps: of the optimizer (Adam, cosine decay from ``learning_rate`` to zero).
+        steps: of the optimizer (Adam, cosine decay from the learning rate to zero) on all weights.
+        bias_steps: after them, from the best weights so far, on the biases alone: a weight that moves past half a step
+            changes by a whole one, which makes the error jump about; a bias has int32 steps and settles.
         batch: frames a step.
-        learning_rate: at the start.
+        learning_rate, bias_learning_rate: at the start.
         embedding_weight: of the embeddings' mean squared error (relative to their range) in the loss.
         seed: of the order of the frames.
         check_every: steps between two measurements of the simulated error, after which the best weights are kept.
     """
 
-    steps: int = 1500
+    steps: int = 1000
+    bias_steps: int = 500
     batch: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-4
+    bias_learning_rate: float = 3e-4
     embedding_weight: float = 0.1
     seed: int = 0
-    check_every: int = 100
+    check_every: int = 50
 
 
 @dataclass(frozen=True)
 class QatResult:
-    """The candidate, the trained plan, and the loss curve as rows of (step, training loss, simulated error)."""
+    """The candidate, and the loss curve as rows of (step, mean training loss since the last row, simulated error)."""
 
     candidate: Candidate
-    plan: Plan
     curve: tuple[tuple[int, float, float], ...]
 
 
 def run_qat(
-    policy: Policy, dataset: Dataset, start: Plan, options: QatOptions, progress: Progress | None = None
+    policy: Policy, dataset: Dataset, start: Plan, options: QatOptions, progress: Progress = no_progress
 ) -> QatResult:
     """Trains from ``start`` (PTQ's plan) on the training frames and makes the QAT candidate.
 
@@ -67,25 +74,27 @@ def run_qat(
     batches = _batches(start, frames, options)
     best_plan, best_error = start, decision_error(policy.action_space, teacher, simulate(start, judged))
     curve = [(0, float("nan"), best_error)]
-    train_step = _train_step(start, student, options)
+    train_all, train_biases = _train_steps(start, student, options)
     losses: list[float] = []
-    for step in range(1, options.steps + 1):
-        losses.append(float(train_step(*next(batches))))
-        if step % options.check_every == 0 or step == options.steps:
+    for step in range(1, options.steps + options.bias_steps + 1):
+        if step == options.steps + 1:
+            student.load(best_plan)
+        train = train_all if step <= options.steps else train_biases
+        losses.append(float(train(*next(batches))))
+        if step % options.check_every == 0 or step == options.steps + options.bias_steps:
             plan = student.plan()
             error = decision_error(policy.action_space, teacher, simulate(plan, judged))
             curve.append((step, float(np.mean(losses)), error))
             losses.clear()
             if error < best_error:
                 best_plan, best_error = plan, error
-        if progress is not None:
-            progress(step, options.steps)
+        progress(step, options.steps + options.bias_steps)
     log = [
         f"started from PTQ's ranges and weights; {options}",
         *(f"step {step}: loss {loss:.6g}, simulated error {error:.6g}" for step, loss, error in curve),
         f"kept: simulated error {best_error:.6g}",
     ]
-    return QatResult(export("qat", best_plan, dataset, log), best_plan, tuple(curve))
+    return QatResult(export(TRACK, best_plan, dataset, log), tuple(curve))
 
 
 def _batches(plan: Plan, frames: Observations, options: QatOptions) -> Any:
@@ -114,6 +123,12 @@ class _Student:
         self._plan = plan
         self.encoder = _quantized("encoder", plan.encoder, plan.encoder_ranges, PEER_RANGE)
         self.head = _quantized("head", plan.head, plan.head_ranges, plan.z)
+
+    def load(self, plan: Plan) -> None:
+        for layers, model in ((plan.encoder, self.encoder), (plan.head, self.head)):
+            for layer, variables in zip(layers, _variables(model, len(layers)), strict=True):
+                variables["kernel"].assign(layer.weight.T)
+                variables["bias"].assign(layer.bias)
 
     def plan(self) -> Plan:
         encoder = _trained(self._plan.encoder, self.encoder)
@@ -154,7 +169,7 @@ def _quantized(name: str, layers: tuple[Dense, ...], ranges: tuple[LayerRanges, 
 
 
 def _fixed_range_config(keras: Any) -> Any:
-    """The QuantizeConfig class: weights symmetric by output channel as the converter rounds them, output range fixed."""
+    """The QuantizeConfig: weights symmetric by output channel as the converter rounds them, output range fixed."""
 
     class FixedRange(keras.QuantizeConfig):  # type: ignore[misc, name-defined]
         def __init__(self, low: float, high: float, weights: bool) -> None:
@@ -187,48 +202,68 @@ def _fixed_range_config(keras: Any) -> Any:
     return FixedRange
 
 
-def _trained(layers: tuple[Dense, ...], model: Any) -> tuple[Dense, ...]:
+def _variables(model: Any, layers: int) -> list[dict[str, Any]]:
+    """Kernel and bias of each layer under tfmot's wrappers."""
     wrapped = {layer.layer.name: layer for layer in model.layers if hasattr(layer, "layer")}
-    trained = []
-    for i, layer in enumerate(layers):
-        variables = {v.name.split("/")[-1].split(":")[0]: v for v in wrapped[f"{model.name}_{i}"].trainable_weights}
-        trained.append(replace(layer, weight=variables["kernel"].numpy().T.copy(), bias=variables["bias"].numpy()))
-    return tuple(trained)
+    return [
+        {v.name.split("/")[-1].split(":")[0]: v for v in wrapped[f"{model.name}_{i}"].trainable_weights}
+        for i in range(layers)
+    ]
 
 
-def _train_step(plan: Plan, student: _Student, options: QatOptions) -> Callable[..., Any]:
+def _trained(layers: tuple[Dense, ...], model: Any) -> tuple[Dense, ...]:
+    return tuple(
+        replace(layer, weight=np.ascontiguousarray(own["kernel"].numpy().T), bias=own["bias"].numpy())
+        for layer, own in zip(layers, _variables(model, len(layers)), strict=True)
+    )
+
+
+def _train_steps(plan: Plan, student: _Student, options: QatOptions) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """One optimizer step on a batch, of all weights and of the biases alone; each returns the loss before the step."""
     tf = import_tensorflow()
+    everything = student.encoder.trainable_variables + student.head.trainable_variables
+    biases = [variable for variable in everything if variable.name.split("/")[-1].startswith("bias")]
+    loss = _loss(tf, plan, student, options)
+    return (
+        _minimize(tf, loss, everything, options.learning_rate, options.steps),
+        _minimize(tf, loss, biases, options.bias_learning_rate, options.bias_steps),
+    )
+
+
+def _minimize(tf: Any, loss: Callable[..., Any], variables: list[Any], rate: float, steps: int) -> Callable[..., Any]:
     import tf_keras
 
-    optimizer = tf_keras.optimizers.Adam(
-        tf_keras.optimizers.schedules.CosineDecay(options.learning_rate, options.steps)
-    )
+    optimizer = tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(rate, max(steps, 1)))
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def step(*batch: Any) -> Any:
+        with tf.GradientTape() as tape:
+            value = loss(*batch)
+        optimizer.apply_gradients(zip(tape.gradient(value, variables), variables, strict=True))
+        return value
+
+    return lambda *batch: step(*(tf.constant(array) for array in batch))
+
+
+def _loss(tf: Any, plan: Plan, student: _Student, options: QatOptions) -> Callable[..., Any]:
     distance = _action_distance(tf, plan)
     pool = _pooling(tf, plan)
     reach = max(plan.encoder_ranges[-1].after.high - plan.encoder_ranges[-1].after.low, 1e-6)
     slots, size, width = plan.policy.max_peers, plan.policy.peer_size, plan.policy.embedding_size
 
-    @tf.function  # type: ignore[untyped-decorator]
-    def step(peers: Any, ego: Any, mask: Any, embeddings: Any, values: Any) -> Any:
-        with tf.GradientTape() as tape:
-            encoded = student.encoder(tf.reshape(peers, (-1, size)), training=True)
-            encoded = tf.reshape(encoded, (-1, slots, width)) * mask[:, :, None]
-            decided = student.head(tf.concat([pool(encoded, mask), ego], axis=1), training=True)
-            peers_present = tf.maximum(tf.reduce_sum(mask), 1.0)
-            of_embeddings = tf.reduce_sum(((encoded - embeddings) / reach) ** 2) / (peers_present * width)
-            loss = distance(values, decided) + options.embedding_weight * of_embeddings
-        variables = student.encoder.trainable_variables + student.head.trainable_variables
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return loss
+    def loss(peers: Any, ego: Any, mask: Any, embeddings: Any, values: Any) -> Any:
+        encoded = student.encoder(tf.reshape(peers, (-1, size)), training=True)
+        encoded = tf.reshape(encoded, (-1, slots, width)) * mask[:, :, None]
+        decided = student.head(tf.concat([pool(encoded, mask), ego], axis=1), training=True)
+        peers_present = tf.maximum(tf.reduce_sum(mask), 1.0)
+        of_embeddings = tf.reduce_sum(((encoded - embeddings) / reach) ** 2) / (peers_present * width)
+        return distance(values, decided) + options.embedding_weight * of_embeddings
 
-    def run(*batch: F32) -> Any:
-        return step(*(tf.constant(array) for array in batch))
-
-    return run
+    return loss
 
 
 def _action_distance(tf: Any, plan: Plan) -> Callable[[Any, Any], Any]:
-    """Box: mean absolute error of the clipped action; Discrete: Kullback-Leibler divergence from the teacher's softmax."""
+    """What `quant.tracks.ptq.decision_error` measures, as a loss on a batch."""
     space = plan.policy.action_space
     if isinstance(space, Box):
         low, high = tf.constant(space.low, tf.float32), tf.constant(space.high, tf.float32)

@@ -1,0 +1,366 @@
+"""The command line. Heavy packages are imported by the commands that use them, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from quant import __version__
+from quant.errors import GateError, InputError, QuantError
+
+if TYPE_CHECKING:
+    from quant.acceptance.decision import Verdict
+    from quant.acceptance.limits import Limits
+    from quant.pipeline import Watch
+    from quant.runfolder import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT_RUN = Path("runs/reference")
+POOLINGS = ("max", "mean", "sum")
+ACTIVATIONS = ("linear", "relu", "relu6", "tanh", "elu", "sigmoid")
+
+
+def main() -> NoReturn:
+    """Runs the command; exit code 2 for bad usage or input, 1 for a failed gate, 130 when interrupted."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except QuantError as error:
+        click.echo(f"quant: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("quant: interrupted; the run is unfinished and can be started again", err=True)
+        sys.exit(130)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="quant")
+def cli() -> None:
+    """Turns a float Deep Sets policy into the better of two INT8 models, and shows that it still drives.
+
+    \b
+    quant run                                    the shipped reference policy in the convoy world
+    quant run policy.zip --drive drive.npz       your checkpoint, judged on recorded drives
+    quant run policy.zip --world my.envs:Env-v0  your checkpoint, driving in your own environment
+    """
+
+
+def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def apply(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return apply
+
+
+policy_options = _options(
+    click.option("--head", type=click.Path(path_type=Path), help="The policy head, where POLICY is only the encoder."),
+    click.option("--pooling", type=click.Choice(POOLINGS), help="Pooling, where the file does not say it."),
+    click.option(
+        "--encoder-activation", type=click.Choice(ACTIVATIONS), help="Encoder activation, where the file does not say."
+    ),
+)
+source_options = _options(
+    click.option("--drive", "drives", multiple=True, type=click.Path(path_type=Path), help="A recorded drive, .npz."),
+    click.option("--world", help="'convoy', or module:EnvId of your own Gymnasium environment."),
+    click.option("--world-kwargs", metavar="JSON", help="Keyword arguments for your environment."),
+    click.option("--episodes", type=click.IntRange(1), help="Nominal scenarios to judge on.  [default: 4000]"),
+    click.option("--lossy-episodes", type=click.IntRange(0), help="Lossy scenarios to judge on.  [default: 2000]"),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of data, scenarios, training."),
+)
+limits_option = click.option(
+    "--limits", "limits_file", type=click.Path(path_type=Path), help="Acceptance limits, TOML or JSON."
+)
+workers_option = click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one for each processor]")
+run_argument = click.argument("run", type=click.Path(path_type=Path))
+policy_argument = click.argument("policy", required=False, type=click.Path(path_type=Path))
+
+
+@cli.command("run")
+@policy_argument
+@policy_options
+@source_options
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/NAME of the policy]")
+@click.option("--qat-steps", type=click.IntRange(1), help="Optimizer steps of QAT.  [default: 1000]")
+@limits_option
+@workers_option
+def run_command(
+    policy: Path | None,
+    out: Path | None,
+    qat_steps: int | None,
+    limits_file: Path | None,
+    workers: int | None,
+    **options: Any,
+) -> int:
+    """The whole job: import, dataset, PTQ, QAT, evaluation, decision.
+
+    POLICY is a Stable-Baselines3 zip, a TF SavedModel, a Keras file or a policy saved by quant; without it, the
+    reference policy drives in the convoy world.
+    """
+    limits = _limits(limits_file)
+    checkpoint, settings = _checkpoint(policy), _settings(policy, options)
+    settings = _replace(settings, qat_steps=qat_steps)
+    if not settings.drives and settings.world is None:
+        raise InputError(
+            "nothing to judge the policy on",
+            where=checkpoint,
+            expected="a recorded drive, a world, or both",
+            hint="give --drive FILE.npz or --world module:EnvId (--world convoy, if it was trained in our convoys)",
+        )
+    folder = out or (DEFAULT_RUN if policy is None else Path("runs") / policy.name.split(".")[0])
+    from quant import pipeline
+
+    with _watch() as watch:
+        verdict = pipeline.run_all(
+            checkpoint, folder, settings, limits, workers=workers, watch=watch, **_given(options)
+        )
+    return _conclude(folder, verdict)
+
+
+@cli.command("import")
+@policy_argument
+@policy_options
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
+def import_command(policy: Path | None, out: Path, **options: Any) -> None:
+    """Imports POLICY into a run folder and says what is known of it and how."""
+    from quant import pipeline
+    from quant.report.terminal import known
+    from quant.runfolder import Settings
+
+    checkpoint = _checkpoint(policy)
+    with _watch() as watch, watch.step("import"):
+        imported = pipeline.import_policy(checkpoint, out, Settings(str(checkpoint)), **_given(options))
+    _print(known(imported.facts))
+
+
+@cli.command("dataset")
+@run_argument
+@source_options
+def dataset_command(run: Path, **options: Any) -> None:
+    """Makes the quantization dataset and the frozen scenarios of a run."""
+    from quant import pipeline
+    from quant.runfolder import read_settings
+
+    asked = _settings(Path(read_settings(run).checkpoint), options)
+    settings = _replace(asked, checkpoint=read_settings(run).checkpoint, tracks=read_settings(run).tracks)
+    with _watch() as watch, watch.step("dataset") as progress:
+        dataset = pipeline.make_dataset(run, settings, progress)
+    click.echo(f"{len(dataset)} frames, {len(dataset.peer_inputs)} peers, dataset {dataset.digest[:12]}")
+
+
+@cli.command("ptq")
+@run_argument
+def ptq_command(run: Path) -> None:
+    """Makes the PTQ candidate of a run."""
+    from quant import pipeline
+
+    with _watch() as watch, watch.step("ptq") as progress:
+        candidate = pipeline.make_ptq(run, progress)
+    click.echo("\n".join(candidate.log))
+
+
+@cli.command("qat")
+@run_argument
+def qat_command(run: Path) -> None:
+    """Makes the QAT candidate of a run, starting from PTQ's ranges."""
+    from quant import pipeline
+
+    with _watch() as watch, watch.step("qat") as progress:
+        candidate = pipeline.make_qat(run, progress)
+    click.echo("\n".join(candidate.log))
+
+
+@cli.command("evaluate")
+@run_argument
+@limits_option
+@workers_option
+def evaluate_command(run: Path, limits_file: Path | None, workers: int | None) -> None:
+    """Evaluates float and every candidate on the same scenarios and held-out frames."""
+    from quant import pipeline
+
+    with _watch() as watch, watch.step("evaluate") as progress:
+        evaluations = pipeline.evaluate(run, _limits(limits_file), workers, progress)
+    click.echo(f"evaluated {', '.join(evaluations)}; next: quant decide {run}")
+
+
+@cli.command("decide")
+@run_argument
+@limits_option
+def decide_command(run: Path, limits_file: Path | None) -> int:
+    """Applies the limits and the decision rule; exit code 1 if every candidate fails."""
+    from quant import pipeline
+
+    return _conclude(run, pipeline.decide(run, _limits(limits_file)))
+
+
+@cli.command("show")
+@run_argument
+@limits_option
+@click.option("--json", "as_json", is_flag=True, help="The verdict as JSON.")
+def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
+    """The comparison of a finished run, again."""
+    from quant import pipeline
+
+    opened = pipeline.open_run(run)
+    verdict = opened.verdict(_limits(limits_file))
+    if as_json:
+        click.echo(json.dumps(verdict.to_json(), indent=2))
+        return verdict.exit_code
+    return _show(verdict, opened.evaluations, opened.policy)
+
+
+@cli.command("train")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the checkpoint and its log go.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--steps", type=click.IntRange(1), help="Environment steps.")
+def train_command(out: Path, seed: int, steps: int | None) -> None:
+    """Trains the reference policy in the convoy world (needs quant[train])."""
+    from quant.worlds.training import train
+
+    with _watch() as watch, watch.step("train") as progress:
+        train(
+            out, seed=seed, progress=lambda done, total, _: progress(done, total), **({"steps": steps} if steps else {})
+        )
+
+
+def _checkpoint(policy: Path | None) -> Path:
+    if policy is not None:
+        return policy
+    from quant.worlds.reference import reference_policy_path
+
+    return reference_policy_path()
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: options[key] for key in ("head", "pooling", "encoder_activation")}
+
+
+def _settings(policy: Path | None, options: dict[str, Any]) -> Settings:
+    from quant.pipeline import DEFAULT_EPISODES
+    from quant.runfolder import Settings
+
+    world = options["world"] or (None if policy is not None or options["drives"] else "convoy")
+    asked = {"nominal": options["episodes"], "lossy": options["lossy_episodes"]}
+    return Settings(
+        checkpoint="reference policy" if policy is None else str(policy),
+        drives=tuple(str(path) for path in options["drives"]),
+        world=world,
+        world_kwargs=_json_object(options["world_kwargs"]),
+        seed=options["seed"],
+        episodes={name: default if asked[name] is None else asked[name] for name, default in DEFAULT_EPISODES.items()},
+    )
+
+
+def _json_object(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"not JSON: {error}", where="--world-kwargs", expected="an object like '{\"n\": 3}'"
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError("is not a JSON object", where="--world-kwargs", expected="an object like '{\"n\": 3}'")
+    return value
+
+
+def _replace(settings: Settings, **changes: Any) -> Settings:
+    from dataclasses import replace
+
+    return replace(settings, **changes)
+
+
+def _limits(file: Path | None) -> Limits:
+    from quant.acceptance.limits import load_limits
+
+    return load_limits(file)
+
+
+def _conclude(folder: Path, verdict: Verdict) -> int:
+    from quant import pipeline
+
+    run = pipeline.read_run(folder)
+    code = _show(verdict, run.evaluations, run.policy)
+    click.echo(f"run: {folder}")
+    return code
+
+
+def _show(verdict: Verdict, evaluations: Any, policy: Any) -> int:
+    from quant.report.terminal import report
+
+    _print(report(evaluations, verdict, policy.facts))
+    if verdict.winner is None:
+        raise GateError("every candidate fails a criterion; see the table above")
+    return verdict.exit_code
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    from quant.report.text import as_text
+
+    if sys.stdout.isatty():
+        Console().print(renderable)
+    else:
+        click.echo(as_text(renderable), nl=False)
+
+
+class _watch:  # noqa: N801 - used as a context manager function
+    """Progress bars on a terminal, one line a step elsewhere."""
+
+    def __enter__(self) -> Watch:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        from quant.pipeline import Watch
+
+        console = Console(stderr=True)
+        self._progress = None
+        if not console.is_terminal:
+            return Watch(finished=lambda name, seconds: click.echo(f"{name:<10} {seconds:7.1f} s", err=True))
+        self._progress = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._progress.start()
+        self._tasks: dict[str, Any] = {}
+        return Watch(started=self._started, advanced=self._advanced, finished=self._finished)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _started(self, name: str) -> None:
+        assert self._progress is not None
+        self._tasks[name] = self._progress.add_task(name, total=None)
+
+    def _advanced(self, name: str, done: int, total: int) -> None:
+        assert self._progress is not None
+        self._progress.update(self._tasks[name], completed=done, total=total)
+
+    def _finished(self, name: str, seconds: float) -> None:
+        assert self._progress is not None
+        task = self._progress.tasks[self._tasks[name]]
+        total = task.total or 1
+        self._progress.update(self._tasks[name], completed=total, total=total)

@@ -1,0 +1,395 @@
+"""The steps of a run, each a function on a run folder, and all of them together.
+
+Every step checks that what it reads belongs together, writes its artifacts whole, and takes the manifest away until
+`decide` has written it again: a run without manifest is known to be unfinished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant import runfolder
+from quant.acceptance.assessment import assess
+from quant.acceptance.decision import Verdict
+from quant.acceptance.decision import decide as decide_between
+from quant.acceptance.limits import Limits
+from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset, read_drive, save_dataset
+from quant.errors import InputError, StaleError
+from quant.evaluation.evaluate import evaluate as evaluate_all
+from quant.evaluation.evaluation import FLOAT, Evaluation, check_together, load_evaluation
+from quant.files import Progress, no_progress, read_bytes, write_json, write_text
+from quant.policy import Observations, Policy, export_saved_model, load_policy, policy_digest, save_policy
+from quant.report import terminal
+from quant.report.text import as_text
+from quant.runfolder import Settings, evaluation_name, read_settings, write_settings
+from quant.runners import FloatRunner, parity
+from quant.tracks import ptq as ptq_track
+from quant.tracks import qat as qat_track
+from quant.tracks.candidate import Candidate
+from quant.tracks.storage import load_candidate, save_candidate, save_curve
+from quant.worlds.rollout import Recorder, rollout
+from quant.worlds.scenarios import ScenarioSet
+from quant.worlds.world import World, load_world
+
+TRACKS = (ptq_track.TRACK, qat_track.TRACK)
+
+DEFAULT_EPISODES = {"nominal": 4000, "lossy": 2000}
+"""Scenarios a candidate is judged on: with pairing, enough to see a drop of one point of success."""
+DATASET_EPISODES = {"nominal": 300, "lossy": 150}
+"""Scenarios the float policy drives to fill the dataset."""
+DATASET_FRAMES = 12_000
+"""Frames kept of them, about: more do not change the ranges, but the time of everything after."""
+PARITY_FRAMES = 200
+"""Held-out frames on which the other engines are compared; TFLite-Micro runs them one by one."""
+
+
+@dataclass
+class Watch:
+    """Who watches a run: told when a step starts, how far it is, and when it is done; keeps the wall times."""
+
+    started: Callable[[str], None] = lambda name: None
+    advanced: Callable[[str, int, int], None] = lambda name, done, total: None
+    finished: Callable[[str, float], None] = lambda name, seconds: None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Progress]:
+        """Times a step and hands out its progress callback."""
+        self.started(name)
+        begin = time.perf_counter()
+        yield lambda done, total: self.advanced(name, done, total)
+        self.seconds[name] = time.perf_counter() - begin
+        self.finished(name, self.seconds[name])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back and checked.
+
+    Attributes:
+        folder: where it is.
+        settings: what was asked for.
+        policy: the float policy.
+        dataset: the shared dataset.
+        candidates: by track.
+        evaluations: by track, and ``float``.
+        world, scenarios: None where driving was not tested.
+    """
+
+    folder: Path
+    settings: Settings
+    policy: Policy
+    dataset: Dataset
+    candidates: dict[str, Candidate]
+    evaluations: dict[str, Evaluation]
+    world: World | None
+    scenarios: ScenarioSet | None
+
+    def verdict(self, limits: Limits) -> Verdict:
+        """The decision under these limits."""
+        return verdict_of(self.candidates, self.evaluations, limits)
+
+
+def import_policy(checkpoint: Path, folder: Path, settings: Settings, **given: Any) -> Policy:
+    """Imports a checkpoint into a run folder, as our own file and as a SavedModel.
+
+    Nothing is written before the import has succeeded. ``given`` goes to `quant.policy.load_policy`.
+    """
+    policy = load_policy(checkpoint, **given)
+    runfolder.claim(folder)
+    write_settings(settings, folder)
+    save_policy(policy, folder / runfolder.POLICY)
+    export_saved_model(policy, folder / runfolder.SAVED_MODEL)
+    return policy
+
+
+def make_dataset(folder: Path, settings: Settings, progress: Progress = no_progress) -> Dataset:
+    """Makes the dataset and the evaluation's scenarios from the settings' drives and world."""
+    policy = read_policy(folder)
+    recordings = [read_drive(Path(path), policy) for path in settings.drives]
+    world = world_of(settings)
+    if world is not None:
+        recordings.append(_roll_out(policy, world, settings.seed, progress))
+    dataset = build_dataset(policy, policy_digest(policy), recordings, settings.seed)
+    runfolder.unfinish(folder)
+    write_settings(settings, folder)
+    save_dataset(dataset, folder)
+    _write_scenarios(folder, settings, world, dataset)
+    return dataset
+
+
+def _roll_out(policy: Policy, world: World, seed: int, progress: Progress) -> Recording:
+    """What the float policy sees on scenarios of the dataset's own."""
+    world.check_fits(policy)
+    counts = {name: n for name, n in DATASET_EPISODES.items() if name in world.slices}
+    scenarios = world.draw("dataset", seed, counts or {world.slices[0]: sum(DATASET_EPISODES.values())})
+    runner = FloatRunner(policy)
+    recorder = Recorder()
+    rollout(
+        world,
+        scenarios,
+        lambda seen: policy.action_space.decide(runner.values(seen)),
+        record=recorder,
+        progress=progress,
+    )
+    every = max(len(recorder.observations) // DATASET_FRAMES, 1)
+    kept = slice(None, None, every)
+    return Recording(world.spec, "rollout", recorder.observations[kept], recorder.episodes[kept], scenarios.digest)
+
+
+def _write_scenarios(folder: Path, settings: Settings, world: World | None, dataset: Dataset) -> None:
+    path = folder / runfolder.SCENARIOS
+    if world is None:
+        held_out = len(dataset.rows(Split.HELD_OUT))
+        write_json(path, {"world": None, "held_out_frames": held_out, "dataset": dataset.digest})
+        return
+    asked = settings.episodes or DEFAULT_EPISODES
+    counts = {name: n for name, n in asked.items() if name in world.slices and n > 0}
+    if not counts:
+        raise InputError("no episodes to judge on", where=world.spec, expected=f"episodes of {', '.join(world.slices)}")
+    write_text(path, world.draw("test", settings.seed, counts).to_json())
+
+
+def make_ptq(folder: Path, progress: Progress = no_progress) -> Candidate:
+    """The PTQ track."""
+    policy, dataset = read_inputs(folder)
+    candidate = ptq_track.run_ptq(policy, dataset, progress)
+    _keep_candidate(candidate, folder)
+    return candidate
+
+
+def make_qat(folder: Path, progress: Progress = no_progress) -> Candidate:
+    """The QAT track; starts from PTQ's plan, which it finds again for itself."""
+    settings = read_settings(folder)
+    policy, dataset = read_inputs(folder)
+    options = qat_track.QatOptions(seed=settings.seed)
+    if settings.qat_steps is not None:
+        options = replace(options, steps=settings.qat_steps, bias_steps=settings.qat_steps // 2)
+    plan, log = ptq_track.find_plan(policy, dataset)
+    result = qat_track.run_qat(policy, dataset, plan, options, progress)
+    candidate = replace(result.candidate, log=(*log, *result.candidate.log))
+    _keep_candidate(candidate, folder)
+    save_curve(candidate.track, result.curve, folder)
+    return candidate
+
+
+def _keep_candidate(candidate: Candidate, folder: Path) -> None:
+    runfolder.unfinish(folder)
+    save_candidate(candidate, folder)
+    settings = read_settings(folder)
+    tracks = tuple(track for track in TRACKS if track == candidate.track or track in settings.tracks)
+    write_settings(replace(settings, tracks=tracks), folder)
+
+
+def evaluate(
+    folder: Path, limits: Limits, workers: int | None = None, progress: Progress = no_progress
+) -> dict[str, Evaluation]:
+    """Float and every candidate, open loop on held-out frames and closed loop where there is a world."""
+    settings = read_settings(folder)
+    policy, dataset = read_inputs(folder)
+    candidates = read_candidates(folder, settings)
+    world = world_of(settings)
+    rows = dataset.rows(Split.HELD_OUT)
+    evaluations = evaluate_all(
+        policy,
+        candidates,
+        dataset.observations(rows),
+        policy_sha256=policy_digest(policy),
+        dataset_sha256=dataset.digest,
+        origins=origins_of(dataset, rows),
+        tolerance=limits.action_tolerance,
+        world=world,
+        scenarios=read_scenarios(folder, world),
+        workers=workers,
+        progress=progress,
+    )
+    runfolder.unfinish(folder)
+    for name, evaluation in evaluations.items():
+        write_json(folder / evaluation_name(name), evaluation.to_json())
+    _write_parity(folder, candidates, dataset)
+    return evaluations
+
+
+def origins_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+    """(N,) ``recorded``, ``rollout`` or ``augmented`` for each frame."""
+    kinds = np.array(["recorded" if origin.kind == "drive" else "rollout" for origin in dataset.origins])
+    return np.where(dataset.column("augmented")[rows] == 1, "augmented", kinds[dataset.column("origin")[rows]])
+
+
+def _write_parity(folder: Path, candidates: Mapping[str, Candidate], dataset: Dataset) -> None:
+    """How far TFLite-Micro (has to be 0) and LiteRT are from the arithmetic of the verdict."""
+    rows = dataset.rows(Split.HELD_OUT)
+    rows = rows[np.linspace(0, len(rows) - 1, min(PARITY_FRAMES, len(rows))).astype(np.int64)]
+    observations = dataset.observations(rows)
+    reports = {name: parity(candidate, observations) for name, candidate in candidates.items()}
+    for name, report in reports.items():
+        if not report.conforms:
+            raise StaleError(
+                "TFLite-Micro gives other bytes than the arithmetic verdicts are computed in",
+                where=name,
+                hint="the installed tflite-micro is not the pinned one, or this is a fault; please report it",
+            )
+    write_json(folder / runfolder.PARITY, {name: asdict(report) for name, report in reports.items()})
+
+
+def decide(folder: Path, limits: Limits, seconds: Mapping[str, float] | None = None) -> Verdict:
+    """Applies the decision rule, writes ``winner.json``, the report and, last, the manifest."""
+    run = read_run(folder)
+    verdict = run.verdict(limits)
+    runfolder.unfinish(folder)
+    verdict.save(folder / runfolder.WINNER)
+    write_text(folder / runfolder.REPORT, as_text(terminal.report(run.evaluations, verdict, run.policy.facts)))
+    runfolder.write_manifest(folder, dict(seconds or {}))
+    return verdict
+
+
+def verdict_of(candidates: Mapping[str, Candidate], evaluations: Mapping[str, Evaluation], limits: Limits) -> Verdict:
+    """Assesses every candidate and decides between them."""
+    reference = evaluations[FLOAT]
+    assessments = [assess(candidate, evaluations[name], reference, limits) for name, candidate in candidates.items()]
+    return decide_between(assessments, evaluations, limits)
+
+
+def run_all(
+    checkpoint: Path,
+    folder: Path,
+    settings: Settings,
+    limits: Limits,
+    *,
+    workers: int | None = None,
+    watch: Watch | None = None,
+    **given: Any,
+) -> Verdict:
+    """The whole job: import, dataset, PTQ, QAT, evaluation, decision."""
+    watch = watch or Watch()
+    with watch.step("import"):
+        import_policy(checkpoint, folder, settings, **given)
+    with watch.step("dataset") as progress:
+        make_dataset(folder, settings, progress)
+    with watch.step("ptq") as progress:
+        make_ptq(folder, progress)
+    with watch.step("qat") as progress:
+        make_qat(folder, progress)
+    with watch.step("evaluate") as progress:
+        evaluate(folder, limits, workers, progress)
+    with watch.step("decide"):
+        return decide(folder, limits, watch.seconds)
+
+
+def reference_run(folder: Path, *, workers: int | None = None, **changes: Any) -> Run:
+    """A run of the reference policy in our convoy world; ``changes`` to the settings, as ``episodes``."""
+    from quant.worlds.reference import reference_policy_path
+
+    checkpoint = reference_policy_path()
+    settings = Settings(checkpoint.name, world="convoy", **changes)
+    run_all(checkpoint, folder, settings, Limits(), workers=workers)
+    return open_run(folder)
+
+
+def open_run(folder: Path) -> Run:
+    """Reads a finished run and checks it: manifest, hashes, and that its artifacts belong together.
+
+    Raises:
+        InputError: it is not a finished run, or a file is malformed.
+        StaleError: a file has changed, or artifacts do not belong together.
+    """
+    read_settings(folder)
+    runfolder.check_manifest(folder)
+    return read_run(folder)
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run's artifacts up to the evaluations, whether or not it is finished, and checks that they fit."""
+    settings = read_settings(folder)
+    policy, dataset = read_inputs(folder)
+    candidates = read_candidates(folder, settings)
+    evaluations = {name: load_evaluation(folder / evaluation_name(name)) for name in (FLOAT, *candidates)}
+    check_together(evaluations)
+    world = world_of(settings)
+    scenarios = read_scenarios(folder, world)
+    _check_fits(policy, dataset, candidates, evaluations, scenarios)
+    return Run(folder, settings, policy, dataset, candidates, evaluations, world, scenarios)
+
+
+def _check_fits(
+    policy: Policy,
+    dataset: Dataset,
+    candidates: Mapping[str, Candidate],
+    evaluations: Mapping[str, Evaluation],
+    scenarios: ScenarioSet | None,
+) -> None:
+    """Every evaluation was made of what is in the folder now."""
+    common = {
+        "policy": policy_digest(policy),
+        "dataset": dataset.digest,
+        "scenarios": None if scenarios is None else scenarios.digest,
+    }
+    for name, evaluation in evaluations.items():
+        expected = dict(common)
+        if name in candidates:
+            candidate = candidates[name]
+            expected["peer_encoder"] = candidate.peer_encoder.sha256
+            expected["policy_head"] = candidate.policy_head.sha256
+            if (candidate.policy_sha256, candidate.dataset_sha256) != (common["policy"], common["dataset"]):
+                raise StaleError(
+                    "the candidate was made from another policy or dataset", where=name, hint=f"run quant {name} again"
+                )
+        for what, digest in expected.items():
+            if evaluation.hashes.get(what) != digest:
+                raise StaleError(
+                    f"evaluated with another {what} than the run holds",
+                    where=evaluation_name(name),
+                    expected=f"sha256 {digest}, found {evaluation.hashes.get(what)}",
+                    hint="run quant evaluate again",
+                )
+
+
+def read_policy(folder: Path) -> Policy:
+    """The run's policy."""
+    read_settings(folder)
+    return load_policy(folder / runfolder.POLICY)
+
+
+def read_inputs(folder: Path) -> tuple[Policy, Dataset]:
+    """The run's policy and the dataset that was made from it."""
+    policy = read_policy(folder)
+    if not (folder / "quant_dataset.json").is_file():
+        raise InputError("the run has no dataset yet", where=folder, hint=f"quant dataset {folder}")
+    return policy, load_dataset(folder, policy, policy_digest(policy))
+
+
+def read_candidates(folder: Path, settings: Settings) -> dict[str, Candidate]:
+    """The run's candidates by track.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not settings.tracks:
+        raise InputError("the run has no candidate yet", where=folder, hint=f"quant ptq {folder}; quant qat {folder}")
+    return {track: load_candidate(folder, track) for track in settings.tracks}
+
+
+def world_of(settings: Settings) -> World | None:
+    """The run's world, if it has one."""
+    return None if settings.world is None else load_world(settings.world, settings.world_kwargs)
+
+
+def read_scenarios(folder: Path, world: World | None) -> ScenarioSet | None:
+    """The run's frozen scenarios, if it has a world."""
+    if world is None:
+        return None
+    path = folder / runfolder.SCENARIOS
+    return world.read(read_bytes(path).decode(errors="replace"), path)
+
+
+def held_out(run: Run) -> Observations:
+    """The frames no track has seen."""
+    return run.dataset.observations(run.dataset.rows(Split.HELD_OUT))

@@ -1,0 +1,186 @@
+"""A run: one folder with every artifact of one comparison, what it was made from, and a manifest written last."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from quant import __version__
+from quant.errors import InputError, StaleError
+from quant.files import read_bytes, read_json, sha256, write_json
+
+POLICY = "policy.npz"
+SAVED_MODEL = "policy_saved_model"
+SETTINGS = "settings.json"
+SCENARIOS = "quant_eval_scenarios.json"
+PARITY = "parity.json"
+WINNER = "winner.json"
+REPORT = "report.txt"
+MANIFEST = "manifest.json"
+
+SCHEMA_VERSION = 1
+PACKAGES = (
+    "ai-edge-litert",
+    "gymnasium",
+    "numpy",
+    "scipy",
+    "tensorflow",
+    "tensorflow-model-optimization",
+    "tf_keras",
+    "tflite-micro",
+)
+"""Packages the bytes of the artifacts may depend on."""
+
+
+def evaluation_name(track: str) -> str:
+    """File name of an evaluation; ``float`` is one of the tracks."""
+    return f"eval_{track}.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked for, step by step; enough to repeat it.
+
+    Attributes:
+        checkpoint: the path the policy was imported from, as given.
+        drives: paths of recorded drives, as given.
+        world: specification, or None.
+        world_kwargs: for a user's environment.
+        seed: of dataset, scenarios and training.
+        episodes: scenarios of each slice that candidates are judged on.
+        qat_steps: optimizer steps on all weights.
+        tracks: names of the candidates.
+    """
+
+    checkpoint: str
+    drives: tuple[str, ...] = ()
+    world: str | None = None
+    world_kwargs: dict[str, Any] | None = None
+    seed: int = 0
+    episodes: dict[str, int] | None = None
+    qat_steps: int | None = None
+    tracks: tuple[str, ...] = ()
+
+
+def write_settings(settings: Settings, folder: Path) -> None:
+    """Writes ``settings.json``."""
+    write_json(folder / SETTINGS, {"schema_version": SCHEMA_VERSION, **asdict(settings)})
+
+
+def read_settings(folder: Path) -> Settings:
+    """Reads ``settings.json``.
+
+    Raises:
+        InputError: the folder is not a run, or the file is malformed.
+    """
+    if not (folder / SETTINGS).is_file():
+        raise InputError(
+            "not a run folder", where=folder, expected=SETTINGS, hint="start one: quant import POLICY --out FOLDER"
+        )
+    value = read_json(folder / SETTINGS)
+    if not isinstance(value, dict) or value.pop("schema_version", None) != SCHEMA_VERSION:
+        raise InputError("not the settings of this version", where=folder / SETTINGS, expected=f"{SCHEMA_VERSION}")
+    try:
+        return Settings(**value | {key: tuple(value[key]) for key in ("drives", "tracks")})
+    except (TypeError, KeyError) as error:
+        raise InputError(f"the settings lack or garble {error}", where=folder / SETTINGS) from error
+
+
+def claim(folder: Path) -> None:
+    """Makes ``folder`` ready for a run: new, empty, or a run already, whose manifest is taken away.
+
+    Raises:
+        InputError: it holds something else, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError("is a file", where=folder, expected="a folder for the run")
+    if folder.exists() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
+        raise InputError(
+            "holds files that are not a run's", where=folder, expected="a new, empty or run folder", hint="give --out"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinish(folder)
+
+
+def unfinish(folder: Path) -> None:
+    """Takes the manifest away: whatever is in the folder now is not a finished run."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def write_manifest(folder: Path, seconds: dict[str, float]) -> None:
+    """Writes the manifest: size and SHA-256 of every file, versions, commit, host, wall time of each step."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    write_json(
+        folder / MANIFEST,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "files": {
+                path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path.read_bytes())}
+                for path in files
+                if not path.name.startswith(".")
+            },
+            "versions": {"quant": __version__, "python": platform.python_version(), **_versions()},
+            "git_commit": _commit(),
+            "host": {"system": platform.system(), "machine": platform.machine(), "node": platform.node()},
+            "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        },
+    )
+
+
+def check_manifest(folder: Path) -> dict[str, Any]:
+    """Sees that the run is finished and that every file is the one the manifest lists.
+
+    Raises:
+        InputError: there is no manifest (an unfinished run), or it is malformed.
+        StaleError: a file is missing or has changed since.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            "the run is not finished: it has no manifest", where=folder, hint="run quant run, or quant decide, again"
+        )
+    manifest = read_json(path)
+    try:
+        listed = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"the manifest lacks or garbles {error}", where=path) from error
+    for name, digest in listed.items():
+        if sha256(read_bytes(folder / name)) != digest:
+            raise StaleError(
+                "has changed since the run was finished",
+                where=folder / name,
+                expected=f"sha256 {digest[:12]}",
+                hint="run the step that makes it again, then quant decide",
+            )
+    found: dict[str, Any] = manifest
+    return found
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of this project's checkout, ``+changes`` where it has any; None outside one."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=40"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
