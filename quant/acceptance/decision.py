@@ -278,7 +278,7 @@ def _break_tie(tied: Sequence[str], keys: Mapping[str, Callable[[str], float]]) 
     if len(order) == 1:
         return tuple(order), ""
     told = (name for name, key in keys.items() if key(order[0]) != key(order[1]))
-    return tuple(order), next(told, "the order of their names: they are equal in everything else")
+    return tuple(order), next(told, "their names, all else being equal")
 
 
 def _rival(winner: str, rival: Assessment, evaluations: Mapping[str, Evaluation], seeing: tuple[str, ...]) -> Rival:
@@ -327,7 +327,7 @@ def _why(
         sentences.append(_frames(winner, evaluations[winner]))
     others = sorted(ranking.tied - {winner})
     if others:
-        sentences.append(f"it is a tie with {' and '.join(others)}; {ranking.decided_on} decided")
+        sentences.append(f"it is a tie with {' and '.join(others)}, decided on {ranking.decided_on}")
     elif len(ranking.order) > 1:
         sentences.append(f"{ranking.decided_on} decided against {' and '.join(ranking.order[1:])}")
     else:

@@ -1,0 +1,158 @@
+"""The acceptance suite's half of pytest: the run under test, its verdict, and the summary at the end.
+
+    pytest tests/acceptance --run runs/ego6 --limits limits.toml --junitxml=acceptance.xml
+
+Without ``--run`` the reference policy is quantized and judged once a session, in a temporary folder. A test that holds
+a criterion records it first and asserts after, so that the figures of a failed criterion are in the JUnit file too. An
+unproven criterion is skipped with its reason; it never counts as passed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from quant.errors import QuantError
+
+if TYPE_CHECKING:
+    from quant.acceptance.assessment import Assessment
+    from quant.acceptance.criterion import Criterion
+    from quant.acceptance.decision import Verdict
+    from quant.acceptance.limits import Limits
+    from quant.pipeline import Run
+
+Hold = Callable[..., None]
+
+_verdict_key: pytest.StashKey[Verdict] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--run`` and ``--limits``."""
+    group = parser.getgroup("quant", "acceptance of quantized policies")
+    group.addoption("--run", metavar="DIR", help="judge this run folder (default: a run of the reference policy)")
+    group.addoption("--limits", metavar="FILE", help="limits, TOML or JSON (default: the nearest pyproject.toml)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Gives every test that asks for a ``track`` each track of the run."""
+    if "track" in metafunc.fixturenames:
+        metafunc.parametrize("track", _tracks(metafunc.config), scope="session")
+
+
+def _tracks(config: pytest.Config) -> tuple[str, ...]:
+    from quant.pipeline import TRACKS
+    from quant.runfolder import read_settings
+
+    folder = config.getoption("--run")
+    if folder is None:
+        return TRACKS
+    try:
+        return read_settings(_given(config, folder)).tracks
+    except QuantError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _given(config: pytest.Config, path: str) -> Path:
+    """A path as the user meant it: from where pytest was called."""
+    return Path(os.path.normpath(config.invocation_params.dir / path))
+
+
+@pytest.fixture(scope="session")
+def limits(pytestconfig: pytest.Config) -> Limits:
+    """The limits in force."""
+    from quant.acceptance.limits import load_limits
+
+    file = pytestconfig.getoption("--limits")
+    try:
+        return load_limits(None if file is None else _given(pytestconfig, file), pytestconfig.invocation_params.dir)
+    except QuantError as error:
+        pytest.exit(str(error), returncode=error.exit_code)
+
+
+@pytest.fixture(scope="session")
+def run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run under test, read back and checked; made of the reference policy where none is given."""
+    from quant.pipeline import open_run, reference_run
+
+    folder = pytestconfig.getoption("--run")
+    if folder is None:
+        return reference_run(tmp_path_factory.mktemp("quant") / "reference")
+    return open_run(_given(pytestconfig, folder))
+
+
+@pytest.fixture(scope="session")
+def verdict(
+    run: Run, limits: Limits, pytestconfig: pytest.Config, record_testsuite_property: Callable[[str, object], None]
+) -> Verdict:
+    """The verdict on the run; it goes into the JUnit file and into the summary at the end of the session."""
+    found = run.verdict(limits)
+    pytestconfig.stash[_verdict_key] = found
+    record_testsuite_property("run", str(run.folder))
+    record_testsuite_property("winner", found.winner or "none")
+    record_testsuite_property("status", found.status)
+    record_testsuite_property("basis", found.basis)
+    for name, digest in found.hashes.items():
+        record_testsuite_property(f"sha256.{name}", digest or "none")
+    for assessment in found.assessments:
+        for criterion in assessment.criteria:
+            record_testsuite_property(f"{assessment.track}.{criterion.name}", str(criterion))
+    return found
+
+
+@pytest.fixture(scope="session")
+def assessment(verdict: Verdict, track: str) -> Assessment:
+    """The criteria of one track."""
+    return verdict.assessment(track)
+
+
+@pytest.fixture
+def hold(record_property: Callable[[str, object], None]) -> Hold:
+    """``hold(*criteria)``: records them, then fails on a failed one, then skips on an unproven one.
+
+    Holding nothing fails: a suite that finds no criterion has shown nothing.
+    """
+
+    def hold_all(*criteria: Criterion) -> None:
+        from quant.acceptance.criterion import Outcome
+
+        for criterion in criteria:
+            record_property(criterion.name, str(criterion))
+            if criterion.value is not None:
+                record_property(f"{criterion.name}.value", criterion.value)
+        if not criteria:
+            pytest.fail("there is no such criterion", pytrace=False)
+        failed = [str(criterion) for criterion in criteria if criterion.outcome is Outcome.FAIL]
+        if failed:
+            pytest.fail("\n".join(failed), pytrace=False)
+        unproven = [criterion for criterion in criteria if criterion.outcome is Outcome.UNPROVEN]
+        if unproven:
+            pytest.skip("unproven: " + "; ".join(f"{criterion.name}: {criterion.unproven}" for criterion in unproven))
+
+    return hold_all
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints the winner and every criterion, if a verdict was reached."""
+    found = config.stash.get(_verdict_key, None)
+    if found is None:
+        return
+    from quant.report.terminal import status_line
+
+    terminalreporter.section("acceptance")
+    for assessment in found.assessments:
+        for criterion in assessment.criteria:
+            terminalreporter.line(f"{assessment.track}  {criterion}", **_markup(criterion))
+    for line in (*found.gate, *(f"Warning: {warning}" for warning in found.warnings)):
+        terminalreporter.line(line)
+    terminalreporter.line(found.headline, bold=True)
+    for line in (*found.why, *(f"against {rival.track}: {rival.comparison}" for rival in found.against)):
+        terminalreporter.line(f"  {line}")
+    terminalreporter.line(status_line(found))
+
+
+def _markup(criterion: Criterion) -> dict[str, bool]:
+    return {{"pass": "green", "fail": "red", "unproven": "yellow"}[criterion.outcome.value]: True}

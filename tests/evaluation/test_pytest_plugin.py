@@ -1,0 +1,117 @@
+"""The plugin, run in a session of its own on a hand-made run: what fails, what is skipped, what is written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import scipy.stats
+import synthetic
+
+import quant.pipeline
+import quant.report.terminal
+
+# A session within this one forgets what it has imported when it ends, and NumPy cannot be imported twice: so everything
+# it needs is imported here, before.
+IMPORTED = (scipy.stats, synthetic, quant.pipeline, quant.report.terminal)
+
+pytest_plugins = ["pytester"]
+
+HERE = Path(__file__).parent
+ACCEPTANCE = HERE.parent / "acceptance" / "test_acceptance.py"
+
+CONFTEST = """
+import sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from types import SimpleNamespace
+import pytest
+from synthetic import assessed, candidate, driven, evaluated, reference, undriven_reference
+from quant.acceptance.assessment import assess
+from quant.acceptance.decision import decide
+
+@pytest.fixture(scope="session")
+def run():
+    original = {original}
+    made = {{"ptq": candidate("ptq"), "qat": candidate("qat", {qat_bytes})}}
+    evaluations = {{name: evaluated(one, {driving}) for name, one in made.items()}}
+    def verdict(limits):
+        assessments = [assess(one, evaluations[name], original, limits) for name, one in made.items()]
+        return decide(assessments, {{"float": original}} | evaluations, limits)
+    return SimpleNamespace(folder=Path("made"), evaluations={{"float": original}} | evaluations, verdict=verdict)
+"""
+
+
+def judge(
+    pytester: pytest.Pytester,
+    *options: str,
+    original: str = "reference()",
+    driving: str = "driven(4, 4)",
+    qat_bytes: int = 3000,
+) -> pytest.RunResult:
+    pytester.makeconftest(CONFTEST.format(here=str(HERE), original=original, driving=driving, qat_bytes=qat_bytes))
+    pytester.makepyfile(test_acceptance=ACCEPTANCE.read_text())
+    options = ("-p", "quant.pytest_plugin", "-p", "no:cacheprovider", "-ra", *options)
+    return pytester.runpytest_inprocess(*options)
+
+
+def test_a_good_run_passes_all_but_the_latency_which_is_skipped_as_unproven(pytester: pytest.Pytester) -> None:
+    result = judge(pytester)
+    result.assert_outcomes(passed=10, skipped=2)
+    result.stdout.fnmatch_lines(
+        [
+            "SKIPPED*unproven: latency: no board has run this yet",
+            "*Deploy PTQ (a tie, decided on*",
+            "*winner provisional",
+        ]
+    )
+
+
+def test_a_sub_model_too_large_fails_its_own_test_and_no_other(pytester: pytest.Pytester) -> None:
+    result = judge(pytester, qat_bytes=102_401)
+    result.assert_outcomes(passed=9, skipped=2, failed=1)
+    result.stdout.fnmatch_lines(["peer_encoder_bytes: fail, 102401 bytes > 102400 bytes*", "*qat is out*"])
+
+
+def test_a_limit_of_the_users_own_is_held(pytester: pytest.Pytester) -> None:
+    pytester.makefile(".toml", strict="model_bytes = 4000")
+    result = judge(pytester, "--limits", "strict.toml")
+    result.assert_outcomes(passed=7, skipped=2, failed=3)
+
+
+def test_a_wrong_limits_file_ends_the_session_with_2(pytester: pytest.Pytester) -> None:
+    pytester.makefile(".toml", wrong="model_kilobytes = 4")
+    result = judge(pytester, "--limits", "wrong.toml")
+    assert result.ret == 2
+    assert "unknown limit 'model_kilobytes'" in result.stdout.str() + result.stderr.str()
+
+
+def test_a_blind_world_is_a_failure_and_success_is_skipped(pytester: pytest.Pytester) -> None:
+    result = judge(pytester, original="reference(neutral=8)")
+    result.assert_outcomes(passed=7, skipped=4, failed=1)
+    result.stdout.fnmatch_lines(["SKIPPED*unproven: success_drop*the world is blind*"])
+
+
+def test_without_a_world_driving_is_skipped(pytester: pytest.Pytester) -> None:
+    result = judge(pytester, original="undriven_reference()", driving="None")
+    result.assert_outcomes(passed=7, skipped=5)
+    result.stdout.fnmatch_lines(["SKIPPED*driving was not tested"])
+
+
+def test_the_figures_are_in_the_junit_file_even_of_what_fails(pytester: pytest.Pytester) -> None:
+    judge(pytester, "--junitxml=acceptance.xml", qat_bytes=102_401)
+    tree = ElementTree.parse(pytester.path / "acceptance.xml")
+    properties = {p.get("name"): p.get("value") for p in tree.iterfind(".//testsuite/properties/property")}
+    assert properties["winner"] == "ptq"
+    assert properties["status"] == "provisional"
+    assert (properties["qat.peer_encoder_bytes"] or "").startswith("peer_encoder_bytes: fail")
+    failed = [case for case in tree.iterfind(".//testcase") if case.find("failure") is not None]
+    values = {p.get("name"): p.get("value") for p in failed[0].iterfind("properties/property")}
+    assert values["peer_encoder_bytes.value"] == "102401"
+
+
+def test_a_folder_that_is_no_run_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    result = judge(pytester, "--run", "nowhere")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR or "not a run folder" in result.stdout.str()
+    assert "not a run folder" in result.stdout.str() + result.stderr.str()
