@@ -112,7 +112,7 @@ def test_the_modules_of_the_file_tell_whether_an_activation_follows_the_last_lin
 
 
 def test_reads_what_policy_kwargs_state(tmp_path: Path) -> None:
-    kwargs = {
+    kwargs: dict[str, Any] = {
         "activation_fn": "<class 'torch.nn.modules.activation.ELU'>",
         "net_arch": {"pi": [64], "vf": [8]},
         "features_extractor_kwargs": "{'activation': <class 'torch.nn.modules.activation.Tanh'>, 'pooling': 'mean'}",

@@ -30,8 +30,7 @@ def test_the_same_policy_comes_back(tmp_path: Path, policy: Policy) -> None:
         np.testing.assert_array_equal(mine.weight, its.weight)
         np.testing.assert_array_equal(mine.bias, its.bias)
         assert mine.activation == its.activation
-    plain = {"encoder": (), "head": ()}
-    assert dataclasses.replace(back, **plain) == dataclasses.replace(policy, **plain)
+    assert dataclasses.replace(back, encoder=(), head=()) == dataclasses.replace(policy, encoder=(), head=())
     assert policy_digest(back) == policy_digest(policy)
 
 
