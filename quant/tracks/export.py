@@ -81,7 +81,12 @@ def convert(layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: 
     converter.inference_input_type = converter.inference_output_type = tf.int8
     with _quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return bytes(converter.convert())
+        tflite = bytes(converter.convert())
+    if any(layer.activation == "elu" for layer in layers):
+        from quant.tracks.elu import quantize_elu
+
+        return quantize_elu(tflite)
+    return tflite
 
 
 def import_tensorflow() -> Any:

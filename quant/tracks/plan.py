@@ -70,7 +70,8 @@ class Range:
     def fake_quantize(self, x: F32) -> F32:
         """Rounds to the nearest step, saturating."""
         low, scale = np.float32(self.low), np.float32(self.scale)
-        return np.clip(np.rint((x - low) / scale), 0, 255).astype(np.float32) * scale + low
+        steps: F32 = np.clip(np.rint((x - low) / scale), 0, 255)
+        return np.asarray(steps * scale + low, np.float32)
 
 
 FIXED = {"tanh": Range(-1.0, 127 / 128), "sigmoid": Range(0.0, 255 / 256)}
@@ -101,6 +102,10 @@ class Interval:
     def width(self) -> F32:
         """(K,) high - low."""
         return self.high - self.low
+
+    def share(self, x: F32) -> F32:
+        """(N, K) features -> (N, K) where each lies between low (0) and high (1), saturating."""
+        return np.clip((x - self.low) / self.width, np.float32(0), np.float32(1)).astype(np.float32)
 
     def affine(self) -> Affine:
         """Quantization that puts ``low`` at -128 and ``high`` at 127."""
@@ -139,12 +144,11 @@ class Plan:
 
     def fold_peers(self, peers: F32) -> F32:
         """(N, F) features -> (N, F) in `PEER_RANGE`, saturating."""
-        return np.clip((peers - self.peer.low) / self.peer.width, np.float32(0), np.float32(1))
+        return self.peer.share(peers)
 
     def fold_ego(self, ego: F32) -> F32:
         """(N, E) features -> (N, E) in the range of z, saturating."""
-        share = np.clip((ego - self.ego.low) / self.ego.width, np.float32(0), np.float32(1))
-        return share * np.float32(self.z.high - self.z.low) + np.float32(self.z.low)
+        return np.asarray(self.ego.share(ego) * np.float32(self.z.high - self.z.low) + np.float32(self.z.low))
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ def equalize(policy: Policy, observations: Observations, exponent: float) -> Pol
 def _factor(x: F32, exponent: float) -> F32:
     largest = np.abs(x).max(axis=0)
     share = np.maximum(largest / max(float(largest.max()), MIN_WIDTH), MIN_SCALE)
-    return (share**exponent).astype(np.float32)
+    return np.asarray(share**exponent, np.float32)
 
 
 def _scale_units(layer: Dense, factor: F32) -> Dense:
@@ -286,7 +290,7 @@ def _action_range(space: Box) -> Range:
 def fake_quantize_weight(weight: F32) -> F32:
     """Symmetric int8 steps of each output channel's own, from -127 to 127, as the converter rounds them."""
     scale = np.maximum(np.abs(weight).max(axis=1, keepdims=True), np.float32(1e-12)) / np.float32(127)
-    return (np.rint(weight / scale) * scale).astype(np.float32)
+    return np.asarray(np.rint(weight / scale) * scale, np.float32)
 
 
 def simulate(plan: Plan, observations: Observations) -> F32:

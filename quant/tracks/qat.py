@@ -171,7 +171,7 @@ def _quantized(name: str, layers: tuple[Dense, ...], ranges: tuple[LayerRanges, 
 def _fixed_range_config(keras: Any) -> Any:
     """The QuantizeConfig: weights symmetric by output channel as the converter rounds them, output range fixed."""
 
-    class FixedRange(keras.QuantizeConfig):  # type: ignore[misc, name-defined]
+    class FixedRange(keras.QuantizeConfig):  # type: ignore[misc]
         def __init__(self, low: float, high: float, weights: bool) -> None:
             self.low, self.high, self.weights = low, high, weights
 
