@@ -33,18 +33,20 @@ Derived = Callable[[F32, Mask], F32]
 
 
 def _count(peers: F32, mask: Mask) -> F32:
-    return mask.sum(axis=1).astype(np.float32) / np.float32(mask.shape[1])
+    return np.asarray(mask.sum(axis=1) / mask.shape[1], np.float32)
 
 
 def _lowest(feature: int) -> Derived:
     def lowest(peers: F32, mask: Mask) -> F32:
-        return np.where(mask, peers[:, :, feature], np.float32(0)).min(axis=1, initial=0).astype(np.float32)
+        values = np.where(mask, peers[:, :, feature], np.float32(0))
+        return np.asarray(values.min(axis=1, initial=0), np.float32)
 
     return lowest
 
 
 def _largest_closing(peers: F32, mask: Mask) -> F32:
-    return np.where(mask, -peers[:, :, REL_SPEED], np.float32(0)).max(axis=1, initial=0).astype(np.float32)
+    closing = np.where(mask, -peers[:, :, REL_SPEED], np.float32(0))
+    return np.asarray(closing.max(axis=1, initial=0), np.float32)
 
 
 def derived_columns(observations: Observations) -> dict[int, str]:

@@ -35,11 +35,11 @@ class Affine:
 
     def quantize(self, x: F32) -> Int8:
         """(N, K) float32 -> (N, K) int8, saturating."""
-        return np.clip(np.rint(x * self.gain + self.offset), -128, 127).astype(np.int8)
+        return np.asarray(np.clip(np.rint(x * self.gain + self.offset), -128, 127), np.int8)
 
     def dequantize(self, q: Int8) -> F32:
         """(N, K) int8 -> (N, K) float32."""
-        return ((q.astype(np.float32) - self.offset) / self.gain).astype(np.float32)
+        return np.asarray((q.astype(np.float32) - self.offset) / self.gain, np.float32)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class Interval:
 
     def share(self, x: F32) -> F32:
         """(N, K) features -> (N, K) where each lies between low (0) and high (1), saturating."""
-        return np.clip((x - self.low) / self.width, np.float32(0), np.float32(1)).astype(np.float32)
+        return np.asarray(np.clip((x - self.low) / self.width, 0, 1), np.float32)
 
     def affine(self) -> Affine:
         """Quantization that puts ``low`` at -128 and ``high`` at 127."""

@@ -1,0 +1,1 @@
+"""Throughput and error figures, each printed by ``python -m benchmarks.NAME``."""

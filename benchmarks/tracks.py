@@ -1,0 +1,126 @@
+"""Error on held-out frames of the plain converter, PTQ and QAT.
+
+``python -m benchmarks.tracks POLICY --drive DRIVE.npz [--drive ...]`` prints mean and largest action error and agreement.
+The plain converter is TensorFlow's own post-training quantization of both sub-models as they are: one scale for each
+input tensor, ranges from the same calibration frames, int8 in and out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.dataset import Dataset, Split, build_dataset, read_drive
+from quant.evaluation.open_loop import Closeness, compare
+from quant.pipeline import origins_of
+from quant.policy import Dense, Policy, load_policy, policy_digest
+from quant.runners import Int8Runner, interface
+from quant.tracks import ptq, qat
+from quant.tracks.candidate import Affine, Candidate, SubModel
+from quant.tracks.export import import_tensorflow
+
+
+def plain_candidate(policy: Policy, dataset: Dataset) -> Candidate:
+    """Both sub-models by TFLiteConverter with a representative dataset, and nothing else."""
+    rows = dataset.rows(Split.CALIBRATION)
+    encoder = convert_plainly(policy.encoder, dataset.peer_inputs[dataset.peer_rows(rows)])
+    head = convert_plainly(policy.head, dataset.policy_inputs[rows])
+    return Candidate(
+        track="plain",
+        peer_encoder=SubModel("peer_encoder", encoder),
+        policy_head=SubModel("policy_head", head),
+        peer_input=_one_scale(encoder, policy.peer_size),
+        ego_input=_one_scale(head, policy.ego_size),
+        pooling=policy.pooling,
+        action_space=policy.action_space,
+        max_peers=policy.max_peers,
+        policy_sha256=dataset.policy_sha256,
+        dataset_sha256=dataset.digest,
+    )
+
+
+def convert_plainly(layers: tuple[Dense, ...], representative: NDArray[np.float32]) -> bytes:
+    """The converter's default full-integer quantization of a chain of layers."""
+    tf = import_tensorflow()
+    import tf_keras
+
+    model = tf_keras.Sequential([tf_keras.Input((layers[0].inputs,))])
+    for layer in layers:
+        dense = tf_keras.layers.Dense(layer.outputs, activation=layer.activation)
+        model.add(dense)
+        dense.set_weights([layer.weight.T, layer.bias])
+
+    def samples() -> Iterator[list[Any]]:
+        yield from ([row[None]] for row in representative)
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = samples
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    return bytes(converter.convert())
+
+
+def _one_scale(tflite: bytes, features: int) -> Affine:
+    entry = interface(tflite)[0]
+    gain = np.full(features, 1 / entry.scale, np.float32)
+    return Affine(gain, np.full(features, entry.zero_point, np.float32))
+
+
+def _line(name: str, where: str, closeness: Closeness, plain: Closeness, seconds: float) -> str:
+    half = closeness.half_agreement
+    agreement = f"{closeness.agreement.value:.4f}" + (f" / {half.value:.4f}" if half else "")
+    return (
+        f"{name:8}{where:12}{closeness.n:6}  MAE {closeness.mae:.5f} ({closeness.mae / plain.mae:.2f} of plain)  "
+        f"max {closeness.max_error:.3f}  agreement {agreement}  {seconds:.1f} s"
+    )
+
+
+def main() -> None:
+    """Prints one line for each candidate and kind of frame."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("policy", type=Path)
+    parser.add_argument("--drive", type=Path, action="append", required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    policy = load_policy(arguments.policy)
+    recordings = [read_drive(path, policy) for path in arguments.drive]
+    dataset = build_dataset(policy, policy_digest(policy), recordings, arguments.seed)
+    import_tensorflow()
+    candidates, seconds = [], []
+    plan, _ = ptq.find_plan(policy, dataset)
+    for make in (
+        lambda: plain_candidate(policy, dataset),
+        lambda: ptq.run_ptq(policy, dataset),
+        lambda: qat.run_qat(policy, dataset, plan, qat.QatOptions(seed=arguments.seed)).candidate,
+    ):
+        begin = time.perf_counter()
+        candidates.append(make())
+        seconds.append(time.perf_counter() - begin)
+    rows = dataset.rows(Split.HELD_OUT)
+    frames, origins = dataset.observations(rows), origins_of(dataset, rows)
+    results = [
+        compare(
+            policy.action_space,
+            dataset.policy_outputs[rows],
+            Int8Runner(candidate).values(frames),
+            frames.counts,
+            max_peers=policy.max_peers,
+            origins=origins,
+        )
+        for candidate in candidates
+    ]
+    for candidate, result, took in zip(candidates, results, seconds, strict=True):
+        for where in dict(result.by_origin):
+            closeness, plain = dict(result.by_origin)[where], dict(results[0].by_origin)[where]
+            print(_line(candidate.track, where, closeness, plain, took))
+
+
+if __name__ == "__main__":
+    main()
