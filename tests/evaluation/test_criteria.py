@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import assessed, candidate, closeness, driven, evaluated, reference, undriven_reference
 
 from quant.acceptance import criterion as criterion_module
 from quant.acceptance.assessment import Assessment, Latency, assess
@@ -17,6 +16,7 @@ from quant.errors import InputError
 from quant.evaluation.evaluation import ClosedLoop
 from quant.evaluation.gate import blindness, gate_results
 from quant.evaluation.open_loop import OpenLoop
+from tests.evaluation.synthetic import assessed, candidate, closeness, driven, evaluated, reference, undriven_reference
 
 
 def outcomes(assessment: Assessment) -> dict[str, str]:

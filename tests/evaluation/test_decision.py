@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from synthetic import LIMITS, assessed, candidate, driven, evaluated, frames, reference, undriven_reference
 
 from quant.acceptance.assessment import Assessment, Latency
 from quant.acceptance.decision import Verdict, decide
@@ -14,6 +13,16 @@ from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import Evaluation
 from quant.evaluation.outcomes import SliceOutcome
 from quant.tracks.candidate import Candidate
+from tests.evaluation.synthetic import (
+    LIMITS,
+    assessed,
+    candidate,
+    driven,
+    evaluated,
+    frames,
+    reference,
+    undriven_reference,
+)
 
 Driving = tuple[SliceOutcome, ...]
 

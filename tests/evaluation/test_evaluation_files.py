@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import candidate, driven, evaluated, reference, undriven_reference
 
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import check_together, evaluation_from_json, load_evaluation
+from tests.evaluation.synthetic import candidate, driven, evaluated, reference, undriven_reference
 
 
 def test_a_file_is_read_back_as_it_was_written(tmp_path: Path) -> None:

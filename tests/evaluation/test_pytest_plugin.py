@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 import scipy.stats
-import synthetic
 
 import quant.pipeline
 import quant.report.terminal
+from tests.evaluation import synthetic
 
 # A session within this one forgets what it has imported when it ends, and NumPy cannot be imported twice: so everything
 # it needs is imported here, before.
@@ -23,11 +23,11 @@ ACCEPTANCE = HERE.parent / "acceptance" / "test_acceptance.py"
 
 CONFTEST = """
 import sys
-sys.path.insert(0, {here!r})
+sys.path.insert(0, {root!r})
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
-from synthetic import assessed, candidate, driven, evaluated, reference, undriven_reference
+from tests.evaluation.synthetic import assessed, candidate, driven, evaluated, reference, undriven_reference
 from quant.acceptance.assessment import assess
 from quant.acceptance.decision import decide
 
@@ -50,7 +50,9 @@ def judge(
     driving: str = "driven(4, 4)",
     qat_bytes: int = 3000,
 ) -> pytest.RunResult:
-    pytester.makeconftest(CONFTEST.format(here=str(HERE), original=original, driving=driving, qat_bytes=qat_bytes))
+    pytester.makeconftest(
+        CONFTEST.format(root=str(HERE.parents[1]), original=original, driving=driving, qat_bytes=qat_bytes)
+    )
     pytester.makepyfile(test_acceptance=ACCEPTANCE.read_text())
     options = ("-p", "quant.pytest_plugin", "-p", "no:cacheprovider", "-ra", *options)
     return pytester.runpytest_inprocess(*options)

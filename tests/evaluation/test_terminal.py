@@ -6,12 +6,21 @@ import io
 
 import pytest
 from rich.console import Console
-from synthetic import LIMITS, assessed, candidate, driven, evaluated, frames, reference, undriven_reference
 
 from quant.acceptance.decision import decide
 from quant.evaluation.evaluation import Evaluation
 from quant.policy.policy import Fact
 from quant.report.terminal import report
+from tests.evaluation.synthetic import (
+    LIMITS,
+    assessed,
+    candidate,
+    driven,
+    evaluated,
+    frames,
+    reference,
+    undriven_reference,
+)
 
 FACTS = (Fact("pooling", "max", "assumed", "the checkpoint does not say"),)
 
