@@ -380,6 +380,19 @@ def test_a_graph_that_reaches_outside_is_not_run(tmp_path: Path) -> None:
     assert not flag.exists()
 
 
+def test_a_function_that_reaches_outside_is_found_before_loading(tmp_path: Path) -> None:
+    tf = tensorflow()
+    export = tmp_path / "evil"
+    module = tf.Module()
+    specs = [tf.TensorSpec((None, 4), name="x")]
+    module.other = tf.function(lambda x: tf.py_function(lambda y: y, [x], tf.float32))
+    module.other.get_concrete_function(*specs)
+    harmless = tf.function(lambda x: {"values": x}).get_concrete_function(*specs)
+    tf.saved_model.save(module, str(export), signatures={"serving_default": harmless})
+    with pytest.raises(InputError, match=r"EagerPyFunc.*reach outside"):
+        load_policy(export)
+
+
 def test_damaged_saved_models(tmp_path: Path) -> None:
     export_saved_model(sb3_policy(tmp_path), tmp_path / "exported")
     graph = tmp_path / "exported" / "saved_model.pb"
