@@ -15,19 +15,19 @@ from tests.evaluation.synthetic import policy
 
 
 def test_two_workers_see_what_one_sees_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_loop, "CHUNK", 16)
+    monkeypatch.setattr(closed_loop, "CHUNK", 20)
     world = load_world("convoy")
-    scenarios = world.draw("test", 5, {"nominal": 40, "lossy": 20})
+    scenarios = world.draw("test", 5, {"nominal": 30, "lossy": 10})
     actors = [Actor("float", policy()), *gate_actors(policy())]
     progress: list[tuple[int, int]] = []
     one = drive(actors, world, scenarios, workers=1, progress=lambda done, total: progress.append((done, total)))
     two = drive(actors, world, scenarios, workers=2)
-    assert [(s.name, s.n) for s in one["float"]] == [("nominal", 40), ("lossy", 20)]
+    assert [(s.name, s.n) for s in one["float"]] == [("nominal", 30), ("lossy", 10)]
     for name, slices in one.items():
         for a, b in zip(slices, two[name], strict=True):
             assert np.array_equal(a.success, b.success)
             assert (a.needless, a.reward) == (b.needless, b.reward)
-    assert progress[-1] == (180, 180)
+    assert progress[-1] == (120, 120)
     assert [done for done, _ in progress] == sorted(done for done, _ in progress)
 
 

@@ -62,6 +62,13 @@ def test_a_difference_that_is_not_significant_is_a_tie_that_collisions_decide() 
     assert any("tie with ptq" in sentence for sentence in verdict.why)
 
 
+@pytest.mark.parametrize(("lost", "tie"), [(5, True), (6, False)])
+def test_the_line_between_a_tie_and_a_win_is_the_exact_test(lost: int, tie: bool) -> None:
+    # Five of five discordant pairs: p = 2/32 = .0625; six of six: p = 2/64 = .031.
+    verdict = judged((candidate("ptq"), driven(4 + lost, 4)), (candidate("qat"), driven(4, 4)))
+    assert (verdict.winner, verdict.tie) == ("qat", tie)
+
+
 def test_equal_collisions_leave_it_to_the_reward_then_the_size_then_the_name() -> None:
     ptq, qat = candidate("ptq"), candidate("qat")
     by_reward = judged((ptq, driven(5, 4, reward=-1.0)), (qat, driven(5, 4, reward=-0.9)))
