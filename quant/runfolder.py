@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -85,9 +86,34 @@ def read_settings(folder: Path) -> Settings:
     if not isinstance(value, dict) or value.pop("schema_version", None) != SCHEMA_VERSION:
         raise InputError("not the settings of this version", where=folder / SETTINGS, expected=f"{SCHEMA_VERSION}")
     try:
-        return Settings(**value | {key: tuple(value[key]) for key in ("drives", "tracks")})
+        settings = Settings(**value | {key: tuple(value[key]) for key in ("drives", "tracks")})
     except (TypeError, KeyError) as error:
         raise InputError(f"the settings lack or garble {error}", where=folder / SETTINGS) from error
+    _check_settings(settings, value, folder / SETTINGS)
+    return settings
+
+
+def _check_settings(settings: Settings, value: dict[str, Any], path: Path) -> None:
+    """Types only: what the values mean is checked by the step that uses them."""
+    lists = [isinstance(value[key], list) and _all_are(str, value[key]) for key in ("drives", "tracks")]
+    episodes, kwargs, steps = settings.episodes, settings.world_kwargs, settings.qat_steps
+    right = {
+        "checkpoint": isinstance(settings.checkpoint, str),
+        "drives": lists[0],
+        "world": settings.world is None or isinstance(settings.world, str),
+        "world_kwargs": kwargs is None or isinstance(kwargs, dict),
+        "seed": type(settings.seed) is int and settings.seed >= 0,
+        "episodes": episodes is None or (isinstance(episodes, dict) and _all_are(int, episodes.values())),
+        "qat_steps": steps is None or (type(steps) is int and steps > 0),
+        "tracks": lists[1],
+    }
+    for key, is_right in right.items():
+        if not is_right:
+            raise InputError(f"{key} is {str(value[key])[:80]}", where=path, hint="import the policy again")
+
+
+def _all_are(kind: type, values: Iterable[Any]) -> bool:
+    return all(type(value) is kind for value in values)
 
 
 def claim(folder: Path) -> None:
@@ -97,13 +123,21 @@ def claim(folder: Path) -> None:
         InputError: it holds something else, or is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError("is a file", where=folder, expected="a folder for the run")
+        raise InputError("is a file", where=folder, expected="a folder for the run", hint="give another --out")
     if folder.exists() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
         raise InputError(
             "holds files that are not a run's", where=folder, expected="a new, empty or run folder", hint="give --out"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinish(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinish(folder)
+    except OSError as error:
+        raise InputError(
+            f"cannot be made: {error.strerror}",
+            where=folder,
+            expected="a folder for the run",
+            hint="give another --out",
+        ) from error
 
 
 def unfinish(folder: Path) -> None:
@@ -149,6 +183,12 @@ def check_manifest(folder: Path) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"the manifest lacks or garbles {error}", where=path) from error
     for name, digest in listed.items():
+        if not (folder / name).is_file():
+            raise StaleError(
+                "is missing, though the manifest lists it",
+                where=folder / name,
+                hint="run the step that makes it again, then quant decide",
+            )
         if sha256(read_bytes(folder / name)) != digest:
             raise StaleError(
                 "has changed since the run was finished",

@@ -83,6 +83,8 @@ def hard_braking(observations: Observations) -> NDArray[np.bool_]:
 def augment(observations: Observations, derived: dict[int, str], seed: int) -> tuple[Observations, NDArray[np.int64]]:
     """Adds frames until each peer count 0..P holds 1/(P+1) as many frames as were recorded.
 
+    Frames without a single peer in them have nothing to make peers of: then nothing is added.
+
     Args:
         observations: recorded frames of one split.
         derived: columns of the ego to recompute, from `derived_columns`.
@@ -94,7 +96,8 @@ def augment(observations: Observations, derived: dict[int, str], seed: int) -> t
     slots = observations.mask.shape[1]
     quota = max(len(observations) // (slots + 1), 1)
     present = np.bincount(observations.counts, minlength=slots + 1)
-    counts = np.repeat(np.arange(slots + 1), np.maximum(quota - present, 0))
+    lacking = np.maximum(quota - present, 0) if observations.mask.any() else np.zeros_like(present)
+    counts = np.repeat(np.arange(slots + 1), lacking)
     generator = np.random.default_rng(seed)
     base = generator.integers(len(observations), size=len(counts))
     peers, mask = _peers(observations, base, counts, generator)
@@ -111,11 +114,9 @@ def _peers(
     observations: Observations, base: NDArray[np.int64], counts: NDArray[np.int64], generator: np.random.Generator
 ) -> tuple[F32, Mask]:
     """The base frame's own peers first, then peers of other frames with a little noise; ``counts`` of them."""
-    rows, slots, features = len(base), *observations.peers.shape[1:]
+    rows, slots = len(base), observations.mask.shape[1]
     everyone = observations.peers[observations.mask]
     mask = np.arange(slots) < counts[:, None]
-    if len(everyone) == 0:
-        return np.zeros((rows, slots, features), np.float32), np.zeros_like(mask)
     strangers = everyone[generator.integers(len(everyone), size=(rows, slots))]
     noise = (
         generator.standard_normal(strangers.shape).astype(np.float32) * np.float32(JITTER) * np.ptp(everyone, axis=0)

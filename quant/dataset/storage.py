@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -184,7 +185,7 @@ def load_dataset(folder: Path, policy: Policy | None = None, policy_sha256: str 
         policy_sha256: if given, the digest the dataset has to carry.
 
     Raises:
-        InputError: a file is missing or is not what the description says.
+        InputError: a file is missing or is not what the description says, or the description contradicts itself.
         StaleError: the dataset was made from another policy.
     """
     path = folder / DESCRIPTION
@@ -200,13 +201,16 @@ def load_dataset(folder: Path, policy: Policy | None = None, policy_sha256: str 
             policy_outputs=arrays[POLICY_OUTPUTS],
             index=arrays[INDEX],
             origins=tuple(_origin(origin) for origin in description["origins"]),
-            policy_sha256=description["policy_sha256"],
+            policy_sha256=str(description["policy_sha256"]),
             max_peers=int(description["max_peers"]),
             seed=int(description["seed"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        digest = str(description["digest"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"the description lacks or garbles {error}", where=path) from error
     _check(dataset, folder)
+    if digest != dataset.digest:
+        raise InputError("its digest is not that of the arrays", where=path, hint="make it again: quant dataset")
     if policy_sha256 is not None and dataset.policy_sha256 != policy_sha256:
         raise StaleError(
             "the dataset was made from another policy",
@@ -228,10 +232,13 @@ def _load(path: Path, entry: dict[str, Any]) -> NDArray[Any]:
     read_bytes(path)
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, SyntaxError, MemoryError, OverflowError, zipfile.BadZipFile) as error:
         raise InputError("not a readable .npy array", where=path, hint=str(error)) from error
     if not isinstance(array, np.ndarray):
         raise InputError("not a .npy array", where=path)
+    rank, dtype = (2, "int32" if path.name == INDEX else "float32")
+    if (array.ndim, str(array.dtype)) != (rank, dtype):
+        raise InputError(f"is {array.shape} {array.dtype}", where=path, expected=f"a {dtype} array of rank {rank}")
     if list(array.shape) != entry["shape"] or str(array.dtype) != entry["dtype"]:
         raise InputError(
             f"is {array.shape} {array.dtype}", where=path, expected=f"{tuple(entry['shape'])} {entry['dtype']}"
@@ -247,6 +254,7 @@ def _load(path: Path, entry: dict[str, Any]) -> NDArray[Any]:
 
 
 def _check(dataset: Dataset, folder: Path) -> None:
+    _check_index(dataset, folder / INDEX)
     peers = int(dataset.column("peers").sum())
     frames = len(dataset)
     lengths = {
@@ -262,14 +270,55 @@ def _check(dataset: Dataset, folder: Path) -> None:
             raise InputError("holds a number that is not finite", where=folder / name)
 
 
+def _check_index(dataset: Dataset, path: Path) -> None:
+    if dataset.index.shape[1] != len(COLUMNS):
+        raise InputError(f"has {dataset.index.shape[1]} columns", where=path, expected=", ".join(COLUMNS))
+    highest: dict[str, int | NDArray[np.int64]] = {
+        "split": max(Split),
+        "origin": len(dataset.origins) - 1,
+        "peers": dataset.max_peers,
+        "augmented": 1,
+    }
+    for name, most in highest.items():
+        _check_column(dataset, name, most, path)
+    frames = np.array([origin.frames for origin in dataset.origins], np.int64)
+    _check_column(dataset, "frame", frames[dataset.column("origin")] - 1, path)
+
+
+def _check_column(dataset: Dataset, name: str, most: int | NDArray[np.int64], path: Path) -> None:
+    values = dataset.column(name)
+    wrong = (values < 0) | (values > most)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        limit = int(np.broadcast_to(most, values.shape)[row])
+        raise InputError(f"{name} is {values[row]} in row {row}", where=path, expected=f"0 to {limit}")
+
+
 def _check_outputs(dataset: Dataset, policy: Policy, folder: Path) -> None:
     rows = np.linspace(0, len(dataset) - 1, num=min(len(dataset), 256), dtype=np.int64)
-    if dataset.policy_inputs.shape[1] != policy.head[0].inputs or dataset.peer_inputs.shape[1] != policy.peer_size:
-        raise StaleError("the dataset has other sizes than the policy", where=folder / DESCRIPTION)
-    values = policy.forward(dataset.observations(rows)).values
-    if not np.allclose(values, dataset.policy_outputs[rows], rtol=1e-4, atol=1e-4):
-        raise StaleError(
-            "the outputs are not those of the policy",
-            where=folder / POLICY_OUTPUTS,
-            hint="make the dataset again: quant dataset",
-        )
+    hint = "make the dataset again: quant dataset"
+    sizes = (
+        dataset.peer_inputs.shape[1],
+        dataset.peer_outputs.shape[1],
+        dataset.policy_inputs.shape[1],
+        dataset.policy_outputs.shape[1],
+        dataset.max_peers,
+    )
+    expected = (
+        policy.peer_size,
+        policy.embedding_size,
+        policy.head[0].inputs,
+        policy.action_space.width,
+        policy.max_peers,
+    )
+    if sizes != expected:
+        raise StaleError("the dataset has other sizes than the policy", where=folder / DESCRIPTION, hint=hint)
+    frames = dataset.observations(rows)
+    forward = policy.forward(frames)
+    for name, computed, stored in (
+        (PEER_OUTPUTS, forward.embeddings[frames.mask], dataset.peer_outputs[dataset.peer_rows(rows)]),
+        (POLICY_INPUTS, forward.head_inputs, dataset.policy_inputs[rows]),
+        (POLICY_OUTPUTS, forward.values, dataset.policy_outputs[rows]),
+    ):
+        if not np.allclose(computed, stored, rtol=1e-4, atol=1e-4):
+            raise StaleError("is not what the policy computes", where=folder / name, hint=hint)

@@ -32,6 +32,8 @@ FIXED: dict[Activation, Range]
 
 MIN_WIDTH = 1e-3
 """A feature or tensor that never moves still gets this range, so that no scale is zero."""
+MIN_SHARE = 2.0**-12
+"""Least width of a feature's range as a share of its largest value: x * gain is rounded to 24 bits, 8 are the step."""
 MIN_SCALE = 1e-2
 """An equalization factor is at least this: a unit that is nearly always zero must not blow up the next layer."""
 
@@ -61,10 +63,7 @@ class Range:
     def covering(low: float, high: float) -> Range:
         """The narrowest interval that holds [low, high] whole and has zero as a step."""
         low, high = min(low, 0.0), max(high, low + MIN_WIDTH, 0.0)
-        scale, zero = min(
-            (max(-low / zero if zero else (0.0 if low == 0 else np.inf), high / (255 - zero)), zero)
-            for zero in range(255)
-        )
+        scale, zero = min((max(_step(-low, zero), _step(high, 255 - zero)), zero) for zero in range(256))
         return Range(-zero * scale, (255 - zero) * scale)
 
     def fake_quantize(self, x: F32) -> F32:
@@ -72,6 +71,13 @@ class Range:
         low, scale = np.float32(self.low), np.float32(self.scale)
         steps: F32 = np.clip(np.rint((x - low) / scale), 0, 255)
         return np.asarray(steps * scale + low, np.float32)
+
+
+def _step(reach: float, steps: int) -> float:
+    """Width of a step so that ``steps`` of them cover ``reach``."""
+    if reach == 0:
+        return 0.0
+    return reach / steps if steps else np.inf
 
 
 FIXED = {"tanh": Range(-1.0, 127 / 128), "sigmoid": Range(0.0, 255 / 256)}
@@ -94,7 +100,8 @@ class Interval:
         if len(x) == 0:
             return Interval(np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32))
         low, high = x.min(axis=0), x.max(axis=0)
-        high = np.maximum(high, low + np.float32(MIN_WIDTH))
+        reach = np.maximum(np.abs(low), np.abs(high))
+        high = np.maximum(high, low + np.maximum(reach * np.float32(MIN_SHARE), np.float32(MIN_WIDTH)))
         extra = np.float32(margin) * (high - low)
         return Interval(low - extra, high + extra)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from quant.errors import InputError, StaleError
 from quant.files import read_bytes, read_json, write_bytes, write_json, write_text
+from quant.policy.assembly import POOLINGS
 from quant.policy.spaces import action_space_from_json, action_space_to_json
 from quant.tracks.candidate import PARTS, Affine, Candidate, Part, SubModel
 
 SCHEMA_VERSION = 1
+Name = TypeVar("Name", bound=str)
 
 
 def model_name(part: Part, track: str) -> str:
@@ -92,19 +94,19 @@ def load_candidate(folder: Path, track: str) -> Candidate:
     try:
         models = {part: _load_model(folder, part, track, value["models"][part]) for part in PARTS}
         return Candidate(
-            track=value["track"],
+            track=_one_of((track,), value["track"], "track"),
             peer_encoder=models["peer_encoder"],
             policy_head=models["policy_head"],
             peer_input=_affine(value["peer_input"]),
             ego_input=_affine(value["ego_input"]),
-            pooling=value["pooling"],
+            pooling=_one_of(POOLINGS, value["pooling"], "pooling"),
             action_space=action_space_from_json(value["action_space"], str(path)),
-            max_peers=int(value["max_peers"]),
-            policy_sha256=value["policy_sha256"],
-            dataset_sha256=value["dataset_sha256"],
-            log=tuple(read_bytes(folder / log_name(track)).decode().splitlines()),
+            max_peers=_positive(value["max_peers"], "max_peers"),
+            policy_sha256=str(value["policy_sha256"]),
+            dataset_sha256=str(value["dataset_sha256"]),
+            log=tuple(read_bytes(folder / log_name(track)).decode(errors="replace").splitlines()),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"the description lacks or garbles {error}", where=path) from error
 
 
@@ -119,6 +121,19 @@ def _load_model(folder: Path, part: Part, track: str, entry: dict[str, Any]) -> 
             hint=f"make the candidate again: quant {track}",
         )
     return model
+
+
+def _one_of(known: tuple[Name, ...], value: Any, key: str) -> Name:
+    if value not in known:
+        raise ValueError(f"{key}: {value!r} is not one of {', '.join(known)}")
+    found: Name = value
+    return found
+
+
+def _positive(value: Any, key: str) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{key}: {value!r}")
+    return value
 
 
 def _affine_json(affine: Affine) -> dict[str, list[float]]:
