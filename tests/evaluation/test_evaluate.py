@@ -72,6 +72,20 @@ def test_float_candidate_and_gate_are_evaluated_and_the_files_hold_it_all(policy
         assert evaluation_from_json(document).to_json() == document
 
 
+def test_losses_are_what_the_float_policy_alone_succeeds_in(policy: Policy, candidate: Candidate) -> None:
+    """A candidate of another network drives otherwise, so that losses and wins cannot be mistaken for each other."""
+    other = quantize_policy(random_policy(5))
+    stranger = replace(candidate, peer_encoder=other.peer_encoder, policy_head=other.policy_head)
+    evaluations = judge(policy, stranger, driving=True)
+    check_together(evaluations)
+    reference, quantized = evaluations["float"].closed_loop, evaluations["ptq"].closed_loop
+    assert reference is not None and quantized is not None
+    original, outcome, paired = reference.slices[0], quantized.slices[0], quantized.versus_float[0]
+    assert paired.losses == (original.success & ~outcome.success).sum()
+    assert paired.wins == (outcome.success & ~original.success).sum()
+    assert paired.losses != paired.wins
+
+
 def test_without_a_world_only_the_frames_are_evaluated(policy: Policy, candidate: Candidate) -> None:
     evaluations = judge(policy, candidate)
     assert all(evaluation.closed_loop is None and evaluation.world is None for evaluation in evaluations.values())
