@@ -81,6 +81,7 @@ limits_option = click.option(
     "--limits", "limits_file", type=click.Path(path_type=Path), help="Acceptance limits, TOML or JSON."
 )
 workers_option = click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one for each processor]")
+qat_steps_option = click.option("--qat-steps", type=click.IntRange(1), help="Optimizer steps of QAT.  [default: 1000]")
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 policy_argument = click.argument("policy", required=False, type=click.Path(path_type=Path))
 
@@ -90,7 +91,7 @@ policy_argument = click.argument("policy", required=False, type=click.Path(path_
 @policy_options
 @source_options
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/NAME of the policy]")
-@click.option("--qat-steps", type=click.IntRange(1), help="Optimizer steps of QAT.  [default: 1000]")
+@qat_steps_option
 @limits_option
 @workers_option
 def run_command(
@@ -150,8 +151,9 @@ def dataset_command(run: Path, **options: Any) -> None:
     from quant import pipeline
     from quant.runfolder import read_settings
 
-    asked = _settings(Path(read_settings(run).checkpoint), options)
-    settings = _replace(asked, checkpoint=read_settings(run).checkpoint, tracks=read_settings(run).tracks)
+    present = read_settings(run)
+    asked = _settings(Path(present.checkpoint), options)
+    settings = _replace(asked, checkpoint=present.checkpoint, tracks=present.tracks, qat_steps=present.qat_steps)
     with _watch() as watch, watch.step("dataset") as progress:
         dataset = pipeline.make_dataset(run, settings, progress)
     click.echo(f"{len(dataset)} frames, {len(dataset.peer_inputs)} peers, dataset {dataset.digest[:12]}")
@@ -170,12 +172,13 @@ def ptq_command(run: Path) -> None:
 
 @cli.command("qat")
 @run_argument
-def qat_command(run: Path) -> None:
+@qat_steps_option
+def qat_command(run: Path, qat_steps: int | None) -> None:
     """Makes the QAT candidate of a run, starting from PTQ's ranges."""
     from quant import pipeline
 
     with _watch() as watch, watch.step("qat") as progress:
-        candidate = pipeline.make_qat(run, progress)
+        candidate = pipeline.make_qat(run, progress, steps=qat_steps)
     click.echo("\n".join(candidate.log))
 
 

@@ -22,6 +22,7 @@ from quant.acceptance.decision import Verdict
 from quant.acceptance.decision import decide as decide_between
 from quant.acceptance.limits import Limits
 from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset, read_drive, save_dataset
+from quant.dataset.build import assign_splits
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluate import evaluate as evaluate_all
 from quant.evaluation.evaluation import FLOAT, Evaluation, check_together, load_evaluation
@@ -101,14 +102,25 @@ class Run:
 def import_policy(checkpoint: Path, folder: Path, settings: Settings, **given: Any) -> Policy:
     """Imports a checkpoint into a run folder, as our own file and as a SavedModel.
 
-    Nothing is written before the import has succeeded. ``given`` goes to `quant.policy.load_policy`.
+    Nothing is written before the import has succeeded and the settings' drives and world have been found to fit the
+    policy. ``given`` goes to `quant.policy.load_policy`.
     """
     policy = load_policy(checkpoint, **given)
+    _check_sources(policy, settings)
     runfolder.claim(folder)
     write_settings(settings, folder)
     save_policy(policy, folder / runfolder.POLICY)
     export_saved_model(policy, folder / runfolder.SAVED_MODEL)
     return policy
+
+
+def _check_sources(policy: Policy, settings: Settings) -> None:
+    for number, path in enumerate(settings.drives):
+        assign_splits(read_drive(Path(path), policy), settings.seed + number)
+    world = world_of(settings)
+    if world is not None:
+        world.check_fits(policy)
+        _episodes(settings, world)
 
 
 def make_dataset(folder: Path, settings: Settings, progress: Progress = no_progress) -> Dataset:
@@ -117,6 +129,7 @@ def make_dataset(folder: Path, settings: Settings, progress: Progress = no_progr
     recordings = [read_drive(Path(path), policy) for path in settings.drives]
     world = world_of(settings)
     if world is not None:
+        _episodes(settings, world)
         recordings.append(_roll_out(policy, world, settings.seed, progress))
     dataset = build_dataset(policy, policy_digest(policy), recordings, settings.seed)
     runfolder.unfinish(folder)
@@ -151,24 +164,33 @@ def _write_scenarios(folder: Path, settings: Settings, world: World | None, data
         held_out = len(dataset.rows(Split.HELD_OUT))
         write_json(path, {"world": None, "held_out_frames": held_out, "dataset": dataset.digest})
         return
+    write_text(path, world.draw("test", settings.seed, _episodes(settings, world)).to_json())
+
+
+def _episodes(settings: Settings, world: World) -> dict[str, int]:
+    """Scenarios to judge on, by slice of the world."""
     asked = settings.episodes or DEFAULT_EPISODES
     counts = {name: n for name, n in asked.items() if name in world.slices and n > 0}
     if not counts:
         raise InputError("no episodes to judge on", where=world.spec, expected=f"episodes of {', '.join(world.slices)}")
-    write_text(path, world.draw("test", settings.seed, counts).to_json())
+    return counts
 
 
 def make_ptq(folder: Path, progress: Progress = no_progress) -> Candidate:
     """The PTQ track."""
     policy, dataset = read_inputs(folder)
     candidate = ptq_track.run_ptq(policy, dataset, progress)
-    _keep_candidate(candidate, folder)
+    _keep_candidate(candidate, folder, read_settings(folder))
     return candidate
 
 
-def make_qat(folder: Path, progress: Progress = no_progress) -> Candidate:
-    """The QAT track; starts from PTQ's plan, which it finds again for itself."""
+def make_qat(folder: Path, progress: Progress = no_progress, *, steps: int | None = None) -> Candidate:
+    """The QAT track; starts from PTQ's plan, which it finds again for itself.
+
+    ``steps``, where given, takes the place of the settings' ``qat_steps``, also for later calls.
+    """
     settings = read_settings(folder)
+    settings = settings if steps is None else replace(settings, qat_steps=steps)
     policy, dataset = read_inputs(folder)
     options = qat_track.QatOptions(seed=settings.seed)
     if settings.qat_steps is not None:
@@ -176,15 +198,14 @@ def make_qat(folder: Path, progress: Progress = no_progress) -> Candidate:
     plan, log = ptq_track.find_plan(policy, dataset)
     result = qat_track.run_qat(policy, dataset, plan, options, progress)
     candidate = replace(result.candidate, log=(*log, *result.candidate.log))
-    _keep_candidate(candidate, folder)
+    _keep_candidate(candidate, folder, settings)
     save_curve(candidate.track, result.curve, folder)
     return candidate
 
 
-def _keep_candidate(candidate: Candidate, folder: Path) -> None:
+def _keep_candidate(candidate: Candidate, folder: Path, settings: Settings) -> None:
     runfolder.unfinish(folder)
     save_candidate(candidate, folder)
-    settings = read_settings(folder)
     tracks = tuple(track for track in TRACKS if track == candidate.track or track in settings.tracks)
     write_settings(replace(settings, tracks=tracks), folder)
 
