@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from quant.policy.observations import Observations
 from quant.runners import ENGINES, FloatRunner, Int8Runner, Runner

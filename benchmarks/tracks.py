@@ -1,6 +1,7 @@
 """Error on held-out frames of the plain converter, PTQ and QAT.
 
-``python -m benchmarks.tracks POLICY --drive DRIVE.npz [--drive ...]`` prints mean and largest action error and agreement.
+``python -m benchmarks.tracks POLICY --drive DRIVE.npz [--drive ...]`` prints mean and largest action error, and
+agreement.
 The plain converter is TensorFlow's own post-training quantization of both sub-models as they are: one scale for each
 input tensor, ranges from the same calibration frames, int8 in and out.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from numpy.typing import NDArray
 
 from quant.dataset import Dataset, Split, build_dataset, read_drive
 from quant.evaluation.open_loop import Closeness, compare
+from quant.native import import_tensorflow
 from quant.pipeline import origins_of
 from quant.policy import Dense, Policy, load_policy, policy_digest
 from quant.runners import Int8Runner, interface
 from quant.tracks import ptq, qat
 from quant.tracks.candidate import Affine, Candidate, SubModel
-from quant.tracks.export import import_tensorflow
 
 
 def plain_candidate(policy: Policy, dataset: Dataset) -> Candidate:
@@ -95,11 +96,12 @@ def main() -> None:
     import_tensorflow()
     candidates, seconds = [], []
     plan, _ = ptq.find_plan(policy, dataset)
-    for make in (
+    makers: tuple[Callable[[], Candidate], ...] = (
         lambda: plain_candidate(policy, dataset),
         lambda: ptq.run_ptq(policy, dataset),
         lambda: qat.run_qat(policy, dataset, plan, qat.QatOptions(seed=arguments.seed)).candidate,
-    ):
+    )
+    for make in makers:
         begin = time.perf_counter()
         candidates.append(make())
         seconds.append(time.perf_counter() - begin)

@@ -12,9 +12,10 @@ from typing import Any
 
 from quant.errors import InputError
 from quant.files import write_bytes
+from quant.native import import_tensorflow
 from quant.policy.observations import EGO, PEER_MASK, PEERS
 from quant.policy.policy import Activation, Dense, Policy, Pooling
-from quant.policy.saved_model import DESCRIPTION, GRAPH, SIGNATURE, tensorflow
+from quant.policy.saved_model import DESCRIPTION, GRAPH, SIGNATURE
 from quant.policy.storage import describe
 
 
@@ -54,7 +55,7 @@ def export_saved_model(policy: Policy, folder: Path) -> None:
 
 
 def _write_saved_model(policy: Policy, folder: Path) -> None:
-    tf = tensorflow()
+    tf = import_tensorflow()
     module = tf.Module()
     signatures = _signatures(policy, tf)
     tf.saved_model.save(module, str(folder), signatures=signatures)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from quant.errors import InputError
+from quant.native import import_tensorflow
 from quant.policy.archive import open_archive
-from quant.policy.saved_model import Frozen, first_line, freeze, tensorflow
+from quant.policy.saved_model import Frozen, first_line, freeze
 
 _LIBRARIES = ("keras", "tf_keras", "builtins", "tensorflow.keras", "tensorflow.python.keras")
 
@@ -28,11 +29,11 @@ def load_keras(path: Path, content: bytes) -> Frozen:
     where = str(path)
     config, version = _config_of_zip(content, where) if content.startswith(b"PK") else _config_of_hdf5(content, where)
     _check_config(config, where)
-    tf = tensorflow()
+    tf = import_tensorflow()
     if version.startswith(("1.", "2.")):
         import tf_keras as keras
     else:
-        import keras  # type: ignore[import-untyped]
+        import keras
     try:
         options = {} if version.startswith(("1.", "2.")) and not content.startswith(b"PK") else {"safe_mode": True}
         model = keras.models.load_model(path, compile=False, **options)

@@ -7,7 +7,6 @@ the original is run on random observations with 0 to P peers and has to give wha
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from quant.errors import InputError
 from quant.files import sha256
+from quant.native import import_tensorflow
 from quant.policy.archive import MAX_FILE, read_checkpoint
 from quant.policy.assembly import DEFAULT_MAX_PEERS, Given, assemble, probe, settle
 from quant.policy.graph import GraphReader, Output, operations
@@ -73,15 +73,6 @@ class _Source:
     model: Frozen
     kind: str
     digest: str
-
-
-def tensorflow() -> Any:
-    """TensorFlow, imported when first needed, without its chatter on standard error."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    import tensorflow as tf
-
-    return tf
 
 
 def load_tensorflow(path: Path, head: Path | None, given: Given) -> Policy:
@@ -333,7 +324,7 @@ def freeze(function: Any, where: str) -> Frozen:
     Raises:
         InputError: it has several outputs.
     """
-    tf = tensorflow()
+    tf = import_tensorflow()
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     frozen = convert_variables_to_constants_v2(function)
@@ -402,8 +393,8 @@ def _load_saved_model(folder: Path) -> Frozen:
     if size > MAX_FILE:
         raise InputError(f"is {size} bytes", where=where, expected=f"at most {MAX_FILE} bytes")
     content = read_checkpoint(folder / GRAPH)
-    tensorflow()
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    import_tensorflow()
+    from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
     try:
@@ -418,7 +409,7 @@ def _load_saved_model(folder: Path) -> Frozen:
 
 
 def _signature(folder: Path) -> Any:
-    tf = tensorflow()
+    tf = import_tensorflow()
     try:
         loaded = tf.saved_model.load(str(folder))
     except Exception as error:  # TensorFlow raises whatever its parts raise on a damaged folder

@@ -6,15 +6,13 @@ LiteRT's own flatbuffer verifier; a damaged file is an error here, never a crash
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import InputError
+from quant.native import silent_stderr
 from quant.runners.flatbuffer import Model
 from quant.runners.tflm import TflmModel
 from quant.tracks.candidate import Candidate, Part, SubModel
@@ -111,7 +109,7 @@ class LiteRtEngine:
         interpreter, shape = self._interpreters[part], self._models[part].input.shape
         source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
         if self._batch.get(part) != len(q):
-            with _silent_stderr():
+            with silent_stderr():  # it writes a line about its delegate, and has no setting against it
                 interpreter.resize_tensor_input(source, [len(q), *shape[1:]] if len(shape) > 1 else list(shape))
                 interpreter.allocate_tensors()
             self._batch[part] = len(q)
@@ -164,20 +162,7 @@ def _litert(tflite: bytes, where: object, *, delegate: bool) -> Any:
 
     resolver = OpResolverType.AUTO if delegate else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        with _silent_stderr():
+        with silent_stderr():  # it writes a line about its delegate, and has no setting against it
             return Interpreter(model_content=tflite, num_threads=1, experimental_op_resolver_type=resolver)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"LiteRT refuses the model: {error}", where=where, hint="make the model anew") from error
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """LiteRT writes a line about its delegate to file descriptor 2, and has no setting against it."""
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as null:  # noqa: PTH123 - a device, not a path
-            os.dup2(null.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)

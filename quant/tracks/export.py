@@ -6,9 +6,6 @@ to estimate; it quantizes weights symmetrically, one scale an output channel, an
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +14,7 @@ import numpy as np
 
 from quant.dataset import Dataset
 from quant.errors import QuantError
+from quant.native import import_tensorflow, silent_stderr
 from quant.policy.policy import Activation, Dense
 from quant.tracks.candidate import Candidate, Part, SubModel
 from quant.tracks.plan import PEER_RANGE, LayerRanges, Plan, Range
@@ -79,7 +77,7 @@ def convert(layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = converter.inference_output_type = tf.int8
-    with _quiet(), warnings.catch_warnings():
+    with silent_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tflite = bytes(converter.convert())
     if any(layer.activation == "elu" for layer in layers):
@@ -89,41 +87,10 @@ def convert(layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: 
     return tflite
 
 
-def import_tensorflow() -> Any:
-    """TensorFlow with legacy Keras, and without its start-up chatter."""
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    with _quiet():
-        import tensorflow as tf
-
-        tf.get_logger().setLevel("ERROR")
-        with contextlib.suppress(RuntimeError):  # already running: whoever started it has decided
-            # One thread adds in one order, on every machine; the networks are too small for more.
-            tf.config.threading.set_intra_op_parallelism_threads(1)
-            tf.config.threading.set_inter_op_parallelism_threads(1)
-    return tf
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The converter's C++ writes to the process's standard error; it goes nowhere unless an exception carries it."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(null)
-
-
 def _checked(part: Part, tflite: bytes, inputs: Range, outputs: Range) -> Iterator[str]:
     from ai_edge_litert.interpreter import Interpreter
 
-    with _quiet():
+    with silent_stderr():
         interpreter = Interpreter(model_content=tflite, num_threads=1)
     details = (interpreter.get_input_details()[0], interpreter.get_output_details()[0])
     for end, detail, planned in zip(("input", "output"), details, (inputs, outputs), strict=True):

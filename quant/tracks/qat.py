@@ -16,10 +16,11 @@ import numpy as np
 
 from quant.dataset import Dataset, Split
 from quant.files import Progress, no_progress
+from quant.native import import_tensorflow
 from quant.policy.observations import Observations
 from quant.policy.policy import Box, Dense, Policy
 from quant.tracks.candidate import Candidate
-from quant.tracks.export import export, import_tensorflow
+from quant.tracks.export import export
 from quant.tracks.plan import FUSED, PEER_RANGE, LayerRanges, Plan, Range, simulate
 from quant.tracks.ptq import decision_error, search_frames
 

@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from crafted import checkpoint, torch_zip, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from quant.errors import InputError
 from quant.policy import load_policy
 from quant.policy.assembly import probe
 from quant.policy.storage import policy_bytes
+from tests.policy.crafted import checkpoint, torch_zip, zipped
 
 MODULES = tuple(f"features_extractor.peer_encoder.{index}" for index in range(4))
 SB3 = checkpoint(modules=MODULES)

@@ -13,7 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crafted import (
+
+from quant.errors import InputError
+from quant.policy import Box, Discrete, Policy, load_policy
+from quant.policy.assembly import probe
+from tests.policy.crafted import (
     Tensor,
     box_space,
     checkpoint,
@@ -27,10 +31,6 @@ from crafted import (
     weights,
     zipped,
 )
-
-from quant.errors import InputError
-from quant.policy import Box, Discrete, Policy, load_policy
-from quant.policy.assembly import probe
 
 MODULES = tuple(f"features_extractor.peer_encoder.{index}" for index in range(4))
 NO_STORAGE = b"\x80\x02"

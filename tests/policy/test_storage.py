@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crafted import checkpoint, fields, weights, zipped
 
 from quant.errors import InputError
 from quant.policy import Box, Dense, Policy, load_policy, policy_digest, save_policy
+from tests.policy.crafted import checkpoint, fields, weights, zipped
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crafted import checkpoint, fields, weights
 
 from quant.errors import InputError
+from quant.native import import_tensorflow
 from quant.policy import Box, Discrete, Policy, Pooling, export_saved_model, load_policy, policy_digest
 from quant.policy.assembly import probe
 from quant.policy.graph import Output
-from quant.policy.saved_model import tensorflow
+from tests.policy.crafted import checkpoint, fields, weights
 
 pytestmark = pytest.mark.slow
 LIBRARIES = ["keras", "tf_keras"]
@@ -24,7 +24,7 @@ KINDS = ["keras", "h5", "saved_model"]
 
 
 def library(name: str) -> Any:
-    tensorflow()
+    import_tensorflow()
     return pytest.importorskip(name)
 
 
@@ -315,7 +315,7 @@ def test_export_and_import_give_the_same_policy(tmp_path: Path, pooling: Pooling
 def test_the_exported_signatures_compute_what_the_policy_does(tmp_path: Path) -> None:
     policy = sb3_policy(tmp_path)
     export_saved_model(policy, tmp_path / "exported")
-    signatures = tensorflow().saved_model.load(str(tmp_path / "exported")).signatures
+    signatures = import_tensorflow().saved_model.load(str(tmp_path / "exported")).signatures
     o = probe(4, 8, 6)
     forward = policy.forward(o)
     served = signatures["serving_default"](ego=o.ego, peers=o.peers, peer_mask=o.mask.astype(np.float32))["values"]
@@ -361,7 +361,7 @@ def test_an_export_whose_description_lies_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_reaches_outside_is_not_run(tmp_path: Path) -> None:
-    tf = tensorflow()
+    tf = import_tensorflow()
     flag = tmp_path / "executed"
 
     def serve(ego: Any, peers: Any, peer_mask: Any) -> Any:
@@ -381,7 +381,7 @@ def test_a_graph_that_reaches_outside_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_function_that_reaches_outside_is_found_before_loading(tmp_path: Path) -> None:
-    tf = tensorflow()
+    tf = import_tensorflow()
     export = tmp_path / "evil"
     module = tf.Module()
     specs = [tf.TensorSpec((None, 4), name="x")]
