@@ -15,7 +15,7 @@ from quant.policy.observations import EGO, PEER_MASK, PEERS
 from quant.policy.policy import ActionSpace, Box, Discrete
 
 MAX_ACTION_WIDTH = 65_536
-_SHAPE = r"'{key}': Box\(.*?, \(((?:\d{{1,9}}, ?)*(?:\d{{1,9}})?)\), \w+\)"
+_SHAPE = r"'{key}': (?:Box\(.*?, \(((?:\d{{1,9}}, ?)*(?:\d{{1,9}})?)\), \w+\)|MultiBinary\((\d{{1,9}})\))"
 _KEY = re.compile(r"[{ ]'(\w+)': [A-Z]")
 
 
@@ -47,7 +47,7 @@ def observation_sizes(space: Any, where: str) -> ObservationSizes:
         raise InputError(
             f"the observation space is {text[:200] or 'not a Dict'}",
             where=where,
-            expected="a Dict with the Boxes ego (E,), peers (P, F) and peer_mask (P,)",
+            expected="a Dict with the Boxes ego (E,), peers (P, F) and peer_mask (P,), which may be a MultiBinary",
         )
     if mask[0] != peers[0] or not 0 < peers[0] <= 4096:
         raise InputError(
@@ -59,7 +59,7 @@ def observation_sizes(space: Any, where: str) -> ObservationSizes:
 
 def _shape(text: str, key: str) -> tuple[int, ...] | None:
     found = re.search(_SHAPE.format(key=key), text[:1_000_000], re.DOTALL)
-    return None if found is None else tuple(int(size) for size in found[1].replace(",", " ").split())
+    return None if found is None else tuple(int(size) for size in (found[1] or found[2]).replace(",", " ").split())
 
 
 def action_space_of(space: Any, where: str) -> ActionSpace | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +17,7 @@ from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.open_loop import Closeness
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Estimate, Paired
-from quant.policy.policy import Fact, Policy
+from quant.policy.policy import Fact
 
 NOTHING = "-"
 STYLES = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.UNPROVEN: "yellow"}
@@ -233,13 +232,3 @@ def _style(criterion: Criterion) -> str:
 def _outcome(criterion: Criterion) -> Text:
     value = "" if criterion.value is None else f" {quantity(criterion.value, criterion.unit)}"
     return Text(f"{criterion.outcome.value.upper()}{value}", style=_style(criterion))
-
-
-def report_text(verdict: Verdict, evaluations: Mapping[str, Evaluation], policy: Policy, width: int = 100) -> str:
-    """`report` as plain text, for a file: equal for equal figures, without colour or trailing blanks."""
-    console = Console(
-        file=io.StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False, _environ={}
-    )
-    with console.capture() as capture:
-        console.print(report(evaluations, verdict, policy.facts))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"

@@ -12,5 +12,9 @@ WIDTH = 110
 def as_text(renderable: RenderableType, width: int = WIDTH) -> str:
     """What a terminal of that width without colour would show, without trailing spaces."""
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(renderable)
+    # No environment: COLUMNS or FORCE_COLOR must not change a file.
+    console = Console(
+        file=stream, width=width, color_system=None, force_terminal=False, legacy_windows=False, _environ={}
+    )
+    console.print(renderable)
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
