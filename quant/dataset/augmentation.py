@@ -93,11 +93,12 @@ def augment(observations: Observations, derived: dict[int, str], seed: int) -> t
     Returns:
         the added frames and, for each, the recorded frame (row of ``observations``) its ego comes from.
     """
+    if not observations.mask.any():
+        return observations[:0], np.zeros(0, np.int64)
     slots = observations.mask.shape[1]
     quota = max(len(observations) // (slots + 1), 1)
     present = np.bincount(observations.counts, minlength=slots + 1)
-    lacking = np.maximum(quota - present, 0) if observations.mask.any() else np.zeros_like(present)
-    counts = np.repeat(np.arange(slots + 1), lacking)
+    counts = np.repeat(np.arange(slots + 1), np.maximum(quota - present, 0))
     generator = np.random.default_rng(seed)
     base = generator.integers(len(observations), size=len(counts))
     peers, mask = _peers(observations, base, counts, generator)
