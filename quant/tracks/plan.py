@@ -62,7 +62,8 @@ class Range:
     @staticmethod
     def covering(low: float, high: float) -> Range:
         """The narrowest interval that holds [low, high] whole and has zero as a step."""
-        low, high = min(low, 0.0), max(high, low + MIN_WIDTH, 0.0)
+        low, high = min(low, 0.0), max(high, 0.0)
+        high = max(high, low + MIN_WIDTH)
         scale, zero = min((max(_step(-low, zero), _step(high, 255 - zero)), zero) for zero in range(256))
         return Range(-zero * scale, (255 - zero) * scale)
 
