@@ -192,10 +192,11 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         self._driver_free = speed * np.float32(_FREE_SPEED)
         # A leader has a free road and keeps the convoy's speed; followers would drive faster.
         self._free = np.where(self._leads, speed[:, None], self._driver_free[:, None])
-        gaps = (STANDSTILL + speed[:, None] * p["headway"]) * stretch + LENGTH
-        gaps[:, 0] = (STANDSTILL + speed * p["driver_headway"]) * stretch + LENGTH
-        self._x = np.cumsum(gaps, axis=1, dtype=np.float32)
-        self._x[:, BEHIND] = -gaps[:, BEHIND]
+        # The gap to the peer of slot 0 is the driver's, that to slot 1 belongs to the peer of slot 0, and so on.
+        headways = np.concatenate([p["driver_headway"][:, None], p["headway"]], axis=1)
+        gaps = (STANDSTILL + speed[:, None] * headways) * stretch + LENGTH
+        self._x = np.cumsum(gaps[:, :SLOTS], axis=1, dtype=np.float32)
+        self._x[:, BEHIND] = -gaps[:, 1 + BEHIND]
         self._x[:, BESIDE] = p["beside_offset"]
         self._v = np.repeat(speed[:, None], SLOTS, axis=1)
         self._a = np.zeros_like(self._v)
@@ -279,7 +280,8 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         p = self._values
         ahead_x, ahead_v = _next_slot(self._x), _next_slot(self._v)
         ahead_x[:, BEHIND], ahead_v[:, BEHIND] = self._ego_x, self._ego_v
-        gap = ahead_x - self._x - np.float32(LENGTH) + self._free_road
+        # Where the road is free nothing of the next slot, which is another convoy's or nobody's, may remain.
+        gap = (ahead_x - self._x - np.float32(LENGTH)) * self._follows + self._free_road
         idle = idm(gap, self._v, (self._v - ahead_v) * self._follows, p["headway"], self._free)
         now = np.float32(self._t * STEP_S)
         active = (p["event_start"] <= now) & (now < p["event_end"])
