@@ -66,7 +66,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_bytes(path))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError("not valid JSON", where=path, expected="a JSON document", hint=str(error)) from error
 
 

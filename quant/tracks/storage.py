@@ -141,7 +141,8 @@ def _affine_json(affine: Affine) -> dict[str, list[float]]:
 
 
 def _affine(value: dict[str, list[float]]) -> Affine:
-    gain, offset = np.array(value["gain"], np.float32), np.array(value["offset"], np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused as such
+        gain, offset = np.array(value["gain"], np.float32), np.array(value["offset"], np.float32)
     if gain.shape != offset.shape or gain.ndim != 1 or not (np.isfinite(gain) & np.isfinite(offset) & (gain > 0)).all():
         raise ValueError("gain and offset")
     return Affine(gain, offset)
