@@ -332,12 +332,19 @@ def read_run(folder: Path) -> Run:
     settings = read_settings(folder)
     policy, dataset = read_inputs(folder)
     candidates = read_candidates(folder, settings)
-    evaluations = {name: load_evaluation(folder / evaluation_name(name)) for name in (FLOAT, *candidates)}
+    evaluations = {name: _read_evaluation(folder, name) for name in (FLOAT, *candidates)}
     check_together(evaluations)
     world = world_of(settings)
     scenarios = read_scenarios(folder, world)
     _check_fits(policy, dataset, candidates, evaluations, scenarios)
     return Run(folder, settings, policy, dataset, candidates, evaluations, world, scenarios)
+
+
+def _read_evaluation(folder: Path, name: str) -> Evaluation:
+    path = folder / evaluation_name(name)
+    if not path.is_file():
+        raise InputError(f"{name} has not been evaluated yet", where=path, hint=f"quant evaluate {folder}")
+    return load_evaluation(path)
 
 
 def _check_fits(
@@ -347,22 +354,23 @@ def _check_fits(
     evaluations: Mapping[str, Evaluation],
     scenarios: ScenarioSet | None,
 ) -> None:
-    """Every evaluation was made of what is in the folder now."""
+    """Every candidate and evaluation was made of what is in the folder now; what comes first is named first."""
     common = {
         "policy": policy_digest(policy),
         "dataset": dataset.digest,
         "scenarios": None if scenarios is None else scenarios.digest,
     }
+    for name, candidate in candidates.items():
+        if (candidate.policy_sha256, candidate.dataset_sha256) != (common["policy"], common["dataset"]):
+            raise StaleError(
+                "the candidate was made from another policy or dataset", where=name, hint=f"run quant {name} again"
+            )
     for name, evaluation in evaluations.items():
         expected = dict(common)
         if name in candidates:
             candidate = candidates[name]
             expected["peer_encoder"] = candidate.peer_encoder.sha256
             expected["policy_head"] = candidate.policy_head.sha256
-            if (candidate.policy_sha256, candidate.dataset_sha256) != (common["policy"], common["dataset"]):
-                raise StaleError(
-                    "the candidate was made from another policy or dataset", where=name, hint=f"run quant {name} again"
-                )
         for what, digest in expected.items():
             if evaluation.hashes.get(what) != digest:
                 raise StaleError(
