@@ -34,12 +34,11 @@ LAYOUTS = {
 def reference(seen: Observations, row: int, name: str) -> float:
     """The derived feature of one frame, peer by peer."""
     slots = seen.mask.shape[1]
-    peers: list[list[float]] = [seen.peers[row, slot].tolist() for slot in range(slots) if seen.mask[row, slot]]
+    peers = [seen.peers[row, slot] for slot in range(slots) if seen.mask[row, slot]]
     if name == "count":
         return len(peers) / slots
-    if name == "lowest":
-        return min([0.0, *(peer[ACCEL] for peer in peers)])
-    return max([0.0, *(-peer[REL_SPEED] for peer in peers)])
+    values = [float(peer[ACCEL] if name == "lowest" else -peer[REL_SPEED]) for peer in peers]
+    return min([0.0, *values]) if name == "lowest" else max([0.0, *values])
 
 
 def consistent(seen: Observations, layout: dict[int, str]) -> Observations:

@@ -57,7 +57,7 @@ def test_round_trip(each: Exported, tmp_path: Path) -> None:
         for key in ("gain", "offset"):
             np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
             assert getattr(one, key).dtype == np.float32
-    same = {"peer_input": each.candidate.peer_input, "ego_input": each.candidate.ego_input}
+    same: dict[str, Any] = {"peer_input": each.candidate.peer_input, "ego_input": each.candidate.ego_input}
     assert replace(loaded, **same) == each.candidate
 
 

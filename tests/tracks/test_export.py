@@ -10,6 +10,7 @@ import pytest
 
 from quant.errors import QuantError
 from quant.policy import Box
+from quant.policy.observations import F32
 from quant.runners import Int8Runner, interface, read_model
 from quant.runners.flatbuffer import FullyConnected
 from quant.tracks.candidate import PARTS
@@ -20,8 +21,8 @@ from tests.tracks.conftest import POLICIES, Exported
 OF_ACTIVATION = {"tanh": "TANH", "sigmoid": "LOGISTIC", "elu": "ELU"}
 
 
-def codes(values: np.ndarray, own: Range) -> np.ndarray:  # type: ignore[type-arg]
-    return np.rint((values - own.low) / own.scale) - 128
+def codes(values: F32, own: Range) -> F32:
+    return np.asarray(np.rint((values - own.low) / own.scale) - 128, np.float32)
 
 
 def test_operators_are_one_dense_a_layer_and_separate_activations_only(each: Exported) -> None:
@@ -114,8 +115,8 @@ def test_decisions_are_close_to_the_float_policys(each: Exported) -> None:
 def test_actions_stay_within_the_bounds_of_each_component(each: Exported) -> None:
     if isinstance(each.policy.action_space, Box):
         values = Int8Runner(each.candidate).values(each.frames)
-        assert (values >= np.float32(each.policy.action_space.low)).all()
-        assert (values <= np.float32(each.policy.action_space.high)).all()
+        assert (values >= np.array(each.policy.action_space.low, np.float32)).all()
+        assert (values <= np.array(each.policy.action_space.high, np.float32)).all()
 
 
 def test_decisions_depend_on_the_set_of_peers_only(each: Exported) -> None:

@@ -267,9 +267,9 @@ def test_every_tensor_of_a_plan_has_a_range_that_fits_it(policy: Policy, seed: i
     if isinstance(policy.action_space, Box):
         last = plan.head_ranges[-1].after
         assert last == Range.covering(min(policy.action_space.low), max(policy.action_space.high))
-    folded = plan.fold_peers(np.outer(np.float32([-1e5, 0, 1e5]), np.ones(policy.peer_size, np.float32)))
+    folded = plan.fold_peers(np.outer(np.array([-1e5, 0, 1e5], np.float32), np.ones(policy.peer_size, np.float32)))
     assert folded.min() >= PEER_RANGE.low and folded.max() <= PEER_RANGE.high
-    ego = plan.fold_ego(np.outer(np.float32([-1e5, 1e5]), np.ones(policy.ego_size, np.float32)))
+    ego = plan.fold_ego(np.outer(np.array([-1e5, 1e5], np.float32), np.ones(policy.ego_size, np.float32)))
     np.testing.assert_allclose(ego, np.tile([[plan.z.low], [plan.z.high]], policy.ego_size), rtol=1e-5, atol=1e-6)
 
 

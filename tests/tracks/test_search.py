@@ -14,10 +14,10 @@ from benchmarks.tracks import plain_candidate
 from quant.dataset import Dataset, Split, build_dataset, read_drive
 from quant.policy import Box, Discrete, Policy, load_policy, policy_digest
 from quant.runners import Int8Runner
-from quant.tracks import ptq, qat
+from quant.tracks import ptq
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import export
-from quant.tracks.plan import calibrate, equalize, make_plan, simulate
+from quant.tracks.plan import Choice, Plan, calibrate, equalize, make_plan, simulate
 from quant.tracks.ptq import decision_error, find_plan, search, search_frames
 from quant.tracks.qat import QatOptions, QatResult, run_qat
 from tests.tracks import strategies
@@ -65,7 +65,7 @@ def test_the_search_is_never_worse_than_its_start_and_tells_the_truth(policy: Po
         choice, margin=0.1, equalize=0.0, encoder=(1.0,) * len(policy.encoder), head=(1.0,) * len(policy.head)
     )
 
-    def error_of(tried: ptq.Choice) -> float:
+    def error_of(tried: Choice) -> float:
         plan = make_plan(calibrate(equalize(policy, frames, tried.equalize), frames), tried)
         return decision_error(policy.action_space, policy.forward(frames).values, simulate(plan, frames))
 
@@ -126,12 +126,12 @@ def test_ptq_repeats_to_the_byte() -> None:
 
 
 @pytest.fixture(scope="module")
-def start() -> qat.Plan:
+def start() -> Plan:
     return find_plan(POLICY, DATASET)[0]
 
 
 @pytest.fixture(scope="module")
-def trained(start: qat.Plan) -> QatResult:
+def trained(start: Plan) -> QatResult:
     return run_qat(POLICY, DATASET, start, OPTIONS)
 
 
@@ -140,7 +140,7 @@ def error_on(dataset: Dataset, candidate: Candidate) -> float:
     return decision_error(POLICY.action_space, POLICY.forward(frames).values, Int8Runner(candidate).values(frames))
 
 
-def test_training_cannot_lose_what_ptq_had(start: qat.Plan, trained: QatResult) -> None:
+def test_training_cannot_lose_what_ptq_had(start: Plan, trained: QatResult) -> None:
     frames = search_frames(DATASET)
     reference = POLICY.forward(frames).values
     had = decision_error(POLICY.action_space, reference, simulate(start, frames))
@@ -153,7 +153,7 @@ def test_training_cannot_lose_what_ptq_had(start: qat.Plan, trained: QatResult) 
     assert error_on(DATASET, trained.candidate) <= 1.1 * error_on(DATASET, export("ptq", start, DATASET, []))
 
 
-def test_training_that_goes_astray_keeps_ptqs_own_weights(start: qat.Plan) -> None:
+def test_training_that_goes_astray_keeps_ptqs_own_weights(start: Plan) -> None:
     wild = replace(OPTIONS, steps=20, bias_steps=0, learning_rate=10.0)
     result = run_qat(POLICY, DATASET, start, wild)
     plain = export("qat", start, DATASET, [])
@@ -169,7 +169,7 @@ def test_the_loss_curve_is_kept(trained: QatResult) -> None:
     assert all(f"step {step}: " in "\n".join(trained.candidate.log) for step in steps)
 
 
-def test_training_moves_the_weights_and_not_the_interfaces(start: qat.Plan, trained: QatResult) -> None:
+def test_training_moves_the_weights_and_not_the_interfaces(start: Plan, trained: QatResult) -> None:
     plain = export("ptq", start, DATASET, [])
     assert trained.candidate.peer_encoder.tflite != plain.peer_encoder.tflite
     assert trained.candidate.track == "qat"
@@ -181,14 +181,14 @@ def test_training_moves_the_weights_and_not_the_interfaces(start: qat.Plan, trai
         np.testing.assert_array_equal(one.offset, other.offset)
 
 
-def test_training_repeats_to_the_byte_and_never_sees_held_out_frames(start: qat.Plan, trained: QatResult) -> None:
+def test_training_repeats_to_the_byte_and_never_sees_held_out_frames(start: Plan, trained: QatResult) -> None:
     again = run_qat(POLICY, without_held_out(DATASET), start, OPTIONS)
     assert again.candidate.peer_encoder == trained.candidate.peer_encoder
     assert again.candidate.policy_head == trained.candidate.policy_head
     np.testing.assert_array_equal(np.array(again.curve), np.array(trained.curve))
 
 
-def test_another_seed_trains_another_candidate(start: qat.Plan, trained: QatResult) -> None:
+def test_another_seed_trains_another_candidate(start: Plan, trained: QatResult) -> None:
     other = run_qat(POLICY, DATASET, start, replace(OPTIONS, seed=1)).candidate
     assert other.policy_head.tflite != trained.candidate.policy_head.tflite
 
