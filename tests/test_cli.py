@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from quant import cli, runfolder
+from quant import cli, files, runfolder
 from quant.policy import save_policy
 from tests.tracks import strategies
 
@@ -400,7 +400,7 @@ def test_an_interrupted_dataset_is_never_taken_for_whole(
             raise KeyboardInterrupt
         original(path, array)  # type: ignore[arg-type]
 
-    original = storage.write_npy
+    original = files.write_npy
     with monkeypatch.context() as patched:
         patched.setattr(storage, "write_npy", third_write_fails)
         assert quant("dataset", run, "--drive", material / "drive.npz", "--seed", "5").code == 130

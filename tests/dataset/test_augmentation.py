@@ -36,9 +36,10 @@ def reference(seen: Observations, row: int, name: str) -> float:
     slots = seen.mask.shape[1]
     peers = [seen.peers[row, slot] for slot in range(slots) if seen.mask[row, slot]]
     if name == "count":
-        return len(peers) / slots
-    values = [float(peer[ACCEL] if name == "lowest" else -peer[REL_SPEED]) for peer in peers]
-    return min([0.0, *values]) if name == "lowest" else max([0.0, *values])
+        return len(peers) / int(slots)
+    values: list[float] = [float(peer[ACCEL] if name == "lowest" else -peer[REL_SPEED]) for peer in peers]
+    values.append(0.0)
+    return min(values) if name == "lowest" else max(values)
 
 
 def consistent(seen: Observations, layout: dict[int, str]) -> Observations:

@@ -44,11 +44,12 @@ def policy(
     pooling: Pooling = "max",
     space: ActionSpace = UNIT_BOX,
     max_peers: int = 8,
+    gain: float = 1.0,
 ) -> Policy:
-    """A policy with random weights."""
+    """A policy with random weights; with a ``gain`` of some, activations saturate."""
     rng = np.random.default_rng(seed)
-    phi = layers(rng, peer, encoder)
-    head = layers(rng, phi[-1].outputs + ego, [*hidden, (space.width, "linear")])
+    phi = layers(rng, peer, encoder, gain)
+    head = layers(rng, phi[-1].outputs + ego, [*hidden, (space.width, "linear")], gain)
     return Policy(phi, head, pooling, space, max_peers)
 
 
@@ -118,6 +119,7 @@ def policies(draw: st.DrawFn) -> Policy:
         pooling=draw(poolings),
         space=draw(spaces),
         max_peers=draw(st.sampled_from([8, 1, 3])),
+        gain=draw(st.sampled_from([1.0, 4.0])),
     )
 
 
