@@ -62,11 +62,9 @@ def altered(scenarios: ScenarioSet, **values: Any) -> ScenarioSet:
 
 def quiet(**values: Any) -> ScenarioSet:
     """Four convoys of one peer on a straight road: nobody brakes or looks away, messages are exact and 5 ms old."""
-    nothing = dict.fromkeys(
-        "behind beside heading curvature inattention_length event_start event_end bias_x bias_y noise_position "
-        "noise_speed noise_acceleration latency jitter loss_near loss_far loss_burst burst_enter".split(),
-        0,
-    )
+    nothing = {column.name: 0 for column in COLUMNS if column.name.startswith(("noise", "loss", "bias"))}
+    nothing |= dict.fromkeys(("behind", "beside", "heading", "curvature", "inattention_length"), 0)
+    nothing |= dict.fromkeys(("event_start", "event_end", "latency", "jitter", "burst_enter"), 0)
     return altered(WORLD.draw("test", 3, {NOMINAL: 4}), **nothing | {"ahead": 1, "speed": 20, "phase": 5} | values)
 
 
@@ -207,6 +205,13 @@ class TestObservation:
         assert not observations[0]["peer_mask"].any()
         assert observations[3]["peers"][:, 0, 5] * 500 == pytest.approx([140] * 4)
 
+    def test_jitter_makes_messages_one_or_two_decisions_late(self) -> None:
+        observations, _ = drive(ConvoyVectorEnv(quiet(phase=0, latency=50, jitter=100)), MAINTAIN)
+        ages = np.array([seen["peers"][:, 0, 5] * 500 for seen in observations[2:]])
+        assert set(np.rint(ages).ravel().tolist()) == {100, 200}
+        # 50 to 150 ms: half of them are late by more than 100 ms.
+        assert (ages > 150).mean() == pytest.approx(0.5, abs=0.08)
+
     def test_a_silent_peer_ages_and_disappears_after_500_ms(self) -> None:
         env = ConvoyVectorEnv(quiet(phase=0, burst_enter=1, burst_leave=0.01, loss_burst=1))
         env.reset()
@@ -325,14 +330,14 @@ class TestNeedlessBraking:
     def test_the_reward_is_as_documented(self) -> None:
         env = ConvoyVectorEnv(quiet())
         _, rewards = drive(env, [BRAKE])
-        assert rewards[0] == pytest.approx(-env.needless)
+        assert rewards[0] == pytest.approx(-2 * env.needless)
 
     def test_missing_braking_is_lacking(self) -> None:
         env = ConvoyVectorEnv(
             quiet(event_start=1, event_end=20, event_deceleration=9, event_speed=0, driver_reaction=2)
         )
         _, rewards = drive(env, [MAINTAIN] * 22)
-        assert rewards[20] == pytest.approx(-0.5 * 0.1 * np.minimum(env_required(env, 20), 8), abs=0.02)
+        assert rewards[20] == pytest.approx(-0.2 * 0.1 * np.minimum(env_required(env, 20), 8), abs=0.02)
 
 
 def env_required(env: ConvoyVectorEnv, step: int) -> NDArray[np.float32]:

@@ -19,12 +19,12 @@ ego's actuator lag.
 the lane, ahead or behind. *Needless braking* of a step is the speed the policy's command takes away beyond what the
 base driver commands at the same moment, max(0, a_driver - a_command) times 0.1 s but never more than the speed the ego
 has, counted whenever no braking is needed; an episode's is the sum of its steps up to the end or the collision. Braking
-*is needed* while the deceleration that would keep the ego 2 m clear of some peer ahead in its lane exceeds 1.5 m/s^2,
+*is needed* while the deceleration that would keep the ego 2 m clear of some peer ahead in its lane exceeds 1.25 m/s^2,
 computed from the true state (never from messages): see :func:`quant.worlds.kinematics.required_deceleration`. A peer
 that is not the nearest counts too, with the room its followers need taken off the gap, so that braking early for a
 chain that is about to brake is not needless.
 
-**Reward**: -10 at a collision, -1 for each m/s of needless braking, and -0.5 for each m/s of lacking braking: what the
+**Reward**: -10 at a collision, -2 for each m/s of needless braking, and -0.2 for each m/s of lacking braking: what the
 command falls short of the required deceleration (at most 8 m/s^2) while braking is needed, times 0.1 s. The best there
 is is 0.
 
@@ -54,7 +54,7 @@ COMMANDS = (np.inf, -2.0, -4.5, -8.0)
 
 NEEDLESS_LIMIT = 2.0
 """m/s of needless braking an episode may have and still succeed."""
-NEEDED_DECELERATION = 1.5
+NEEDED_DECELERATION = 1.25
 """m/s^2 of required deceleration above which braking is needed."""
 CLEARANCE = 2.0
 """m the ego keeps to a peer ahead in :func:`quant.worlds.kinematics.required_deceleration`."""
@@ -62,7 +62,7 @@ CLEARANCE = 2.0
 STALE_MS = 500.0
 """A peer whose newest message is older is not observed."""
 
-COLLISION_REWARD, NEEDLESS_REWARD, LACKING_REWARD = -10.0, -1.0, -0.5
+COLLISION_REWARD, NEEDLESS_REWARD, LACKING_REWARD = -10.0, -2.0, -0.2
 
 _FREE_SPEED = 1.4
 _PEER_HARDEST, _DRIVER_HARDEST = np.float32(-9.0), np.float32(-7.0)

@@ -123,8 +123,8 @@ def _traffic(u: _Uniforms) -> Draws:
 
 def _driver(u: _Uniforms) -> Draws:
     return {
-        "driver_headway": u(0.55, 1.3),
-        "driver_reaction": u(0.5, 1.2),
+        "driver_headway": u(0.8, 1.6),
+        "driver_reaction": u(0.6, 1.3),
         "actuator_lag": u(0.15, 0.4),
     }
 
@@ -151,7 +151,7 @@ def _look_away(u: _Uniforms, values: Draws) -> None:
     """The base driver of most convoys looks away shortly before the hard braking."""
     slot = values.pop("hard")[:, :AHEAD_SLOTS].argmax(axis=1)
     braking = values["event_start"][np.arange(len(slot)), slot]
-    away = u.chance(0.5)
+    away = u.chance(0.8)
     values["inattention_start"] = np.clip(np.where(away, braking - u(0.2, 1.5), u(0, 15)), 0, 20)
     values["inattention_length"] = np.where(away, u(2.0, 5.0), u(0, 1.0))
 
