@@ -234,7 +234,7 @@ def test_on_real_drives_both_tracks_beat_the_plain_converter_by_a_quarter(ego: i
     bar = mean_error(policy, dataset, plain_candidate(policy, dataset))
     plan, log = find_plan(policy, dataset)
     of_ptq = mean_error(policy, dataset, export("ptq", plan, dataset, log))
-    trained = run_qat(policy, dataset, plan, QatOptions(steps=300, bias_steps=150)).candidate
+    trained = run_qat(policy, dataset, plan, QatOptions(steps=150, bias_steps=75)).candidate
     of_qat = mean_error(policy, dataset, trained)
     assert of_ptq <= 0.75 * bar
     assert of_qat <= 0.75 * bar
