@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import re
@@ -146,7 +147,8 @@ def test_the_archive_is_genuine_small_and_tells_nothing_of_its_maker() -> None:
     with zipfile.ZipFile(reference_policy_path()) as archive:
         assert {"data", "policy.pth", "policy.optimizer.pth", "_stable_baselines3_version"} <= set(archive.namelist())
         data = json.loads(archive.read("data"))
-        text = "".join(archive.read(name).decode("latin-1") for name in archive.namelist())
+        blobs = [base64.b64decode(item[":serialized:"]) for item in data.values() if isinstance(item, dict)]
+        text = b"".join([archive.read(name) for name in archive.namelist()] + blobs).decode("latin-1")
     stated = data["policy_kwargs"]["features_extractor_kwargs"]
     assert stated == {"hidden_sizes": [32, 32], "activation": "relu", "pooling": "max"}
     assert data["policy_kwargs"]["net_arch"]["pi"] == [64]

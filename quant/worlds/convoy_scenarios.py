@@ -134,7 +134,7 @@ def _events(u: _Uniforms, values: Draws) -> Draws:
     hard = np.arange(SLOTS) == np.floor(u(0, 1) * values["ahead"])[:, None]
     hard[:, BESIDE] = u.chance(0.5)
     start = np.where(hard, u(4, 12)[:, None], u(2, 15, SLOTS))
-    deceleration = np.where(hard, u(5.5, 9.0)[:, None], u(0.5, 1.8, SLOTS))
+    deceleration = np.where(hard, u(5.5, 8.5)[:, None], u(0.5, 1.8, SLOTS))
     stops = u.chance(0.4)[:, None]
     speed = np.where(hard, np.where(stops, 0, u(0.1, 0.6)[:, None]), u(0.85, 0.97, SLOTS))
     braking = (1 - speed) * values["speed"][:, None] / deceleration
@@ -162,11 +162,11 @@ def _radio(u: _Uniforms, lossy: NDArray[np.bool_]) -> Draws:
     leave = np.where(lossy, u(0.2, 0.5), u(0.3, 0.7))
     return {
         "phase": np.floor(u(0, 100, SLOTS)),
-        "bias_x": u(-1.5, 1.5, SLOTS),
+        "bias_x": u(-1.0, 1.0, SLOTS),
         "bias_y": u(-0.4, 0.4, SLOTS),
-        "noise_position": u(0.3, 1.0),
-        "noise_speed": u(0.1, 0.4),
-        "noise_acceleration": u(0.2, 0.6),
+        "noise_position": u(0.2, 0.7),
+        "noise_speed": u(0.1, 0.3),
+        "noise_acceleration": u(0.2, 0.5),
         "latency": np.round(u(10, 50)),
         "jitter": np.round(u(10, 90)),
         "loss_near": np.where(lossy, u(0.12, 0.24), u(0.005, 0.05)),

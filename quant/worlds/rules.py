@@ -14,11 +14,11 @@ from quant.worlds.kinematics import LENGTH, STANDSTILL, required_deceleration
 
 MAINTAIN, CAUTION, BRAKE, EMERGENCY = range(4)
 
-_CLEARANCE, _REACTION_S = 2.0, 0.3
+_CLEARANCE, _REACTION_S = 2.25, 0.3
 _LANE_HALF_WIDTH = 2.0
 _NOISE = -1.0
 """m/s^2: an acceleration above it counts as none."""
-_LEVELS = (3.0, 4.0, 6.0)
+_LEVELS = (2.5, 3.5, 5.5)
 """m/s^2 of required deceleration from which the rule says Caution, Brake, Emergency."""
 
 

@@ -66,7 +66,7 @@ GOLDEN_ROWS = 512
 Progress = Callable[[int, int, str], None]
 
 
-def train(out_dir: Path, seed: int = 1, steps: int = 3_000_000, progress: Progress | None = None) -> dict[str, Any]:
+def train(out_dir: Path, seed: int = 1, steps: int = 3_500_000, progress: Progress | None = None) -> dict[str, Any]:
     """Trains a policy and writes ``policy.zip``, ``golden.npz`` and ``training.json``.
 
     Args:
@@ -251,7 +251,7 @@ def _versions() -> dict[str, str]:
 def _zip(model: PPO) -> bytes:
     buffer = io.BytesIO()
     # What belongs to this run and not to the policy stays out.
-    model.save(buffer, exclude=["lr_schedule", "_last_obs", "_last_episode_starts", "ep_info_buffer"])
+    model.save(buffer, exclude=["lr_schedule", "start_time", "_last_obs", "_last_episode_starts", "ep_info_buffer"])
     return buffer.getvalue()
 
 
