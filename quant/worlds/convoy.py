@@ -19,7 +19,7 @@ ego's actuator lag.
 the lane, ahead or behind. *Needless braking* of a step is the speed the policy's command takes away beyond what the
 base driver commands at the same moment, max(0, a_driver - a_command) times 0.1 s but never more than the speed the ego
 has, counted whenever no braking is needed; an episode's is the sum of its steps up to the end or the collision. Braking
-*is needed* while the deceleration that would keep the ego 2 m clear of some peer ahead in its lane exceeds 1.25 m/s^2,
+*is needed* while the deceleration that would keep the ego 2 m clear of some peer ahead in its lane exceeds 1 m/s^2,
 computed from the true state (never from messages): see :func:`quant.worlds.kinematics.required_deceleration`. A peer
 that is not the nearest counts too, with the room its followers need taken off the gap, so that braking early for a
 chain that is about to brake is not needless.
@@ -54,7 +54,7 @@ COMMANDS = (np.inf, -2.0, -4.5, -8.0)
 
 NEEDLESS_LIMIT = 2.0
 """m/s of needless braking an episode may have and still succeed."""
-NEEDED_DECELERATION = 1.25
+NEEDED_DECELERATION = 1.0
 """m/s^2 of required deceleration above which braking is needed."""
 CLEARANCE = 2.0
 """m the ego keeps to a peer ahead in :func:`quant.worlds.kinematics.required_deceleration`."""

@@ -14,7 +14,7 @@ from quant.worlds.kinematics import LENGTH, STANDSTILL, required_deceleration
 
 MAINTAIN, CAUTION, BRAKE, EMERGENCY = range(4)
 
-_CLEARANCE, _REACTION_S = 2.25, 0.3
+_CLEARANCE, _REACTION_S = 2.5, 0.3
 _LANE_HALF_WIDTH = 2.0
 _NOISE = -1.0
 """m/s^2: an acceleration above it counts as none."""
