@@ -139,7 +139,7 @@ def import_command(policy: Path | None, out: Path, **options: Any) -> None:
 
     checkpoint = _checkpoint(policy)
     with _watch() as watch, watch.step("import"):
-        imported = pipeline.import_policy(checkpoint, out, Settings(str(checkpoint)), **_given(options))
+        imported = pipeline.import_policy(checkpoint, out, Settings(_named(policy)), **_given(options))
     _print(known(imported.facts))
 
 
@@ -243,6 +243,10 @@ def _checkpoint(policy: Path | None) -> Path:
     return reference_policy_path()
 
 
+def _named(policy: Path | None) -> str:
+    return "reference policy" if policy is None else str(policy)
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in ("head", "pooling", "encoder_activation")}
 
@@ -254,7 +258,7 @@ def _settings(policy: Path | None, options: dict[str, Any]) -> Settings:
     world = options["world"] or (None if policy is not None or options["drives"] else "convoy")
     asked = {"nominal": options["episodes"], "lossy": options["lossy_episodes"]}
     return Settings(
-        checkpoint="reference policy" if policy is None else str(policy),
+        checkpoint=_named(policy),
         drives=tuple(str(path) for path in options["drives"]),
         world=world,
         world_kwargs=_json_object(options["world_kwargs"]),

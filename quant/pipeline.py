@@ -1,7 +1,8 @@
 """The steps of a run, each a function on a run folder, and all of them together.
 
 Every step checks that what it reads belongs together, writes its artifacts whole, and takes the manifest away until
-`decide` has written it again: a run without manifest is known to be unfinished.
+`decide` has written it again: a run without manifest is known to be unfinished. Whatever computes with floats does so on
+one BLAS thread, so that the bytes do not depend on the number of processors.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from quant import runfolder
 from quant.acceptance.assessment import assess
@@ -23,6 +25,7 @@ from quant.acceptance.decision import decide as decide_between
 from quant.acceptance.limits import Limits
 from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset, read_drive, save_dataset
 from quant.dataset.build import assign_splits
+from quant.dataset.storage import DESCRIPTION
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluate import evaluate as evaluate_all
 from quant.evaluation.evaluation import FLOAT, Evaluation, check_together, load_evaluation
@@ -108,6 +111,7 @@ def import_policy(checkpoint: Path, folder: Path, settings: Settings, **given: A
     policy = load_policy(checkpoint, **given)
     _check_sources(policy, settings)
     runfolder.claim(folder)
+    runfolder.clear(folder)
     write_settings(settings, folder)
     save_policy(policy, folder / runfolder.POLICY)
     export_saved_model(policy, folder / runfolder.SAVED_MODEL)
@@ -128,11 +132,14 @@ def make_dataset(folder: Path, settings: Settings, progress: Progress = no_progr
     policy = read_policy(folder)
     recordings = [read_drive(Path(path), policy) for path in settings.drives]
     world = world_of(settings)
-    if world is not None:
-        _episodes(settings, world)
-        recordings.append(_roll_out(policy, world, settings.seed, progress))
-    dataset = build_dataset(policy, policy_digest(policy), recordings, settings.seed)
+    with threadpool_limits(1):
+        if world is not None:
+            _episodes(settings, world)
+            recordings.append(_roll_out(policy, world, settings.seed, progress))
+        dataset = build_dataset(policy, policy_digest(policy), recordings, settings.seed)
     runfolder.unfinish(folder)
+    # New settings never stand beside the old dataset.
+    (folder / DESCRIPTION).unlink(missing_ok=True)
     write_settings(settings, folder)
     save_dataset(dataset, folder)
     _write_scenarios(folder, settings, world, dataset)
@@ -179,7 +186,8 @@ def _episodes(settings: Settings, world: World) -> dict[str, int]:
 def make_ptq(folder: Path, progress: Progress = no_progress) -> Candidate:
     """The PTQ track."""
     policy, dataset = read_inputs(folder)
-    candidate = ptq_track.run_ptq(policy, dataset, progress)
+    with threadpool_limits(1):
+        candidate = ptq_track.run_ptq(policy, dataset, progress)
     _keep_candidate(candidate, folder, read_settings(folder))
     return candidate
 
@@ -195,8 +203,9 @@ def make_qat(folder: Path, progress: Progress = no_progress, *, steps: int | Non
     options = qat_track.QatOptions(seed=settings.seed)
     if settings.qat_steps is not None:
         options = replace(options, steps=settings.qat_steps, bias_steps=settings.qat_steps // 2)
-    plan, log = ptq_track.find_plan(policy, dataset)
-    result = qat_track.run_qat(policy, dataset, plan, options, progress)
+    with threadpool_limits(1):
+        plan, log = ptq_track.find_plan(policy, dataset)
+        result = qat_track.run_qat(policy, dataset, plan, options, progress)
     candidate = replace(result.candidate, log=(*log, *result.candidate.log))
     _keep_candidate(candidate, folder, settings)
     save_curve(candidate.track, result.curve, folder)

@@ -23,6 +23,20 @@ WINNER = "winner.json"
 REPORT = "report.txt"
 MANIFEST = "manifest.json"
 
+ARTIFACTS = (
+    "quant_dataset*",
+    SCENARIOS,
+    "*_int8.tflite",
+    "candidate_*.json",
+    "conversion_*.log",
+    "loss_curve_*.csv",
+    "eval_*.json",
+    PARITY,
+    WINNER,
+    REPORT,
+)
+"""What the steps after the import write, as patterns."""
+
 SCHEMA_VERSION = 1
 PACKAGES = (
     "ai-edge-litert",
@@ -138,6 +152,13 @@ def claim(folder: Path) -> None:
             expected="a folder for the run",
             hint="give another --out",
         ) from error
+
+
+def clear(folder: Path) -> None:
+    """Takes away what an earlier run made of another policy: all artifacts of the steps after the import."""
+    for pattern in ARTIFACTS:
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def unfinish(folder: Path) -> None:

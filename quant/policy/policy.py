@@ -24,7 +24,7 @@ ACTIVATIONS: dict[Activation, Callable[[F32], F32]] = {
     "relu6": lambda x: np.clip(x, np.float32(0), np.float32(6)),
     "tanh": np.tanh,
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, np.float32(0)))),
-    "sigmoid": lambda x: np.float32(1) / (np.float32(1) + np.exp(-x)),
+    "sigmoid": lambda x: np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * x),
 }
 """Every activation TFLite-Micro has an int8 kernel for and a set policy is likely to use."""
 
