@@ -1,8 +1,8 @@
 """The steps of a run, each a function on a run folder, and all of them together.
 
 Every step checks that what it reads belongs together, writes its artifacts whole, and takes the manifest away until
-`decide` has written it again: a run without manifest is known to be unfinished. Whatever computes with floats does so on
-one BLAS thread, so that the bytes do not depend on the number of processors.
+`decide` has written it again: a run without manifest is known to be unfinished. Whatever computes with floats does so
+on one BLAS thread, so that the bytes do not depend on the number of processors.
 """
 
 from __future__ import annotations
