@@ -8,6 +8,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from quant.errors import InputError
 from quant.files import read_json, sha256
 from quant.policy import Dense, Discrete, Observations, Policy, load_policy
 from quant.worlds import training
@@ -147,10 +149,37 @@ def test_the_archive_is_genuine_small_and_tells_nothing_of_its_maker() -> None:
     with zipfile.ZipFile(reference_policy_path()) as archive:
         assert {"data", "policy.pth", "policy.optimizer.pth", "_stable_baselines3_version"} <= set(archive.namelist())
         data = json.loads(archive.read("data"))
-        blobs = [base64.b64decode(item[":serialized:"]) for item in data.values() if isinstance(item, dict)]
+        blobs = [base64.b64decode(item[":serialized:"]) for item in data.values() if ":serialized:" in str(item)]
         text = b"".join([archive.read(name) for name in archive.namelist()] + blobs).decode("latin-1")
     stated = data["policy_kwargs"]["features_extractor_kwargs"]
     assert stated == {"hidden_sizes": [32, 32], "activation": "relu", "pooling": "max"}
     assert data["policy_kwargs"]["net_arch"]["pi"] == [64]
     assert data["tensorboard_log"] is None
     assert not re.search(r"/(home|root|work|tmp|Users)/", text)
+
+
+def test_training_without_the_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=re.escape("pip install 'quant[train]'")):
+        training.train(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_small_training_gives_a_policy_that_imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two rollouts, far too few to learn anything, twice the same; where the extra is installed."""
+    pytest.importorskip("torch")
+    pytest.importorskip("stable_baselines3")
+    monkeypatch.setattr(training, "VALIDATION", {NOMINAL: 20, LOSSY: 10})
+    monkeypatch.setattr(training, "TEST", {NOMINAL: 20, LOSSY: 10})
+    told: list[int] = []
+    logs = [
+        training.train(tmp_path / name, seed=5, steps=30_000, progress=lambda done, total, text: told.append(done))
+        for name in ("one", "two")
+    ]
+    assert told == [25_600, 51_200] * 2
+    assert logs[0]["test"] == logs[1]["test"]
+    assert logs[0]["curve"][-1]["validation"] is not None
+    first, second = (load_policy(tmp_path / name / training.POLICY_FILE) for name in ("one", "two"))
+    for a, b in zip((*first.encoder, *first.head), (*second.encoder, *second.head), strict=True):
+        assert np.array_equal(a.weight, b.weight)
+    WORLD.check_fits(first)

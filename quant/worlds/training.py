@@ -66,7 +66,7 @@ GOLDEN_ROWS = 512
 Progress = Callable[[int, int, str], None]
 
 
-def train(out_dir: Path, seed: int = 1, steps: int = 3_500_000, progress: Progress | None = None) -> dict[str, Any]:
+def train(out_dir: Path, seed: int = 3, steps: int = 3_500_000, progress: Progress | None = None) -> dict[str, Any]:
     """Trains a policy and writes ``policy.zip``, ``golden.npz`` and ``training.json``.
 
     Args:
