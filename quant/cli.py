@@ -223,16 +223,16 @@ def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
 
 @cli.command("train")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the checkpoint and its log go.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--steps", type=click.IntRange(1), help="Environment steps.")
-def train_command(out: Path, seed: int, steps: int | None) -> None:
+@click.option("--seed", type=click.IntRange(0), help="Of network and scenarios.  [default: the shipped policy's]")
+@click.option("--steps", type=click.IntRange(1), help="Environment steps.  [default: the shipped policy's]")
+def train_command(out: Path, seed: int | None, steps: int | None) -> None:
     """Trains the reference policy in the convoy world (needs quant[train])."""
     from quant.worlds.training import train
 
+    given = {name: value for name, value in (("seed", seed), ("steps", steps)) if value is not None}
     with _watch() as watch, watch.step("train") as progress:
-        train(
-            out, seed=seed, progress=lambda done, total, _: progress(done, total), **({"steps": steps} if steps else {})
-        )
+        log = train(out, progress=lambda done, total, _: progress(done, total), **given)
+    click.echo(json.dumps(log["test"], indent=2))
 
 
 def _checkpoint(policy: Path | None) -> Path:
