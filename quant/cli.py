@@ -16,7 +16,7 @@ from quant.errors import GateError, InputError, QuantError
 if TYPE_CHECKING:
     from quant.acceptance.decision import Verdict
     from quant.acceptance.limits import Limits
-    from quant.pipeline import Watch
+    from quant.pipeline import Run, Watch
     from quant.runfolder import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -218,7 +218,7 @@ def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(verdict.to_json(), indent=2))
         return verdict.exit_code
-    return _show(verdict, opened.evaluations, opened.policy)
+    return _show(verdict, opened)
 
 
 @cli.command("train")
@@ -297,15 +297,15 @@ def _conclude(folder: Path, verdict: Verdict) -> int:
     from quant import pipeline
 
     run = pipeline.read_run(folder)
-    code = _show(verdict, run.evaluations, run.policy)
+    code = _show(verdict, run)
     click.echo(f"run: {folder}")
     return code
 
 
-def _show(verdict: Verdict, evaluations: Any, policy: Any) -> int:
+def _show(verdict: Verdict, run: Run) -> int:
     from quant.report.terminal import report
 
-    _print(report(evaluations, verdict, policy.facts))
+    _print(report(run.evaluations, verdict, run.policy.facts, run.parity))
     if verdict.winner is None:
         raise GateError("every candidate fails a criterion; see the table above")
     return verdict.exit_code

@@ -29,12 +29,12 @@ from quant.dataset.storage import DESCRIPTION
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluate import evaluate as evaluate_all
 from quant.evaluation.evaluation import FLOAT, Evaluation, check_together, load_evaluation
-from quant.files import Progress, no_progress, read_bytes, write_json, write_text
+from quant.files import Progress, no_progress, read_bytes, read_json, write_json, write_text
 from quant.policy import Observations, Policy, export_saved_model, load_policy, policy_digest, save_policy
 from quant.report import terminal
 from quant.report.text import as_text
 from quant.runfolder import Settings, evaluation_name, read_settings, write_settings
-from quant.runners import FloatRunner, parity
+from quant.runners import FloatRunner, ParityReport, parity, parity_from_json
 from quant.tracks import ptq as ptq_track
 from quant.tracks import qat as qat_track
 from quant.tracks.candidate import Candidate
@@ -85,6 +85,7 @@ class Run:
         dataset: the shared dataset.
         candidates: by track.
         evaluations: by track, and ``float``.
+        parity: of the other engines, by track.
         world, scenarios: None where driving was not tested.
     """
 
@@ -94,6 +95,7 @@ class Run:
     dataset: Dataset
     candidates: dict[str, Candidate]
     evaluations: dict[str, Evaluation]
+    parity: dict[str, ParityReport]
     world: World | None
     scenarios: ScenarioSet | None
 
@@ -270,13 +272,24 @@ def _write_parity(folder: Path, candidates: Mapping[str, Candidate], dataset: Da
     write_json(folder / runfolder.PARITY, {name: asdict(report) for name, report in reports.items()})
 
 
+def _read_parity(folder: Path, candidates: Mapping[str, Candidate]) -> dict[str, ParityReport]:
+    path = folder / runfolder.PARITY
+    document = read_json(path)
+    missing = [name for name in candidates if not isinstance(document, dict) or name not in document]
+    if missing:
+        raise InputError(f"lacks {', '.join(missing)}", where=path, hint=f"quant evaluate {folder}")
+    return {name: parity_from_json(document[name], path) for name in candidates}
+
+
 def decide(folder: Path, limits: Limits, seconds: Mapping[str, float] | None = None) -> Verdict:
     """Applies the decision rule, writes ``winner.json``, the report and, last, the manifest."""
     run = read_run(folder)
     verdict = run.verdict(limits)
     runfolder.unfinish(folder)
     verdict.save(folder / runfolder.WINNER)
-    write_text(folder / runfolder.REPORT, as_text(terminal.report(run.evaluations, verdict, run.policy.facts)))
+    write_text(
+        folder / runfolder.REPORT, as_text(terminal.report(run.evaluations, verdict, run.policy.facts, run.parity))
+    )
     runfolder.write_manifest(folder, dict(seconds or {}))
     return verdict
 
@@ -346,7 +359,9 @@ def read_run(folder: Path) -> Run:
     world = world_of(settings)
     scenarios = read_scenarios(folder, world)
     _check_fits(policy, dataset, candidates, evaluations, scenarios)
-    return Run(folder, settings, policy, dataset, candidates, evaluations, world, scenarios)
+    return Run(
+        folder, settings, policy, dataset, candidates, evaluations, _read_parity(folder, candidates), world, scenarios
+    )
 
 
 def _read_evaluation(folder: Path, name: str) -> Evaluation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -18,6 +19,7 @@ from quant.evaluation.open_loop import Closeness
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Estimate, Paired
 from quant.policy.policy import Fact
+from quant.runners import ParityReport
 
 NOTHING = "-"
 STYLES = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.UNPROVEN: "yellow"}
@@ -25,18 +27,26 @@ STYLES = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.UNPROVEN: "ye
 Cell = str | Text
 
 
-def report(evaluations: Mapping[str, Evaluation], verdict: Verdict, facts: Sequence[Fact] = ()) -> Group:
+def report(
+    evaluations: Mapping[str, Evaluation],
+    verdict: Verdict,
+    facts: Sequence[Fact] = (),
+    parity: Mapping[str, ParityReport] = MappingProxyType({}),
+) -> Group:
     """Everything a person needs to judge a run: facts, driving, frames, criteria, the gate and the winner.
 
     Args:
         evaluations: by track, and ``float``.
         verdict: of these evaluations.
         facts: what is known of the policy.
+        parity: of the other engines with the arithmetic of the verdict, by track.
     """
     parts: list[RenderableType] = [known(facts)] if facts else []
     parts += [head_to_head(evaluations, verdict), by_peers(evaluations), criteria(verdict)]
     if verdict.gate:
         parts.append(gate(verdict))
+    if parity:
+        parts.append(engines(parity))
     return Group(*(Group(part, "") for part in parts), winner(verdict))
 
 
@@ -70,7 +80,7 @@ def head_to_head(evaluations: Mapping[str, Evaluation], verdict: Verdict) -> Tab
 
 
 def by_peers(evaluations: Mapping[str, Evaluation]) -> Table:
-    """Agreement and mean error of every candidate where so many peers are present."""
+    """Agreement and mean error of every candidate by number of peers present and by origin of the frames."""
     tracks = [track for track in _tracks(evaluations) if track != FLOAT]
     table = _table(
         "Held-out frames: agreement / mean error",
@@ -107,6 +117,19 @@ def criteria(verdict: Verdict) -> Table:
 def gate(verdict: Verdict) -> Group:
     """How the gate's own actors fared, a line each."""
     return Group(Text("Gate self-test", style="bold"), *map(_line, verdict.gate))
+
+
+def engines(parity: Mapping[str, ParityReport]) -> Group:
+    """How far TFLite-Micro itself and LiteRT are from the arithmetic of the verdict, a line a track."""
+    lines = []
+    for track, one in parity.items():
+        exact, litert = "equal in every byte" if one.conforms else "DIFFERS", one.litert
+        lines.append(
+            f"{track} on {one.decisions} frames: TFLite-Micro {exact}; LiteRT differs in "
+            f"{litert.peer_encoder.fraction:.1%} of the encoder's outputs, {litert.policy_head.fraction:.1%} of the "
+            f"head's, {litert.decisions_differing} of {one.decisions} decisions"
+        )
+    return Group(Text("Engines, against the arithmetic of the verdict", style="bold"), *map(_line, lines))
 
 
 def winner(verdict: Verdict) -> Group:

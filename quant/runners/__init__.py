@@ -5,7 +5,7 @@ Importing this package costs no more than NumPy; the C++ runtimes are loaded whe
 
 from quant.runners.engines import ENGINES, Engine, EngineName, make_engine
 from quant.runners.flatbuffer import Model, Quantized, interface, macs, operators, read_model
-from quant.runners.parity import Difference, EngineParity, ParityReport, parity
+from quant.runners.parity import Difference, EngineParity, ParityReport, parity, parity_from_json
 from quant.runners.pooling import Pool
 from quant.runners.runner import Decision, FloatRunner, Int8Runner, Runner
 from quant.runners.tflm import TflmModel, release_dependent
@@ -30,6 +30,7 @@ __all__ = [
     "make_engine",
     "operators",
     "parity",
+    "parity_from_json",
     "read_model",
     "release_dependent",
 ]

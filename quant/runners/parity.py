@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.errors import InputError
 from quant.policy.observations import Observations
 from quant.runners.engines import EngineName
 from quant.runners.runner import Decision, Int8Runner
@@ -77,6 +79,24 @@ class ParityReport:
         """Whether NumPy and TFLite-Micro agree bit for bit."""
         exact = self.tflite_micro
         return exact.peer_encoder.differing == exact.policy_head.differing == exact.end_to_end.differing == 0
+
+
+def parity_from_json(document: Any, where: object = "parity") -> ParityReport:
+    """The inverse of `dataclasses.asdict`.
+
+    Raises:
+        InputError: a key is missing or a value is not a number.
+    """
+    try:
+        engines = {name: _engine_from_json(document[name]) for name in ("tflite_micro", "litert")}
+        return ParityReport(decisions=int(document["decisions"]), **engines)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the parity report lacks or garbles {error}", where=where) from error
+
+
+def _engine_from_json(value: Any) -> EngineParity:
+    parts = {name: Difference(**value[name]) for name in ("peer_encoder", "policy_head", "end_to_end")}
+    return EngineParity(decisions_differing=int(value["decisions_differing"]), **parts)
 
 
 def parity(candidate: Candidate, observations: Observations) -> ParityReport:

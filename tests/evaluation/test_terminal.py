@@ -11,6 +11,7 @@ from quant.acceptance.decision import decide
 from quant.evaluation.evaluation import Evaluation
 from quant.policy.policy import Fact
 from quant.report.terminal import report
+from quant.runners import Difference, EngineParity, ParityReport
 from tests.evaluation.synthetic import (
     LIMITS,
     assessed,
@@ -22,6 +23,9 @@ from tests.evaluation.synthetic import (
     undriven_reference,
 )
 
+EXACT = EngineParity(Difference(1000, 0, 0), Difference(400, 0, 0), Difference(400, 0, 0), 0)
+LITERT = EngineParity(Difference(1000, 14, 2), Difference(400, 2, 1), Difference(400, 5, 1), 3)
+PARITY = ParityReport(200, EXACT, LITERT)
 FACTS = (Fact("pooling", "max", "assumed", "the checkpoint does not say"),)
 
 
@@ -30,7 +34,7 @@ def rendered(original: Evaluation, contestants: dict[str, Evaluation], width: in
     evaluations = {"float": original} | contestants
     stream = io.StringIO()
     console = Console(file=stream, width=width, no_color=True, force_terminal=False)
-    console.print(report(evaluations, decide(assessments, evaluations, LIMITS), FACTS))
+    console.print(report(evaluations, decide(assessments, evaluations, LIMITS), FACTS, {"ptq": PARITY}))
     return stream.getvalue()
 
 
@@ -56,6 +60,9 @@ def test_the_comparison_is_whole_at_any_usual_width(width: int) -> None:
         "winner provisional",
         "0 peers",
         "assumed: the checkpoint does",
+        "TFLite-Micro equal in every byte",
+        "1.4% of the encoder",
+        "3 of 200 decisions",
     ]:
         assert figure in text, figure
     lines = text.splitlines()

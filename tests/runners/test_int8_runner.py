@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from quant.errors import InputError
 from quant.policy.observations import Observations
 from quant.policy.policy import Box, Policy, Pooling
-from quant.runners import ENGINES, FloatRunner, Int8Runner, make_engine, parity, read_model, tflm
+from quant.runners import ENGINES, FloatRunner, Int8Runner, make_engine, parity, parity_from_json, read_model, tflm
 from quant.tracks.candidate import Candidate, SubModel
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 from tests.runners.oracle import tflite_micro
@@ -161,6 +162,7 @@ def test_parity_is_measured(policy: Policy) -> None:
     assert report.litert.peer_encoder.max_lsb <= 2
     assert report.litert.end_to_end.differing > 0
     assert report.litert.decisions_differing > 0
+    assert parity_from_json(json.loads(json.dumps(asdict(report)))) == report
 
 
 def test_parity_notices_another_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
