@@ -9,7 +9,7 @@ from typing import Any
 from quant.acceptance.criterion import Criterion, Evidence, Outcome
 from quant.acceptance.limits import Limits
 from quant.evaluation.evaluation import NO_WORLD, Evaluation, rounded
-from quant.evaluation.gate import blindness
+from quant.evaluation.gate import blindness, open_loop_blindness
 from quant.evaluation.statistics import Paired
 from quant.tracks.candidate import Candidate
 
@@ -100,7 +100,7 @@ def assess(
         {model.part: model.sha256 for model in models},
         (
             *_success(evaluation, reference, limits),
-            _agreement(evaluation, limits),
+            _agreement(evaluation, reference, limits),
             *(_size(part, size, limits) for part, size in sizes.items()),
             _latency(latency, limits),
         ),
@@ -127,14 +127,14 @@ def _success(evaluation: Evaluation, reference: Evaluation, limits: Limits) -> l
     return criteria
 
 
-def _agreement(evaluation: Evaluation, limits: Limits) -> Criterion:
+def _agreement(evaluation: Evaluation, reference: Evaluation, limits: Limits) -> Criterion:
     name, limit = "action_disagreement", limits.action_disagreement
     if evaluation.open_loop is None:
         return Criterion(name, limit, "share", unproven="it was not compared on held-out frames")
     overall, tolerance = evaluation.open_loop.overall, evaluation.open_loop.tolerance
     same = "same action" if tolerance is None else f"within {tolerance:.1%} of the range"
     value = rounded(1 - overall.agreement.value)
-    reason = ""
+    reason = open_loop_blindness(reference, limit) if value <= limit else ""
     if tolerance is not None and tolerance != limits.action_tolerance:
         reason = f"evaluated with a tolerance of {tolerance}, the limit is {limits.action_tolerance}: evaluate again"
     return Criterion(

@@ -25,7 +25,7 @@ from quant.acceptance.criterion import Outcome
 from quant.acceptance.limits import Limits
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, HASHES, Evaluation, check_together, rounded
-from quant.evaluation.gate import blindness, gate_results
+from quant.evaluation.gate import blindness, gate_results, open_loop_blindness
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Bits, Paired
 from quant.files import write_json
@@ -183,7 +183,7 @@ def decide(assessments: Sequence[Assessment], evaluations: Mapping[str, Evaluati
         why=_why(winner, ranking, assessments, evaluations, seeing),
         against=tuple(rivals),
         to_confirm=tuple(_to_confirm(c.name, c.unproven) for c in unproven),
-        warnings=_warnings(reference, blind),
+        warnings=_warnings(reference, blind, limits),
         gate=tuple(map(str, gate_results(reference, limits.success_drop))),
         assessments=tuple(assessments),
         limits=limits,
@@ -326,6 +326,10 @@ def _why(
     else:
         sentences.append(_frames(winner, evaluations[winner]))
     others = sorted(ranking.tied - {winner})
+    models = {assessment.track: assessment.hashes for assessment in assessments}
+    twins = [track for track in others if models[track] == models[winner]]
+    if twins:
+        sentences.append(f"{' and '.join(twins)} made the very same models as {winner}, byte for byte")
     if others:
         sentences.append(f"it is a tie with {' and '.join(others)}, decided on {ranking.decided_on}")
     elif len(ranking.order) > 1:
@@ -343,10 +347,12 @@ def _to_confirm(name: str, reason: str) -> str:
     return f"{name}: {reason}"
 
 
-def _warnings(reference: Evaluation, blind: Mapping[str, str]) -> tuple[str, ...]:
+def _warnings(reference: Evaluation, blind: Mapping[str, str], limits: Limits) -> tuple[str, ...]:
+    frames = open_loop_blindness(reference, limits.action_disagreement)
+    of_frames = [f"agreement proves nothing: {frames}"] if frames else []
     if reference.closed_loop is None:
-        return ("driving was not tested: no world was given, and the open-loop figures decide",)
-    warnings = [f"success on {name} proves nothing: {reason}" for name, reason in blind.items()]
+        return ("driving was not tested: no world was given, and the open-loop figures decide", *of_frames)
+    warnings = [*of_frames, *(f"success on {name} proves nothing: {reason}" for name, reason in blind.items())]
     if len(blind) == len(reference.closed_loop.slices):
         warnings.append("no slice tells good driving from bad: the open-loop figures decide")
     return tuple(warnings)

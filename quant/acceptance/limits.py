@@ -72,6 +72,13 @@ def load_limits(file: Path | None = None, folder: Path | None = None) -> Limits:
         return Limits() if file is None else limits_from(_table(_read_toml(file)) or {}, file)
     document = _read_json(file) if file.suffix.lower() == ".json" else _read_toml(file)
     table = _table(document)
+    if table is None and TABLE[0] in document:
+        raise InputError(
+            "holds no limits",
+            where=file,
+            expected=f"a table [{'.'.join(TABLE)}], or the limits at the top level of a file of their own",
+            hint=f"add [{'.'.join(TABLE)}] to it, empty for the defaults",
+        )
     return limits_from(document if table is None else table, file)
 
 

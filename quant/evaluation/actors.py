@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.policy.observations import Observations
+from quant.policy.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Dense, Discrete, Policy
 from quant.runners.runner import FloatRunner, Int8Runner, Runner
 from quant.tracks.candidate import Candidate
@@ -65,6 +65,16 @@ def three_bit(policy: Policy) -> Policy:
         head=tuple(rounded(layer) for layer in policy.head),
         origin=f"{policy.origin} (weights rounded to 3 bits)",
     )
+
+
+def gate_values(policy: Policy, observations: Observations) -> dict[str, F32]:
+    """(N, A) head outputs of the gate's actors by name: logits that prefer action 0 or the lower bound, and 3 bits'."""
+    neutral = np.zeros((len(observations), policy.action_space.width), np.float32)
+    if isinstance(policy.action_space, Discrete):
+        neutral[:, policy.action_space.neutral] = 1
+    else:
+        neutral[:] = policy.action_space.neutral
+    return {NEUTRAL: neutral, THREE_BIT: FloatRunner(three_bit(policy)).values(observations)}
 
 
 def gate_actors(policy: Policy) -> tuple[Actor, Actor]:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from quant.errors import InputError, StaleError
 from quant.evaluation import open_loop
-from quant.evaluation.actors import Actor, gate_actors
+from quant.evaluation.actors import Actor, gate_actors, gate_values
 from quant.evaluation.closed_loop import drive
 from quant.evaluation.evaluation import FLOAT, FLOAT_ARITHMETIC, INT8_ARITHMETIC, ClosedLoop, Evaluation
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Paired
-from quant.policy.observations import Observations
+from quant.policy.observations import F32, Observations
 from quant.policy.policy import Policy
 from quant.runners.runner import FloatRunner, Int8Runner
 from quant.tracks.candidate import Candidate
@@ -74,17 +74,22 @@ def evaluate(
     }
     specification = None if scenarios is None else _world_json(scenarios)
     reference = FloatRunner(policy).values(held_out)
-    evaluations = {FLOAT: Evaluation(FLOAT, FLOAT_ARITHMETIC, hashes, specification, driven.get(FLOAT), None)}
-    for name, candidate in candidates.items():
-        closeness = open_loop.compare(
+
+    def closeness_of(values: F32) -> open_loop.OpenLoop:
+        return open_loop.compare(
             policy.action_space,
             reference,
-            Int8Runner(candidate).values(held_out),
+            values,
             held_out.counts,
             max_peers=policy.max_peers,
             origins=origins,
             tolerance=tolerance,
         )
+
+    gate = {name: closeness_of(values).overall for name, values in gate_values(policy, held_out).items()}
+    evaluations = {FLOAT: Evaluation(FLOAT, FLOAT_ARITHMETIC, hashes, specification, driven.get(FLOAT), None, gate)}
+    for name, candidate in candidates.items():
+        closeness = closeness_of(Int8Runner(candidate).values(held_out))
         models = {"peer_encoder": candidate.peer_encoder.sha256, "policy_head": candidate.policy_head.sha256}
         evaluations[name] = Evaluation(
             name, INT8_ARITHMETIC, hashes | models, specification, driven.get(name), closeness

@@ -58,6 +58,7 @@ class Evaluation:
         world: specification and keyword arguments of the world; None without one.
         closed_loop: None without a world.
         open_loop: against the float policy on held-out frames; None for the float policy itself.
+        open_gate: of the float policy: how close the gate's own actors are to it on the same frames, by name.
     """
 
     track: str
@@ -66,6 +67,7 @@ class Evaluation:
     world: Mapping[str, Any] | None
     closed_loop: ClosedLoop | None
     open_loop: OpenLoop | None
+    open_gate: Mapping[str, Closeness] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The document, ready for :func:`quant.files.write_json`."""
@@ -78,6 +80,7 @@ class Evaluation:
             "closed_loop": None if self.closed_loop is None else _closed_loop_json(self.closed_loop),
             "closed_loop_reason": NO_WORLD if self.closed_loop is None else None,
             "open_loop": None if self.open_loop is None else _open_loop_json(self.open_loop),
+            "open_loop_gate": {name: _closeness_json(one) for name, one in self.open_gate.items()},
         }
 
     def save(self, path: Path) -> None:
@@ -106,7 +109,7 @@ def evaluation_from_json(document: Any, where: object = "evaluation") -> Evaluat
     if version != SCHEMA_VERSION:
         raise InputError(f"schema version {version}", where=where, expected=f"version {SCHEMA_VERSION}")
     closed, opened = root.optional("closed_loop"), root.optional("open_loop")
-    hashes = root.node("sha256")
+    hashes, gate = root.node("sha256"), root.node("open_loop_gate")
     evaluation = Evaluation(
         root.get("track", str),
         root.node("evidence").get("arithmetic", str),
@@ -114,6 +117,7 @@ def evaluation_from_json(document: Any, where: object = "evaluation") -> Evaluat
         root.nullable("world", dict),
         None if closed is None else _read_closed_loop(closed),
         None if opened is None else _read_open_loop(opened),
+        {name: _read_closeness(gate.node(name)) for name in gate.value},
     )
     _check_same(document, evaluation.to_json(), where)
     return evaluation
@@ -184,7 +188,9 @@ def _bits_json(bits: Bits) -> dict[str, str]:
 
 
 def _drop_json(drop: Drop | None) -> dict[str, float] | None:
-    return None if drop is None else {"value": rounded(drop.value), "upper": rounded(drop.upper)}
+    if drop is None:
+        return None
+    return {"value": rounded(drop.value), "lower": rounded(drop.lower), "upper": rounded(drop.upper)}
 
 
 def _slice_json(outcome: SliceOutcome) -> dict[str, Any]:

@@ -25,18 +25,32 @@ class GateResult:
         slice: its name.
         success: its success rate.
         drop: against the float policy; None where that never succeeded.
-        lost: its drop may exceed the limit, as it must if the slice sees anything.
+        limit: of a candidate's drop.
     """
 
     actor: str
     slice: str
     success: Estimate
     drop: Drop | None
-    lost: bool
+    limit: float
+
+    @property
+    def lost(self) -> bool:
+        """It is shown to lose more than the limit: the lower bound of its drop is above it."""
+        return self.drop is not None and self.drop.lower > self.limit
+
+    @property
+    def passed(self) -> bool:
+        """It keeps the limit like a good candidate, or there is no success that could be lost."""
+        return self.drop is None or self.drop.upper <= self.limit
 
     def __str__(self) -> str:
-        drop = "no drop can be computed" if self.drop is None else f"drop up to {self.drop.upper:.1%}"
-        verdict = "loses, as it must" if self.lost else "PASSES: the slice is blind"
+        drop = "no drop can be computed"
+        if self.drop is not None:
+            drop = f"drop {self.drop.lower:.1%} to {self.drop.upper:.1%}"
+        verdict = "loses, as it must" if self.lost else "TOO FEW EPISODES to tell"
+        if self.passed:
+            verdict = "PASSES: the slice is blind"
         return f"{self.actor} on {self.slice}: success {self.success.value:.1%}, {drop}: {verdict}"
 
 
@@ -53,8 +67,7 @@ def gate_results(reference: Evaluation, limit: float) -> tuple[GateResult, ...]:
     for name, slices in reference.closed_loop.gate.items():
         for original, outcome in zip(reference.closed_loop.slices, slices, strict=True):
             drop = Paired.of(original.success, outcome.success).drop()
-            lost = drop is not None and drop.upper > limit
-            results.append(GateResult(name, outcome.name, outcome.success_rate, drop, lost))
+            results.append(GateResult(name, outcome.name, outcome.success_rate, drop, limit))
     return tuple(results)
 
 
@@ -69,7 +82,8 @@ def blindness(reference: Evaluation, limit: float) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for outcome in reference.closed_loop.slices:
         missing = [name for name in ACTORS if name not in reference.closed_loop.gate]
-        passed = [r for r in results if r.slice == outcome.name and not r.lost]
+        passed = [r for r in results if r.slice == outcome.name and r.passed]
+        unclear = [r for r in results if r.slice == outcome.name and not r.lost and not r.passed]
         if not outcome.success.any():
             reasons[outcome.name] = "the float policy itself never succeeds"
         elif missing:
@@ -77,4 +91,21 @@ def blindness(reference: Evaluation, limit: float) -> dict[str, str]:
         elif passed:
             who = " and ".join(f"{ACTORS[r.actor]} ({r.actor}, success {r.success.value:.1%})" for r in passed)
             reasons[outcome.name] = f"the world is blind: {who} passes as well"
+        elif unclear:
+            who = " and ".join(ACTORS[r.actor] for r in unclear)
+            reasons[outcome.name] = f"{outcome.n} episodes are too few to show that {who} loses"
     return reasons
+
+
+def open_loop_blindness(reference: Evaluation, limit: float) -> str:
+    """Why agreement on the held-out frames proves nothing: a gate actor keeps the limit too. Empty where none does.
+
+    Args:
+        reference: the float policy's evaluation.
+        limit: of the share of frames with another action, as for a candidate.
+    """
+    passed = {name: one for name, one in reference.open_gate.items() if 1 - one.agreement.value <= limit}
+    if not passed:
+        return ""
+    who = " and ".join(f"{ACTORS[name]} ({name}, agrees on {one.agreement.value:.1%})" for name, one in passed.items())
+    return f"the held-out frames are blind: {who} keeps the limit as well"

@@ -20,6 +20,9 @@ from quant.policy.policy import ActionSpace, Box, Discrete
 ACTION_TOLERANCE = 0.02
 """Two continuous actions agree within this share of the action's range."""
 
+AUGMENTED = "augmented"
+"""Origin of frames that were made and not seen; they are shown, and do not count among all frames."""
+
 
 @dataclass(frozen=True)
 class Closeness:
@@ -48,7 +51,7 @@ class OpenLoop:
 
     Attributes:
         tolerance: of the agreement of a Box, as a share of the range; None for Discrete.
-        overall: all frames.
+        overall: all frames but the augmented ones, where there are others.
         by_peers: one entry for each count 0..P; None where no frame has that many.
         by_origin: in alphabetical order of the origins; empty where origins are not known.
     """
@@ -102,9 +105,10 @@ def compare(
             float(error[rows].max()),
         )
 
+    seen = np.ones(len(counts), np.bool_) if origins is None else np.asarray(origins != AUGMENTED)
     return OpenLoop(
         tolerance if isinstance(space, Box) else None,
-        on(np.ones(len(counts), np.bool_)),
+        on(seen if seen.any() else ~seen),
         tuple(on(counts == k) if np.any(counts == k) else None for k in range(max_peers + 1)),
         () if origins is None else tuple((str(name), on(origins == name)) for name in np.unique(origins)),
     )

@@ -1,10 +1,11 @@
-"""Tasks over a pool of processes that ends at once: on an interrupt, on an error, and when a worker dies."""
+"""Tasks over a pool of processes that ends at once: on an interrupt, on an error, and when one of them dies."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -101,7 +102,16 @@ def _start_worker(context: object) -> None:
     global _worker_context  # noqa: PLW0603 - set once, before the first task
     # The terminal sends Ctrl-C to every process of the group: the parent alone answers it, and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker_context = context
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would wait for its tasks for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _call(function: Callable[[Any, Any], Any], task: object) -> Any:

@@ -42,10 +42,11 @@ class Drop:
 
     Attributes:
         value: the point estimate; negative where the candidate is better.
-        upper: the one-sided upper confidence bound.
+        lower, upper: the one-sided confidence bounds.
     """
 
     value: float
+    lower: float
     upper: float
 
 
@@ -145,11 +146,12 @@ class Paired:
         return Estimate(value, low, high)
 
     def drop(self, level: float = LEVEL) -> Drop | None:
-        """The relative drop 1 - p_candidate / p_reference with its one-sided upper bound; None if p_reference is 0.
+        """The relative drop 1 - p_candidate / p_reference with its one-sided bounds; None if p_reference is 0.
 
-        The bound is one minus the lower score bound of the ratio (Nam & Blackwelder, Stat. Med. 21, 2002; Tang, Tang &
-        Chan, Stat. Med. 22, 2003). Unlike intervals on the log scale it is defined where nothing was lost (without a
-        discordant pair the bound is z^2 / (both + z^2)), and it inverts the non-inferiority test at the limit.
+        The upper bound is one minus the lower score bound of the ratio (Nam & Blackwelder, Stat. Med. 21, 2002; Tang,
+        Tang & Chan, Stat. Med. 22, 2003), the lower likewise. Unlike intervals on the log scale they are defined where
+        nothing was lost (without a discordant pair the upper one is z^2 / (both + z^2)), and the upper one inverts the
+        non-inferiority test at the limit.
         """
         reference, candidate = self.both + self.losses, self.both + self.wins
         if reference == 0:
@@ -157,7 +159,10 @@ class Paired:
         ratio = candidate / reference
         z = _normal_quantile(level)
         lower = _solve(lambda theta: self._tang(theta) - z, 0.0, ratio) if candidate else 0.0
-        return Drop(1 - ratio, 1 - lower)
+        highest = max(2 * ratio, 1.0)
+        while self._tang(highest) > -z:
+            highest *= 2
+        return Drop(1 - ratio, 1 - _solve(lambda theta: self._tang(theta) + z, ratio, highest), 1 - lower)
 
     def _tango(self, delta: float) -> float:
         """Tango's score of the hypothesis p_candidate - p_reference = delta."""

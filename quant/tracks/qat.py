@@ -91,9 +91,9 @@ def run_qat(
                 best_plan, best_error = plan, error
         progress(step, options.steps + options.bias_steps)
     log = [
-        f"started from PTQ's ranges and weights; {options}",
-        *(f"step {step}: loss {loss:.6g}, simulated error {error:.6g}" for step, loss, error in curve),
-        f"kept: simulated error {best_error:.6g}",
+        f"started from PTQ's ranges and weights, simulated error {curve[0][2]:.6g}; {options}",
+        *(f"step {step}: loss {loss:.6g}, simulated error {error:.6g}" for step, loss, error in curve[1:]),
+        f"kept: simulated error {best_error:.6g}" + (", PTQ's own weights" if best_plan is start else ""),
     ]
     return QatResult(export(TRACK, best_plan, dataset, log), tuple(curve))
 

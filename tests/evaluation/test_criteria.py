@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,18 @@ from quant.acceptance.criterion import Criterion, Outcome
 from quant.acceptance.limits import Limits, load_limits
 from quant.errors import InputError
 from quant.evaluation.evaluation import ClosedLoop
-from quant.evaluation.gate import blindness, gate_results
+from quant.evaluation.gate import blindness, gate_results, open_loop_blindness
 from quant.evaluation.open_loop import OpenLoop
-from tests.evaluation.synthetic import assessed, candidate, closeness, driven, evaluated, reference, undriven_reference
+from tests.evaluation.synthetic import (
+    assessed,
+    candidate,
+    closeness,
+    driven,
+    evaluated,
+    frames,
+    reference,
+    undriven_reference,
+)
 
 
 def outcomes(assessment: Assessment) -> dict[str, str]:
@@ -191,3 +201,31 @@ def test_a_stricter_limit_fails_what_passed() -> None:
     made = candidate("ptq")
     assessment = assess(made, evaluated(made, driven(6, 5)), reference(), Limits(model_bytes=4000))
     assert outcomes(assessment)["policy_head_bytes"] == "fail"
+
+
+def test_too_few_episodes_to_show_that_a_gate_actor_loses_leave_success_unproven() -> None:
+    """At 400 and 200 episodes a loss of 10 % on the point is neither shown to lose nor to pass."""
+    original = reference(neutral=46, three_bit=100)
+    assert "too few to show that a policy that never brakes loses" in blindness(original, 0.1)["nominal"]
+    (first, *_) = gate_results(original, 0.1)
+    assert not first.lost and not first.passed
+    assert "TOO FEW EPISODES" in str(first)
+    made = assessed(candidate("ptq"), evaluated(candidate("ptq"), driven(4, 4)), original)
+    assert outcomes(made)["success_drop[nominal]"] == "unproven"
+
+
+def test_frames_on_which_a_gate_actor_agrees_leave_agreement_unproven() -> None:
+    still = replace(reference(), open_gate={"neutral": closeness(1000, 985), "float-3bit": closeness(1000, 700)})
+    assert "never brakes (neutral, agrees on 98.5%)" in open_loop_blindness(still, 0.1)
+    made = assessed(candidate("ptq"), evaluated(candidate("ptq"), driven(4, 4), frames(990)), still)
+    assert outcomes(made)["action_disagreement"] == "unproven"
+    # What differs more than the limit fails on any frames.
+    made = assessed(candidate("ptq"), evaluated(candidate("ptq"), driven(4, 4), frames(800)), still)
+    assert outcomes(made)["action_disagreement"] == "fail"
+
+
+def test_frames_on_which_both_gate_actors_differ_prove_agreement() -> None:
+    moving = replace(reference(), open_gate={"neutral": closeness(1000, 820), "float-3bit": closeness(1000, 700)})
+    assert open_loop_blindness(moving, 0.1) == ""
+    made = assessed(candidate("ptq"), evaluated(candidate("ptq"), driven(4, 4), frames(990)), moving)
+    assert outcomes(made)["action_disagreement"] == "pass"

@@ -55,6 +55,15 @@ def test_every_peer_count_and_origin_has_its_own_figures() -> None:
     ]
 
 
+def test_augmented_frames_do_not_count_among_all() -> None:
+    reference, candidate = floats([1, 0], [1, 0], [1, 0], [1, 0]), floats([1, 0], [0, 1], [1, 0], [1, 0])
+    origins = np.array(["recorded", "recorded", "augmented", "augmented"])
+    overall = compare(Discrete(2), reference, candidate, COUNTS, max_peers=4, origins=origins).overall
+    assert (overall.n, overall.agreement.value) == (2, 0.5)
+    made = compare(Discrete(2), reference, candidate, COUNTS, max_peers=4, origins=np.full(4, "augmented")).overall
+    assert (made.n, made.agreement.value) == (4, 0.75)
+
+
 @pytest.mark.parametrize(
     ("space", "rows", "what"),
     [

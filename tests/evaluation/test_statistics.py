@@ -49,6 +49,16 @@ def test_tang_gives_the_published_interval() -> None:
     assert 1 - drop.upper == pytest.approx(0.065, abs=5e-4)
 
 
+@pytest.mark.parametrize("table", [CAVO, BENTUR, Paired(400, 300, 40, 2), Paired(20, 20, 0, 0), Paired(50, 0, 30, 5)])
+def test_the_lower_bound_of_a_drop_is_the_upper_one_with_the_policies_changed_over(table: Paired) -> None:
+    """The score interval of a ratio does not care which of the two is the numerator."""
+    drop = table.drop()
+    swapped = Paired(table.n, table.both, table.wins, table.losses).drop()
+    assert drop is not None and swapped is not None
+    assert drop.lower <= drop.value <= drop.upper
+    assert 1 / (1 - drop.lower) == pytest.approx(1 - swapped.upper, rel=1e-6)
+
+
 def test_a_drop_without_discordant_pairs_has_the_closed_form_bound() -> None:
     drop = Paired(1000, 900, 0, 0).drop()
     assert drop is not None
