@@ -39,9 +39,10 @@ from quant.tracks import ptq as ptq_track
 from quant.tracks import qat as qat_track
 from quant.tracks.candidate import Candidate
 from quant.tracks.storage import load_candidate, save_candidate, save_curve
+from quant.worlds.repeatable import check_repeatable
 from quant.worlds.rollout import Recorder, rollout
 from quant.worlds.scenarios import ScenarioSet
-from quant.worlds.world import World, load_world
+from quant.worlds.world import CONVOY, World, load_world
 
 TRACKS = (ptq_track.TRACK, qat_track.TRACK)
 
@@ -121,9 +122,10 @@ def import_policy(checkpoint: Path, folder: Path, settings: Settings, **given: A
 
 
 def _check_sources(policy: Policy, settings: Settings) -> None:
-    for number, path in enumerate(settings.drives):
-        assign_splits(read_drive(Path(path), policy), settings.seed + number)
+    drives = [read_drive(Path(path), policy) for path in settings.drives]
     world = world_of(settings)
+    if drives:
+        check_recordings(drives, complete=world is None)
     if world is not None:
         world.check_fits(policy)
         _episodes(settings, world)
@@ -154,14 +156,14 @@ def _roll_out(policy: Policy, world: World, seed: int, progress: Progress) -> Re
     counts = {name: n for name, n in DATASET_EPISODES.items() if name in world.slices}
     scenarios = world.draw("dataset", seed, counts or {world.slices[0]: sum(DATASET_EPISODES.values())})
     runner = FloatRunner(policy)
+
+    def act(seen: Observations) -> NDArray[Any]:
+        return policy.action_space.decide(runner.values(seen))
+
+    if world.spec != CONVOY:
+        check_repeatable(world, scenarios, act)
     recorder = Recorder()
-    rollout(
-        world,
-        scenarios,
-        lambda seen: policy.action_space.decide(runner.values(seen)),
-        record=recorder,
-        progress=progress,
-    )
+    rollout(world, scenarios, act, record=recorder, progress=progress)
     every = max(len(recorder.observations) // DATASET_FRAMES, 1)
     kept = slice(None, None, every)
     return Recording(world.spec, "rollout", recorder.observations[kept], recorder.episodes[kept], scenarios.digest)
@@ -285,12 +287,14 @@ def decide(folder: Path, limits: Limits, seconds: Mapping[str, float] | None = N
     """Applies the decision rule, writes ``winner.json``, the report and, last, the manifest."""
     run = read_run(folder)
     verdict = run.verdict(limits)
+    # A manifest that is still there is of the same artifacts: every other step takes it away.
+    seconds = runfolder.recorded_seconds(folder) | dict(seconds or {})
     runfolder.unfinish(folder)
     verdict.save(folder / runfolder.WINNER)
     write_text(
         folder / runfolder.REPORT, as_text(terminal.report(run.evaluations, verdict, run.policy.facts, run.parity))
     )
-    runfolder.write_manifest(folder, dict(seconds or {}))
+    runfolder.write_manifest(folder, seconds)
     return verdict
 
 

@@ -186,6 +186,20 @@ def write_manifest(folder: Path, seconds: dict[str, float]) -> None:
     )
 
 
+def recorded_seconds(folder: Path) -> dict[str, float]:
+    """The wall time of each step as the manifest has it; nothing where there is none, or one that is damaged."""
+    if not (folder / MANIFEST).is_file():
+        return {}
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except InputError:
+        return {}
+    recorded = manifest.get("seconds") if isinstance(manifest, dict) else None
+    if not isinstance(recorded, dict):
+        return {}
+    return {name: float(value) for name, value in recorded.items() if type(value) in (int, float)}
+
+
 def check_manifest(folder: Path) -> dict[str, Any]:
     """Sees that the run is finished and that every file is the one the manifest lists.
 
