@@ -77,8 +77,10 @@ def _one_scale(tflite: bytes, features: int) -> Affine:
 def _line(name: str, where: str, closeness: Closeness, plain: Closeness, seconds: float) -> str:
     half = closeness.half_agreement
     agreement = f"{closeness.agreement.value:.4f}" + (f" / {half.value:.4f}" if half else "")
+    # Frames on which the policy saturates may cost the plain converter nothing at all.
+    ratio = f"{closeness.mae / plain.mae:.2f}" if plain.mae > 0 else "-"
     return (
-        f"{name:8}{where:12}{closeness.n:6}  MAE {closeness.mae:.5f} ({closeness.mae / plain.mae:.2f} of plain)  "
+        f"{name:8}{where:12}{closeness.n:6}  MAE {closeness.mae:.5f} ({ratio} of plain)  "
         f"max {closeness.max_error:.3f}  agreement {agreement}  {seconds:.1f} s"
     )
 

@@ -24,7 +24,7 @@ from quant.acceptance.decision import Verdict
 from quant.acceptance.decision import decide as decide_between
 from quant.acceptance.limits import Limits
 from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset, read_drive, save_dataset
-from quant.dataset.build import assign_splits
+from quant.dataset.build import check_recordings
 from quant.dataset.storage import DESCRIPTION
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluate import evaluate as evaluate_all

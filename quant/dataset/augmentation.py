@@ -9,6 +9,7 @@ consistent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -25,7 +26,7 @@ HARD_BRAKING = -0.45
 FULL_BRAKING = -0.9
 """The hardest braking that is augmented: 9 m/s2, dry asphalt."""
 ENOUGH_HARD_BRAKING = 0.05
-"""Share of frames with a hard-braking peer above which a recording needs no more of them."""
+"""Frames with a hard-braking peer that a split needs, as a share of its recorded frames."""
 JITTER = 0.02
 """Standard deviation of the noise on a peer put into another frame, as a share of the feature's range."""
 
@@ -81,8 +82,10 @@ def hard_braking(observations: Observations) -> NDArray[np.bool_]:
 
 
 def augment(observations: Observations, derived: dict[int, str], seed: int) -> tuple[Observations, NDArray[np.int64]]:
-    """Adds frames until each peer count 0..P holds 1/(P+1) as many frames as were recorded.
+    """Adds frames until each peer count 0..P holds 1/(P+1) as many frames as were recorded, and enough brake hard.
 
+    Where fewer than `ENOUGH_HARD_BRAKING` of the recorded frames have a hard-braking peer, half of the frames added for
+    their peer count get one; if they are still too few, recorded frames with peers are added in which one brakes hard.
     Frames without a single peer in them have nothing to make peers of: then nothing is added.
 
     Args:
@@ -103,12 +106,36 @@ def augment(observations: Observations, derived: dict[int, str], seed: int) -> t
     base = generator.integers(len(observations), size=len(counts))
     peers, mask = _peers(observations, base, counts, generator)
     if observations.peers.shape[2] == len(PEER_FEATURES) and hard_braking(observations).mean() < ENOUGH_HARD_BRAKING:
-        _brake_hard(peers, counts, generator)
-    ego = observations.ego[base].copy()
+        _brake_hard(peers, counts, (counts > 0) & (generator.random(len(counts)) < 0.5), generator)
+    added = Observations(observations.ego[base], peers, mask)
+    missing = _missing_hard_braking(observations, added)
+    if missing:
+        more, more_base = _harder(observations, missing, generator)
+        added, base = Observations.concatenate([added, more]), np.concatenate([base, more_base])
     functions = known_functions(observations.peers.shape[2])
     for column, name in derived.items():
-        ego[:, column] = functions[name](peers, mask)
-    return Observations(ego, peers, mask), base
+        added.ego[:, column] = functions[name](added.peers, added.mask)
+    return added, base
+
+
+def _missing_hard_braking(observations: Observations, added: Observations) -> int:
+    """Frames with a hard-braking peer that recorded and added ones together lack; 0 for other peer features."""
+    if observations.peers.shape[2] != len(PEER_FEATURES):
+        return 0
+    found = hard_braking(observations).sum() + hard_braking(added).sum()
+    return max(math.ceil(ENOUGH_HARD_BRAKING * len(observations)) - int(found), 0)
+
+
+def _harder(
+    observations: Observations, frames: int, generator: np.random.Generator
+) -> tuple[Observations, NDArray[np.int64]]:
+    """That many recorded frames with peers, one of which now brakes hard, and their rows; each once if they suffice."""
+    candidates = np.flatnonzero(observations.mask.any(axis=1))
+    base = generator.choice(candidates, frames, replace=frames > len(candidates)).astype(np.int64)
+    counts = observations.counts[base]
+    peers, mask = _peers(observations, base, counts, generator)
+    _brake_hard(peers, counts, np.ones(frames, bool), generator)
+    return Observations(observations.ego[base], peers, mask), base
 
 
 def _peers(
@@ -134,9 +161,11 @@ def _peers(
     return np.where(mask[:, :, None], peers, np.float32(0)).astype(np.float32), mask
 
 
-def _brake_hard(peers: F32, counts: NDArray[np.int64], generator: np.random.Generator) -> None:
-    """In half of the frames with peers, one of them brakes hard and closes in; in place."""
-    rows = np.flatnonzero((counts > 0) & (generator.random(len(counts)) < 0.5))
+def _brake_hard(
+    peers: F32, counts: NDArray[np.int64], chosen: NDArray[np.bool_], generator: np.random.Generator
+) -> None:
+    """In the chosen frames, one of the first ``counts`` peers brakes hard and closes in; in place."""
+    rows = np.flatnonzero(chosen)
     who = generator.integers(counts[rows])
     peers[rows, who, ACCEL] = generator.uniform(FULL_BRAKING, HARD_BRAKING, len(rows)).astype(np.float32)
     # One second of that braking at the most has gone into the relative speed (/ 30 m/s; acceleration / 10 m/s2).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations, permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,22 +18,26 @@ from quant.policy.policy import Policy
 SHARES = {Split.CALIBRATION: 0.2, Split.TRAINING: 0.5, Split.HELD_OUT: 0.3}
 """Share of each recording's blocks that goes to a split."""
 
+MOST_IN_COMMON = 0.05
+"""Share of a recording's frames with peers above which another recording that holds them too is the same drive."""
+
 
 def build_dataset(policy: Policy, policy_sha256: str, recordings: Sequence[Recording], seed: int) -> Dataset:
     """Splits each recording by blocks, augments each split from its own frames only, and lets the float policy answer.
 
     Raises:
-        InputError: no recordings, or one too short to have a block in every split.
+        InputError: no recordings, or what `check_recordings` refuses.
     """
     if not recordings:
         raise InputError("no frames to make a dataset of", hint="give a drive (--drive) or a world (--world)")
+    check_recordings(recordings)
     parts: list[Observations] = []
     index: list[NDArray[np.int32]] = []
     origins: list[Origin] = []
-    for number, recording in enumerate(recordings):
+    assigned = assign_splits(recordings, seed)
+    for number, (recording, splits) in enumerate(zip(recordings, assigned, strict=True)):
         derived = derived_columns(recording.observations)
         origins.append(Origin(recording.name, recording.kind, recording.sha256, len(recording.observations), derived))
-        splits = assign_splits(recording, seed + number)
         for split in Split:
             rows = np.flatnonzero(splits == split)
             recorded = recording.observations[rows]
@@ -63,26 +68,124 @@ def build_dataset(policy: Policy, policy_sha256: str, recordings: Sequence[Recor
     )
 
 
-def assign_splits(recording: Recording, seed: int) -> NDArray[np.int64]:
-    """(N,) the split of each frame; a block goes to one split whole.
+def check_recordings(recordings: Sequence[Recording], *, complete: bool = True) -> None:
+    """Refuses recordings that cannot be split, or whose splits would not be apart.
+
+    Args:
+        recordings: what the dataset is to be made of.
+        complete: False where a world's rollouts are still to come, which may bring the peers that drives lack.
 
     Raises:
-        InputError: the recording has too few blocks to fill every split.
+        InputError: a recording has too few blocks to fill every split, two of them hold the same frames, or, if they
+            are complete, too few blocks have peers to give every split some.
     """
-    blocks = np.unique(recording.block)
-    if len(blocks) < len(Split):
+    for recording in recordings:
+        _check_blocks(recording)
+    _check_apart(recordings)
+    if complete:
+        _check_peers(recordings)
+
+
+def _check_blocks(recording: Recording) -> None:
+    blocks = len(np.unique(recording.block))
+    if blocks < len(Split):
         raise InputError(
-            f"has {len(recording.observations)} frames in {len(blocks)} blocks",
+            f"has {len(recording.observations)} frames in {blocks} blocks",
             where=recording.name,
             expected=f"at least {len(Split)} blocks, one for each of calibration, training and held-out",
             hint="record a longer drive",
         )
-    order = np.random.default_rng(seed).permutation(len(blocks))
+
+
+def _check_peers(recordings: Sequence[Recording]) -> None:
+    names = ", ".join(recording.name for recording in recordings)
+    blocks = sum(len(_blocks_with_peers(recording)) for recording in recordings)
+    if blocks == 0:
+        raise InputError(
+            "no frame has a peer: the encoder cannot be calibrated",
+            where=names,
+            expected=f"peers in at least {len(Split)} blocks, one for each of calibration, training and held-out",
+            hint="record a drive among other vehicles; if there were some, check peer_mask",
+        )
+    if blocks < len(Split):
+        raise InputError(
+            f"only {blocks} of the blocks have a frame with peers",
+            where=names,
+            expected=f"peers in at least {len(Split)} blocks, one for each of calibration, training and held-out",
+            hint=f"record a longer drive, with peers in at least {len(Split)} blocks",
+        )
+
+
+def _check_apart(recordings: Sequence[Recording]) -> None:
+    """A drive given twice would have its training frames judged as held-out ones."""
+    hint = "give each drive once, and cuts that do not overlap"
+    for one, other in combinations(recordings, 2):
+        if one.sha256 == other.sha256:
+            raise InputError("are the same recording", where=f"{one.name} and {other.name}", hint=hint)
+    if len(recordings) < 2:
+        return
+    frames = [_frames_with_peers(recording.observations) for recording in recordings]
+    distinct = [frozenset(found) for found in frames]
+    for one_row, other_row in permutations(range(len(recordings)), 2):
+        common = sum(frame in distinct[other_row] for frame in frames[one_row])
+        if common > MOST_IN_COMMON * len(frames[one_row]):
+            name, other_name = recordings[one_row].name, recordings[other_row].name
+            raise InputError(
+                f"{common} of the {len(frames[one_row])} frames with peers in {name} are in {other_name} too",
+                where=f"{name} and {other_name}",
+                expected=f"at most {MOST_IN_COMMON:.0%} in common, as held-out frames must not be trained on",
+                hint=hint,
+            )
+
+
+def _frames_with_peers(observations: Observations) -> list[bytes]:
+    """Each frame with peers as the bytes of its ego, peers and mask; what absent slots hold does not count."""
+    seen = observations[np.flatnonzero(observations.counts)]
+    peers = np.where(seen.mask[:, :, None], seen.peers, np.float32(0))
+    return [
+        ego.tobytes() + others.tobytes() + mask.tobytes()
+        for ego, others, mask in zip(seen.ego, peers, seen.mask, strict=True)
+    ]
+
+
+def assign_splits(recordings: Sequence[Recording], seed: int) -> list[NDArray[np.int64]]:
+    """For each recording (N,) the split of each frame; a block goes to one split whole.
+
+    Blocks with peers and blocks without are dealt apart, each by the shares. Where a recording has too few blocks with
+    peers for every split, those go first to splits that have no peers from the recordings before it.
+
+    Args:
+        recordings: which `check_recordings` has passed.
+        seed: of the first recording's deal; each following one has the next seed.
+    """
+    lacking = set(Split)
+    assigned = []
+    for number, recording in enumerate(recordings):
+        splits = _deal(recording, sorted(Split, key=lambda split: split not in lacking), seed + number)
+        assigned.append(splits)
+        lacking -= {Split(code) for code in splits[recording.observations.mask.any(axis=1)]}
+    return assigned
+
+
+def _deal(recording: Recording, first: Sequence[Split], seed: int) -> NDArray[np.int64]:
+    """(N,) splits of one recording; its first blocks with peers go to the splits in the order of ``first``."""
+    blocks = np.unique(recording.block)
     sizes = np.maximum(np.floor(np.array(list(SHARES.values())) * len(blocks)).astype(int), 1)
     sizes[Split.TRAINING] += len(blocks) - sizes.sum()
+    # The i-th of a split's n blocks stands at i / n: the first three are one of each, any first few hold the shares.
+    codes = np.concatenate([np.full(sizes[split], split) for split in first])
+    places = np.concatenate([np.arange(sizes[split]) / sizes[split] for split in first])
+    codes = codes[np.argsort(places, kind="stable")]
+    order = np.random.default_rng(seed).permutation(len(blocks))
+    with_peers = np.isin(blocks[order], _blocks_with_peers(recording))
     of_block = np.empty(len(blocks), np.int64)
-    of_block[order] = np.repeat(list(SHARES), sizes)
+    of_block[order[with_peers]] = np.sort(codes[: with_peers.sum()])
+    of_block[order[~with_peers]] = np.sort(codes[with_peers.sum() :])
     return of_block[np.searchsorted(blocks, recording.block)]
+
+
+def _blocks_with_peers(recording: Recording) -> NDArray[np.int64]:
+    return np.unique(recording.block[recording.observations.mask.any(axis=1)])
 
 
 def _mix(*numbers: int) -> int:

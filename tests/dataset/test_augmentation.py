@@ -56,6 +56,11 @@ def gentle(n: int = 180, *, ego: int = 5, most: int = 2, seed: int = 0) -> Obser
     return Observations(seen.ego, peers, seen.mask)
 
 
+def lacking_hard_braking(seen: Observations, added: Observations) -> int:
+    hard = int(hard_braking(seen).sum() + hard_braking(added).sum())
+    return int(np.ceil(ENOUGH_HARD_BRAKING * len(seen))) - hard
+
+
 @pytest.mark.parametrize("ego", LAYOUTS)
 def test_derived_columns_are_recognized_and_recomputed(ego: int) -> None:
     seen = consistent(gentle(ego=ego), LAYOUTS[ego])
@@ -99,6 +104,10 @@ def test_every_peer_count_gets_its_quota(n: int, most: int, slots: int, seed: in
         return
     quota = max(n // (slots + 1), 1)
     had = np.bincount(seen.counts, minlength=slots + 1)
+    # Frames added for hard braking come last.
+    filling = int(np.maximum(quota - had, 0).sum())
+    assert len(added) == filling + max(lacking_hard_braking(seen, added[:filling]), 0)
+    added, base = added[:filling], base[:filling]
     now = had + np.bincount(added.counts, minlength=slots + 1)
     np.testing.assert_array_equal(now, np.maximum(had, quota))
     assert not added.peers[~added.mask].any()
@@ -162,6 +171,38 @@ def test_no_hard_braking_is_added_where_there_is_enough() -> None:
         if not was[base[row]] and added.counts[row] <= seen.counts[base[row]] and hard_braking(added)[row]
     ]
     assert invented == []
+
+
+def crowded(n: int = 540, *, ego: int = 6) -> Observations:
+    """Every peer count has its share already, peers stand in any slot, and nobody brakes hard."""
+    seen = gentle(n, ego=ego, most=8)
+    rng = np.random.default_rng(9)
+    mask = rng.permuted(np.arange(8) < (np.arange(n) % 9)[:, None], axis=1)
+    return consistent(
+        Observations(seen.ego, np.clip(rng.normal(0.1, 0.2, seen.peers.shape), -0.4, 1).astype(np.float32), mask),
+        LAYOUTS[ego],
+    )
+
+
+@pytest.mark.parametrize("recorded", [0, 10, 26])
+def test_hard_braking_is_added_where_no_peer_count_is_missing(recorded: int) -> None:
+    seen = crowded()
+    for row in np.flatnonzero(seen.counts > 0)[:recorded]:
+        seen.peers[row, int(np.argmax(seen.mask[row])), ACCEL] = -0.8
+    seen = consistent(seen, LAYOUTS[6])
+    added, base = augment(seen, derived_columns(seen), seed=4)
+    assert len(added) == 27 - recorded == len(set(base.tolist()))
+    assert hard_braking(added).all() and (added.counts > 0).all()
+    np.testing.assert_array_equal(added.counts, seen.counts[base])
+    for row in range(len(added)):
+        before, after = seen.peers[base[row]][seen.mask[base[row]]], added.peers[row][added.mask[row]]
+        changed = np.argwhere(before != after)
+        assert len(set(changed[:, 0].tolist())) == 1 and set(changed[:, 1].tolist()) == {REL_SPEED, ACCEL}
+        assert FULL_BRAKING - 1e-6 <= after[changed[0, 0], ACCEL] < HARD_BRAKING
+        for column in range(6):
+            name = LAYOUTS[6].get(column)
+            expected = seen.ego[base[row], column] if name is None else reference(added, row, name)
+            assert added.ego[row, column] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("features", [1, 4, 9])
