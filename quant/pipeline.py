@@ -29,6 +29,7 @@ from quant.dataset.storage import DESCRIPTION
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluate import evaluate as evaluate_all
 from quant.evaluation.evaluation import FLOAT, Evaluation, check_together, load_evaluation
+from quant.evaluation.open_loop import AUGMENTED
 from quant.files import Progress, no_progress, read_bytes, read_json, write_json, write_text
 from quant.policy import Observations, Policy, export_saved_model, load_policy, policy_digest, save_policy
 from quant.report import terminal
@@ -255,7 +256,7 @@ def evaluate(
 def origins_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.str_]:
     """(N,) ``recorded``, ``rollout`` or ``augmented`` for each frame."""
     kinds = np.array(["recorded" if origin.kind == "drive" else "rollout" for origin in dataset.origins])
-    return np.where(dataset.column("augmented")[rows] == 1, "augmented", kinds[dataset.column("origin")[rows]])
+    return np.where(dataset.column("augmented")[rows] == 1, AUGMENTED, kinds[dataset.column("origin")[rows]])
 
 
 def _write_parity(folder: Path, candidates: Mapping[str, Candidate], dataset: Dataset) -> None:
