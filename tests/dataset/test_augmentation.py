@@ -184,13 +184,14 @@ def crowded(n: int = 540, *, ego: int = 6) -> Observations:
     )
 
 
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("recorded", [0, 10, 26])
-def test_hard_braking_is_added_where_no_peer_count_is_missing(recorded: int) -> None:
+def test_hard_braking_is_added_where_no_peer_count_is_missing(recorded: int, seed: int) -> None:
     seen = crowded()
     for row in np.flatnonzero(seen.counts > 0)[:recorded]:
         seen.peers[row, int(np.argmax(seen.mask[row])), ACCEL] = -0.8
     seen = consistent(seen, LAYOUTS[6])
-    added, base = augment(seen, derived_columns(seen), seed=4)
+    added, base = augment(seen, derived_columns(seen), seed)
     assert len(added) == 27 - recorded == len(set(base.tolist()))
     assert hard_braking(added).all() and (added.counts > 0).all()
     np.testing.assert_array_equal(added.counts, seen.counts[base])
