@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -26,10 +29,15 @@ POOLINGS = ("max", "mean", "sum")
 ACTIVATIONS = ("linear", "relu", "relu6", "tanh", "elu", "sigmoid")
 
 
+class _Terminated(BaseException):
+    """SIGTERM; like KeyboardInterrupt no Exception, so that only cleaning up answers it on the way."""
+
+
 def main() -> NoReturn:
-    """Runs the command; exit code 2 for bad usage or input, 1 for a failed gate, 130 when interrupted."""
+    """Runs the command; exit code 2 for bad usage or input, 1 for a failed gate, 130 and 143 for SIGINT and SIGTERM."""
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        with _orderly_end():
+            sys.exit(cli.main(standalone_mode=False) or 0)
     except QuantError as error:
         click.echo(f"quant: {error}", err=True)
         sys.exit(error.exit_code)
@@ -39,6 +47,27 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("quant: interrupted; the run is unfinished and can be started again", err=True)
         sys.exit(130)
+    except _Terminated:
+        click.echo("quant: terminated; the run is unfinished and can be started again", err=True)
+        sys.exit(143)
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, workers included, and not at once."""
+
+    def terminate(*_: object) -> NoReturn:
+        raise _Terminated
+
+    # Python takes signal handlers in the main thread alone.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -226,7 +255,7 @@ def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
 @click.option("--seed", type=click.IntRange(0), help="Of network and scenarios.  [default: the shipped policy's]")
 @click.option("--steps", type=click.IntRange(1), help="Environment steps.  [default: the shipped policy's]")
 def train_command(out: Path, seed: int | None, steps: int | None) -> None:
-    """Trains the reference policy in the convoy world (needs quant[train])."""
+    """Trains the reference policy in the convoy world (needs the extra ``train``)."""
     from quant.worlds.training import train
 
     given = {name: value for name, value in (("seed", seed), ("steps", steps)) if value is not None}

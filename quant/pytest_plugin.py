@@ -51,9 +51,12 @@ def _tracks(config: pytest.Config) -> tuple[str, ...]:
     if folder is None:
         return TRACKS
     try:
-        return read_settings(_given(config, folder)).tracks
+        tracks = read_settings(_given(config, folder)).tracks
     except QuantError as error:
         raise pytest.UsageError(str(error)) from error
+    if not tracks:
+        raise pytest.UsageError(f"{folder}: the run has no candidate yet\n  hint: quant ptq {folder}")
+    return tracks
 
 
 def _given(config: pytest.Config, path: str) -> Path:
@@ -79,9 +82,12 @@ def run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -
     from quant.pipeline import open_run, reference_run
 
     folder = pytestconfig.getoption("--run")
-    if folder is None:
-        return reference_run(tmp_path_factory.mktemp("quant") / "reference")
-    return open_run(_given(pytestconfig, folder))
+    try:
+        if folder is None:
+            return reference_run(tmp_path_factory.mktemp("quant") / "reference")
+        return open_run(_given(pytestconfig, folder))
+    except QuantError as error:
+        pytest.exit(str(error), returncode=error.exit_code)
 
 
 @pytest.fixture(scope="session")

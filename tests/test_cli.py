@@ -72,6 +72,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     strategies.write_drive(folder / "short.npz", strategies.frames(150, 1, ego=6, slots=4, most=3))
     (folder / "garbage.zip").write_bytes(b"no checkpoint at all")
     (folder / "limits.toml").write_text("sucess_drop = 0.1\n")
+    (folder / "pyproject.toml").write_text("[tool.other]\nspeed = 3\n")
     (folder / "strict.json").write_text('{"action_disagreement": 0.0, "action_tolerance": 0.0, "model_bytes": 100}')
     return folder
 
@@ -172,6 +173,10 @@ BAD_RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("run", "{}/policy.npz", "--drive", "{}/drive.npz", "--limits", "{}/limits.toml"),
         ("sucess_drop", "success_drop"),
     ),
+    "a project without limits": (
+        ("run", "{}/policy.npz", "--drive", "{}/drive.npz", "--limits", "{}/pyproject.toml"),
+        ("pyproject.toml", "holds no limits", "[tool.quant.acceptance]"),
+    ),
     "no such limits": (
         ("run", "{}/policy.npz", "--drive", "{}/drive.npz", "--limits", "none.toml"),
         ("none.toml", "no such file"),
@@ -269,6 +274,14 @@ def test_every_artifact_of_the_plan_is_there(finished: Path) -> None:
     assert set(manifest["files"]) == names - {runfolder.MANIFEST}
     assert set(manifest["seconds"]) == {"import", "dataset", "ptq", "qat", "evaluate"}
     assert len((finished / "loss_curve_qat.csv").read_text().splitlines()) > 2
+
+
+def test_deciding_again_keeps_the_wall_times_and_another_step_does_not(run: Path) -> None:
+    manifest = (run / runfolder.MANIFEST).read_bytes()
+    assert quant("decide", run).code == 0
+    assert (run / runfolder.MANIFEST).read_bytes() == manifest
+    assert [quant(step, run).code for step in ("evaluate", "decide")] == [0, 0]
+    assert json.loads((run / runfolder.MANIFEST).read_bytes())["seconds"] == {}
 
 
 def test_settings_remember_the_steps_of_qat(run: Path, material: Path) -> None:
@@ -385,6 +398,36 @@ def test_an_interrupted_step_leaves_an_unfinished_run(run: Path, monkeypatch: py
     assert done.code == 130 and "unfinished" in done.err
     refuses(run, {"show": "not finished"})
     assert [quant(step, run).code for step in ("evaluate", "decide", "show")] == [0, 0, 0]
+
+
+def test_a_run_in_a_world_of_luck_is_refused(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "quant_test_lucky.py").write_text(LUCKY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    world = ("--world", "quant_test_lucky:Lucky", "--out", tmp_path / "run")
+    done = quant("run", material / "policy.npz", *world, *STEPS)
+    assert done.code == 2 and "not decided by reset(seed=...)" in done.err and "hint:" in done.err
+
+
+LUCKY = """
+import gymnasium as gym
+import numpy as np
+
+class Lucky(gym.Env):
+    observation_space = gym.spaces.Dict(
+        ego=gym.spaces.Box(-9, 9, (6,)), peers=gym.spaces.Box(-9, 9, (8, 6)), peer_mask=gym.spaces.MultiBinary(8)
+    )
+    action_space = gym.spaces.Box(0, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        return self._see(), {}
+
+    def step(self, action):
+        over = np.random.random() < 0.1
+        return self._see(), 0.0, over, False, {"is_success": True}
+
+    def _see(self):
+        return {"ego": np.zeros(6), "peers": np.zeros((8, 6)), "peer_mask": np.ones(8, np.int8)}
+"""
 
 
 def test_an_interrupted_dataset_is_never_taken_for_whole(

@@ -160,7 +160,7 @@ def test_the_archive_is_genuine_small_and_tells_nothing_of_its_maker() -> None:
 
 def test_training_without_the_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(training, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=re.escape("pip install 'quant[train]'")):
+    with pytest.raises(InputError, match=re.escape("pip install -c constraints.txt -e '.[train]'")):
         training.train(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

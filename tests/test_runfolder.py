@@ -159,6 +159,15 @@ def test_a_manifest_is_equal_for_equal_runs(folder: Path) -> None:
     assert (folder / MANIFEST).read_bytes() == first
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"seconds": 3}', '{"seconds": {"ptq": "long"}}'])
+def test_the_wall_times_of_a_manifest_are_read_back_and_of_a_damaged_one_none(folder: Path, text: str) -> None:
+    assert runfolder.recorded_seconds(folder) == {"import": 1.23}
+    (folder / MANIFEST).write_text(text)
+    assert runfolder.recorded_seconds(folder) == {}
+    unfinish(folder)
+    assert runfolder.recorded_seconds(folder) == {}
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

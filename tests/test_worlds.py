@@ -26,6 +26,7 @@ from quant.worlds import convoy, rules
 from quant.worlds.convoy import ConvoyVectorEnv
 from quant.worlds.convoy_scenarios import BEHIND, BESIDE, COLUMNS, SLOTS, STEPS
 from quant.worlds.kinematics import LENGTH, required_deceleration
+from quant.worlds.repeatable import EPISODES, check_repeatable
 from quant.worlds.rollout import Episodes, Recorder, rollout
 from quant.worlds.scenarios import LOSSY, NOMINAL, PURPOSES, ScenarioSet, episode_seeds
 from quant.worlds.world import World, load_world
@@ -673,6 +674,7 @@ class TestUserWorld:
             ({"break_": "nan ego"}, "ego holds NaN"),
             ({"break_": "nan peer"}, "peers holds NaN"),
             ({"break_": "shape"}, r"ego has shape \(3,\)"),
+            ({"break_": "type"}, "peer_mask is of float32"),
             ({"break_": "key"}, "has no 'peers'"),
             ({"break_": "array"}, "observation is a ndarray"),
             ({"break_": "reward"}, "reward is nan"),
@@ -687,9 +689,55 @@ class TestUserWorld:
         with pytest.raises(InputError, match=message):
             rollout(world, world.draw("test", 1, {NOMINAL: 2}), lambda o: np.zeros(len(o), np.int64))
 
+    @pytest.mark.parametrize("name", ["is_success", "collision"])
+    @pytest.mark.parametrize("value", ["no", float("nan"), 0.5, 2, None, [True], {"is": True}])
+    def test_an_outcome_that_is_neither_true_nor_false_is_refused(self, fake: Fake, name: str, value: Any) -> None:
+        world = fake(info={name: value})
+        with pytest.raises(InputError, match=re.escape(f"info['{name}'] is {str(value)!r}")) as caught:
+            rollout(world, world.draw("test", 1, {NOMINAL: 2}), rules.neutral)
+        assert str(caught.value.where).startswith("quant_test_envs:Env seed")
+
+    def test_an_outcome_is_checked_before_it_is_cast_to_what_another_environment_said(self, fake: Fake) -> None:
+        """Beside an environment that says True, "no" would be taken for True by Gymnasium."""
+        world = fake(length="seeded", info={"is_success": "no"}, first={"is_success": True})
+        with pytest.raises(InputError, match="is 'no'"):
+            rollout(world, world.draw("test", 1, {NOMINAL: 9}), rules.neutral)
+
+    @pytest.mark.parametrize("value", ["True", "np.True_", "1", "1.0", "np.float32(1)", "np.array(1)"])
+    def test_true_has_many_spellings(self, fake: Fake, value: str) -> None:
+        world = fake(info=f"dict(is_success={value}, collision={value})")
+        episodes = rollout(world, world.draw("test", 1, {NOMINAL: 2}), rules.neutral)
+        assert episodes.success.all() and episodes.collision.all() and episodes.collision_known.all()
+
+    @pytest.mark.parametrize("value", ["False", "np.False_", "0", "0.0"])
+    def test_so_has_false(self, fake: Fake, value: str) -> None:
+        world = fake(info=f"dict(is_success={value}, collision={value})")
+        episodes = rollout(world, world.draw("test", 1, {NOMINAL: 2}), rules.neutral)
+        assert not episodes.success.any() and not episodes.collision.any() and episodes.collision_known.all()
+
+    @pytest.mark.parametrize("value", ["much", None, float("nan")])
+    def test_needless_braking_that_is_no_number_is_refused(self, fake: Fake, value: Any) -> None:
+        world = fake(info={"needless_braking": value})
+        with pytest.raises(InputError, match="needless_braking"):
+            rollout(world, world.draw("test", 1, {NOMINAL: 2}), rules.neutral)
+
     def test_nan_in_an_absent_peer_is_no_fault(self, fake: Fake) -> None:
         world = fake(break_="nan absent peer")
         assert rollout(world, world.draw("test", 1, {NOMINAL: 2}), lambda o: np.zeros(len(o), np.int64)).success.all()
+
+    def test_seeded_environments_are_repeatable(self, fake: Fake, world: World) -> None:
+        for seeded, act in ((world, follow), (world, pedal(0)), (fake(length="seeded"), rules.neutral)):
+            check_repeatable(seeded, seeded.draw("dataset", 1, {NOMINAL: 3 * EPISODES}), act)
+        assert sys.modules["quant_test_envs"].RESETS == 2 * EPISODES
+
+    @pytest.mark.parametrize("length", ["unseeded", "counted", "shared"])
+    def test_an_environment_that_its_seed_does_not_decide_is_refused(self, fake: Fake, length: str) -> None:
+        """Luck of its own, a count of what ran before, and a generator shared with the environments beside it."""
+        world = fake(length=length)
+        with pytest.raises(InputError, match=re.escape("not decided by reset(seed=...)")) as caught:
+            check_repeatable(world, world.draw("dataset", 1, {NOMINAL: 40}), rules.neutral)
+        assert "np_random" in str(caught.value.hint)
+        assert str(caught.value.where).startswith("quant_test_envs:Env seed")
 
     @pytest.mark.parametrize(
         ("spec", "message"),
@@ -724,7 +772,8 @@ import numpy as np
 RESETS = STEPS = 0
 
 class Env(gym.Env):
-    def __init__(self, ego=4, mask=8, actions="discrete", drop=None, length=5, fail=None, break_=None, success=True):
+    def __init__(self, ego=4, mask=8, actions="discrete", drop=None, length=5, fail=None, break_=None, success=True,
+                 info=None, first=None):
         if fail == "init":
             raise RuntimeError("no simulator")
         spaces = {
@@ -740,6 +789,7 @@ class Env(gym.Env):
             "unbounded": gym.spaces.Box(-np.inf, np.inf, (1,), np.float32),
         }[actions]
         self._length, self._fail, self._break, self._success = length, fail, break_, success
+        self._info, self._first = eval(info) if isinstance(info, str) else info or {}, first or {}
 
     def reset(self, *, seed=None, options=None):
         global RESETS
@@ -747,7 +797,14 @@ class Env(gym.Env):
         RESETS += 1
         if self._fail == "reset":
             raise RuntimeError("no road")
-        self._t, self._end = 0, {"seeded": self.np_random.integers(2, 12), "endless": 10**9}.get(self._length, 5)
+        np.random.seed(seed)
+        self._t, self._end = 0, {
+            "seeded": self.np_random.integers(2, 12),
+            "endless": 10**9,
+            "unseeded": np.random.default_rng().integers(2, 1000),
+            "counted": 2 + RESETS,
+        }.get(self._length, 5)
+        self._said = self._info if RESETS > 1 or not self._first else self._first
         return self._see(), {}
 
     def step(self, action):
@@ -756,8 +813,8 @@ class Env(gym.Env):
         self._t += 1
         if self._fail == "step":
             raise RuntimeError("no road")
-        over = self._t >= self._end
-        info = {"is_success": True} if over and self._success else {}
+        over = self._t >= self._end if self._length != "shared" else np.random.random() < 0.1
+        info = {"is_success": True, **self._said} if over and self._success else {}
         return self._see(), np.nan if self._break == "reward" else 1.0, over, False, info
 
     def _see(self):
@@ -773,6 +830,8 @@ class Env(gym.Env):
                 peers[3, 2] = np.nan
             if self._break == "shape":
                 ego = ego[:3]
+            if self._break == "type":
+                mask = mask.astype(np.float32)
             if self._break == "array":
                 return ego
             if self._break == "key":

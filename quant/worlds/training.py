@@ -132,7 +132,9 @@ def _require_extra() -> None:
     missing = [name for name in ("torch", "stable_baselines3") if find_spec(name) is None]
     if missing:
         raise InputError(
-            f"training needs {' and '.join(missing)}", where="quant train", hint="pip install 'quant[train]'"
+            f"training needs {' and '.join(missing)}",
+            where="quant train",
+            hint=".venv/bin/pip install -c constraints.txt -e '.[train]', in the checkout",
         )
 
 

@@ -5,8 +5,8 @@ What an environment has to bring:
 - a Dict observation with ``ego`` (E,), ``peers`` (P, F) and ``peer_mask`` (P,), and a Discrete action space that starts
   at 0 or a one-dimensional Box with finite bounds;
 - ``reset(seed=...)`` that makes the episode depend on the seed alone;
-- ``info["is_success"]`` in the step that terminates or truncates, Stable-Baselines3's convention. If it also gives
-  ``collision`` and ``needless_braking`` (m/s), they are reported.
+- ``info["is_success"]``, a bool or 0 or 1, in the step that terminates or truncates, Stable-Baselines3's convention. If
+  it also gives ``collision`` (the same) and ``needless_braking`` (m/s), they are reported.
 
 Each environment runs one episode and is then left alone: its autoreset is answered with the last observation.
 """
@@ -99,6 +99,9 @@ def load_user_world(spec: str, kwargs: Mapping[str, Any]) -> UserWorld:
 class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Runs one episode, checks what comes out, and then holds still.
 
+    Of ``info`` it hands on the outcome alone, checked: Gymnasium's vector environments cast what one environment says
+    to the type of what another has said, and whatever is no number then counts as true.
+
     Gymnasium's vector environments reset what ended; the reset after an end is answered with the last observation, and
     so is every step after it, so that no second episode is run for nothing.
     """
@@ -117,10 +120,10 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
             return self._last, {}
         self._ended, self._seed, self._step = False, seed, 0
         try:
-            observation, info = self.env.reset(seed=seed, options=options)
+            observation, _ = self.env.reset(seed=seed, options=options)
         except Exception as error:
             raise _broken(self._place(), "reset failed", error) from error
-        return self._checked(observation), info
+        return self._checked(observation), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One step, or nothing after the end."""
@@ -134,10 +137,31 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
         if not np.isfinite(float(reward)):
             raise InputError(f"the reward is {reward}", where=self._place(), expected="a finite number")
         self._ended = bool(terminated or truncated)
-        return self._checked(observation), float(reward), bool(terminated), bool(truncated), info
+        outcome = self._outcome(info) if self._ended else {}
+        return self._checked(observation), float(reward), bool(terminated), bool(truncated), outcome
 
     def _place(self) -> str:
         return f"{self._where} seed {self._seed} step {self._step}"
+
+    def _outcome(self, info: Mapping[str, Any]) -> dict[str, bool | float]:
+        told: dict[str, bool | float] = {}
+        for name in ("is_success", "collision"):
+            if name in info:
+                told[name] = self._number(info, name, "True or False, or 1 or 0", lambda value: value in (0, 1)) == 1
+        if "needless_braking" in info:
+            told["needless_braking"] = self._number(info, "needless_braking", "a finite number of m/s", np.isfinite)
+        return told
+
+    def _number(self, info: Mapping[str, Any], name: str, expected: str, is_right: Callable[[Any], Any]) -> float:
+        value = np.asarray(info[name])
+        if value.shape or value.dtype.kind not in "biuf" or not is_right(value.item()):
+            raise InputError(
+                f"info[{name!r}] is {str(info[name])[:80]!r}",
+                where=self._place(),
+                expected=expected,
+                hint=None if name == "is_success" else "leave it out if the environment does not know it",
+            )
+        return float(value)
 
     def _checked(self, observation: Any) -> Seen:
         spaces = self.observation_space
@@ -156,6 +180,10 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
                     f"{key} has shape {value.shape}",
                     where=self._place(),
                     expected=f"shape {space.shape}, as its space says",
+                )
+            if space.dtype is not None and not np.can_cast(value.dtype, space.dtype, "same_kind"):
+                raise InputError(
+                    f"{key} is of {value.dtype}", where=self._place(), expected=f"{space.dtype}, as its space says"
                 )
             self._last[key] = value
         self._check_finite()

@@ -48,4 +48,5 @@ def test_the_world_tells_good_driving_from_bad(run: Run, limits: Limits) -> None
 
 
 def test_there_is_a_winner(verdict: Verdict) -> None:
-    assert verdict.winner is not None, "\n".join(verdict.why)
+    if verdict.winner is None:
+        pytest.fail("\n".join(verdict.why), pytrace=False)

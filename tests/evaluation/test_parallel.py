@@ -5,10 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +43,11 @@ def dies(context: None, task: int) -> None:
 
 
 def sleeps(context: None, task: int) -> None:
+    time.sleep(60)
+
+
+def says_that_it_runs(context: None, task: int) -> None:
+    os.write(1, b"runs\n")
     time.sleep(60)
 
 
@@ -85,3 +93,42 @@ def test_an_interrupt_ends_the_workers_at_once(no_process_is_left: None) -> None
     with pytest.raises(KeyboardInterrupt):
         map_tasks(sleeps, None, [0, 1], workers=2)
     assert time.monotonic() - start < 20
+
+
+COMMAND = """
+import sys
+from quant import cli
+from quant.evaluation.parallel import map_tasks
+from tests.evaluation.test_parallel import says_that_it_runs
+
+@cli.cli.command("works")
+def works():
+    map_tasks(says_that_it_runs, None, [0, 1], workers=2)
+
+sys.argv = ["quant", "works"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_command_that_is_ended_leaves_no_worker(sent: signal.Signals, code: int) -> None:
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+    )
+    try:
+        assert command.stdout is not None
+        assert [command.stdout.readline() for _ in range(2)] == [b"runs\n"] * 2
+        command.send_signal(sent)
+        # The workers hold the pipes too: both end only when the last process has.
+        _, errors = command.communicate(timeout=20)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
+    assert command.returncode == code
+    assert b"Traceback" not in errors
+    if sent == signal.SIGTERM:
+        assert b"terminated; the run is unfinished" in errors

@@ -10,6 +10,7 @@ import scipy.stats
 
 import quant.pipeline
 import quant.report.terminal
+from quant.runfolder import Settings, write_settings
 from tests.evaluation import synthetic
 
 # A session within this one forgets what it has imported when it ends, and NumPy cannot be imported twice: so everything
@@ -56,6 +57,36 @@ def judge(
     pytester.makepyfile(test_acceptance=ACCEPTANCE.read_text())
     options = ("-p", "quant.pytest_plugin", "-p", "no:cacheprovider", "-ra", *options)
     return pytester.runpytest_inprocess(*options)
+
+
+def judge_folder(pytester: pytest.Pytester, folder: Path) -> pytest.RunResult:
+    """The suite on a folder that is really read."""
+    pytester.makepyfile(test_acceptance=ACCEPTANCE.read_text())
+    return pytester.runpytest_inprocess("-p", "quant.pytest_plugin", "-p", "no:cacheprovider", "--run", str(folder))
+
+
+def test_an_unfinished_run_ends_the_session_with_one_message(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    write_settings(Settings("policy.zip", tracks=("ptq", "qat")), tmp_path)
+    result = judge_folder(pytester, tmp_path)
+    said = result.stdout.str() + result.stderr.str()
+    assert result.ret == 2
+    assert said.count("the run is not finished") == 1 and "Error" not in said
+
+
+def test_a_run_without_candidates_is_a_usage_error(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    write_settings(Settings("policy.zip"), tmp_path)
+    result = judge_folder(pytester, tmp_path)
+    said = result.stdout.str() + result.stderr.str()
+    assert "no candidate yet" in said and f"quant ptq {tmp_path}" in said
+    assert result.ret in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED)
+    assert not result.parseoutcomes().get("passed")
+
+
+def test_without_a_winner_the_reasons_are_all_that_is_printed(pytester: pytest.Pytester) -> None:
+    pytester.makefile(".toml", strict="model_bytes = 4")
+    said = judge(pytester, "--limits", "strict.toml", "-k", "winner").stdout.str()
+    assert "is out" in said
+    assert "Verdict(" not in said
 
 
 def test_a_good_run_passes_all_but_the_latency_which_is_skipped_as_unproven(pytester: pytest.Pytester) -> None:
