@@ -16,7 +16,8 @@ from quant.tracks.candidate import Candidate
 from quant.tracks.export import export
 from quant.tracks.plan import Choice, Plan, calibrate, equalize, make_plan, simulate
 
-MARGINS = (0.0, 0.05, 0.1, 0.2)
+MARGINS = (0.02, 0.05, 0.1, 0.2)
+"""Never none: what comes after the recording lies beyond it sooner or later."""
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 1.1)
 PASSES = 2
