@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from quant.acceptance.decision import Verdict
     from quant.acceptance.limits import Limits
     from quant.pipeline import Run, Watch
+    from quant.policy import ActionSpace
     from quant.runfolder import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+REFERENCE = "reference policy"
+"""What settings call the shipped checkpoint."""
 DEFAULT_RUN = Path("runs/reference")
 POOLINGS = ("max", "mean", "sum")
 ACTIVATIONS = ("linear", "relu", "relu6", "tanh", "elu", "sigmoid")
@@ -95,6 +98,10 @@ policy_options = _options(
     click.option("--head", type=click.Path(path_type=Path), help="The policy head, where POLICY is only the encoder."),
     click.option("--pooling", type=click.Choice(POOLINGS), help="Pooling, where the file does not say it."),
     click.option(
+        "--action-space", metavar="SPACE", help="Where the file does not say: discrete:4, box:0,1 or box:0,1:-1,1."
+    ),
+    click.option("--max-peers", type=click.IntRange(1), help="Peer slots, where the file does not say."),
+    click.option(
         "--encoder-activation", type=click.Choice(ACTIVATIONS), help="Encoder activation, where the file does not say."
     ),
 )
@@ -146,7 +153,7 @@ def run_command(
             expected="a recorded drive, a world, or both",
             hint="give --drive FILE.npz or --world module:EnvId (--world convoy, if it was trained in our convoys)",
         )
-    folder = out or (DEFAULT_RUN if policy is None else Path("runs") / policy.name.split(".")[0])
+    folder = out or (DEFAULT_RUN if policy is None else Path("runs") / policy.resolve().stem)
     from quant import pipeline
 
     with _watch() as watch:
@@ -181,7 +188,7 @@ def dataset_command(run: Path, **options: Any) -> None:
     from quant.runfolder import read_settings
 
     present = read_settings(run)
-    asked = _settings(Path(present.checkpoint), options)
+    asked = _settings(None if present.checkpoint == REFERENCE else Path(present.checkpoint), options)
     settings = _replace(asked, checkpoint=present.checkpoint, tracks=present.tracks, qat_steps=present.qat_steps)
     with _watch() as watch, watch.step("dataset") as progress:
         dataset = pipeline.make_dataset(run, settings, progress)
@@ -273,11 +280,33 @@ def _checkpoint(policy: Path | None) -> Path:
 
 
 def _named(policy: Path | None) -> str:
-    return "reference policy" if policy is None else str(policy)
+    return REFERENCE if policy is None else str(policy)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: options[key] for key in ("head", "pooling", "encoder_activation")}
+    given = {key: options[key] for key in ("head", "pooling", "encoder_activation", "max_peers")}
+    return given | {"action_space": _action_space(options["action_space"])}
+
+
+def _action_space(text: str | None) -> ActionSpace | None:
+    if text is None:
+        return None
+    from quant.policy import Discrete
+    from quant.policy.spaces import box
+
+    kind, _, rest = text.partition(":")
+    try:
+        if kind == "discrete" and int(rest) > 0:
+            return Discrete(int(rest))
+        if kind == "box":
+            bounds = [part.split(",") for part in rest.split(":")]
+            low, high = zip(*((float(low), float(high)) for low, high in bounds), strict=True)
+            return box(low, high, "--action-space")
+    except ValueError:
+        pass
+    raise InputError(
+        f"not an action space: {text}", where="--action-space", expected="discrete:4, box:0,1 or box:0,1:-1,1"
+    )
 
 
 def _settings(policy: Path | None, options: dict[str, Any]) -> Settings:

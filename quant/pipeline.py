@@ -26,7 +26,7 @@ from quant.acceptance.limits import Limits
 from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset, read_drive, save_dataset
 from quant.dataset.build import check_recordings
 from quant.dataset.storage import DESCRIPTION
-from quant.errors import InputError, StaleError
+from quant.errors import InputError, QuantError, StaleError
 from quant.evaluation.evaluate import evaluate as evaluate_all
 from quant.evaluation.evaluation import FLOAT, Evaluation, check_together, load_evaluation
 from quant.evaluation.open_loop import AUGMENTED
@@ -233,6 +233,7 @@ def evaluate(
     candidates = read_candidates(folder, settings)
     world = world_of(settings)
     rows = dataset.rows(Split.HELD_OUT)
+    engines = _engines(candidates, dataset)
     evaluations = evaluate_all(
         policy,
         candidates,
@@ -249,7 +250,7 @@ def evaluate(
     runfolder.unfinish(folder)
     for name, evaluation in evaluations.items():
         write_json(folder / evaluation_name(name), evaluation.to_json())
-    _write_parity(folder, candidates, dataset)
+    write_json(folder / runfolder.PARITY, {name: asdict(report) for name, report in engines.items()})
     return evaluations
 
 
@@ -259,20 +260,24 @@ def origins_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.str_]:
     return np.where(dataset.column("augmented")[rows] == 1, AUGMENTED, kinds[dataset.column("origin")[rows]])
 
 
-def _write_parity(folder: Path, candidates: Mapping[str, Candidate], dataset: Dataset) -> None:
-    """How far TFLite-Micro (has to be 0) and LiteRT are from the arithmetic of the verdict."""
+def _engines(candidates: Mapping[str, Candidate], dataset: Dataset) -> dict[str, ParityReport]:
+    """How far TFLite-Micro (has to be 0) and LiteRT are from the arithmetic of the verdict, before it is relied on."""
     rows = dataset.rows(Split.HELD_OUT)
     rows = rows[np.linspace(0, len(rows) - 1, min(PARITY_FRAMES, len(rows))).astype(np.int64)]
     observations = dataset.observations(rows)
     reports = {name: parity(candidate, observations) for name, candidate in candidates.items()}
+    _check_conforms(reports)
+    return reports
+
+
+def _check_conforms(reports: Mapping[str, ParityReport]) -> None:
     for name, report in reports.items():
         if not report.conforms:
-            raise StaleError(
+            raise QuantError(
                 "TFLite-Micro gives other bytes than the arithmetic verdicts are computed in",
                 where=name,
                 hint="the installed tflite-micro is not the pinned one, or this is a fault; please report it",
             )
-    write_json(folder / runfolder.PARITY, {name: asdict(report) for name, report in reports.items()})
 
 
 def _read_parity(folder: Path, candidates: Mapping[str, Candidate]) -> dict[str, ParityReport]:
@@ -281,7 +286,9 @@ def _read_parity(folder: Path, candidates: Mapping[str, Candidate]) -> dict[str,
     missing = [name for name in candidates if not isinstance(document, dict) or name not in document]
     if missing:
         raise InputError(f"lacks {', '.join(missing)}", where=path, hint=f"quant evaluate {folder}")
-    return {name: parity_from_json(document[name], path) for name in candidates}
+    reports = {name: parity_from_json(document[name], path) for name in candidates}
+    _check_conforms(reports)
+    return reports
 
 
 def decide(folder: Path, limits: Limits, seconds: Mapping[str, float] | None = None) -> Verdict:
@@ -419,7 +426,7 @@ def read_policy(folder: Path) -> Policy:
 def read_inputs(folder: Path) -> tuple[Policy, Dataset]:
     """The run's policy and the dataset that was made from it."""
     policy = read_policy(folder)
-    if not (folder / "quant_dataset.json").is_file():
+    if not (folder / DESCRIPTION).is_file():
         raise InputError("the run has no dataset yet", where=folder, hint=f"quant dataset {folder}")
     return policy, load_dataset(folder, policy, policy_digest(policy))
 

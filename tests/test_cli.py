@@ -393,7 +393,7 @@ def test_an_interrupted_step_leaves_an_unfinished_run(run: Path, monkeypatch: py
 
     assert quant("ptq", run).code == 0
     with monkeypatch.context() as patched:
-        patched.setattr("quant.pipeline._write_parity", interrupt)
+        patched.setattr("quant.pipeline.asdict", interrupt)  # when the last of the evaluations is written
         done = quant("evaluate", run)
     assert done.code == 130 and "unfinished" in done.err
     refuses(run, {"show": "not finished"})

@@ -39,6 +39,16 @@ _FORBIDDEN = {
         "TextLineReaderV2",
         "TextLineDataset",
         "GeneratorDataset",
+        "TFRecordDataset",
+        "FixedLengthRecordDataset",
+        "TFRecordReaderV2",
+        "FixedLengthRecordReaderV2",
+        "MergeV2Checkpoints",
+        "ImmutableConst",
+        "InitializeTableFromTextFile",
+        "InitializeTableFromTextFileV2",
+        "CreateSummaryFileWriter",
+        "CreateSummaryDbWriter",
     ),
 }
 """Operations with effects outside the graph, apart from SaveV2 and RestoreV2, which every SavedModel has."""

@@ -166,7 +166,7 @@ def test_the_loss_curve_is_kept(trained: QatResult) -> None:
     assert steps == sorted(set(steps)) and steps[0] == 0 and steps[-1] == 90
     assert {20, 40, 60, 80} <= set(steps)
     assert np.isnan(trained.curve[0][1]) and all(np.isfinite(loss) and loss >= 0 for _, loss, _ in trained.curve[1:])
-    assert all(f"step {step}: " in "\n".join(trained.candidate.log) for step in steps)
+    assert all(f"step {step}: " in "\n".join(trained.candidate.log) for step in steps[1:])
 
 
 def test_training_moves_the_weights_and_not_the_interfaces(start: Plan, trained: QatResult) -> None:
