@@ -43,7 +43,6 @@ _FORBIDDEN = {
         "FixedLengthRecordDataset",
         "TFRecordReaderV2",
         "FixedLengthRecordReaderV2",
-        "MergeV2Checkpoints",
         "ImmutableConst",
         "InitializeTableFromTextFile",
         "InitializeTableFromTextFileV2",
@@ -51,7 +50,7 @@ _FORBIDDEN = {
         "CreateSummaryDbWriter",
     ),
 }
-"""Operations with effects outside the graph, apart from SaveV2 and RestoreV2, which every SavedModel has."""
+"""Operations with effects outside the graph, apart from those every SavedModel has to save and restore itself."""
 
 
 @dataclass(frozen=True)
