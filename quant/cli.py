@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -52,7 +53,8 @@ def main() -> NoReturn:
         sys.exit(130)
     except _Terminated:
         click.echo("quant: terminated; the run is unfinished and can be started again", err=True)
-        sys.exit(143)
+        # The pool has been killed; threads that still look for it would only litter standard error on the way out.
+        os._exit(143)
 
 
 @contextmanager
