@@ -453,8 +453,3 @@ def read_scenarios(folder: Path, world: World | None) -> ScenarioSet | None:
         return None
     path = folder / runfolder.SCENARIOS
     return world.read(read_bytes(path).decode(errors="replace"), path)
-
-
-def held_out(run: Run) -> Observations:
-    """The frames no track has seen."""
-    return run.dataset.observations(run.dataset.rows(Split.HELD_OUT))

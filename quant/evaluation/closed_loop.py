@@ -7,7 +7,7 @@ are the same for one worker and for sixty-four.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from quant.evaluation.actors import Act, Actor
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.parallel import map_tasks
 from quant.evaluation.statistics import mean
+from quant.files import Progress, no_progress
 from quant.worlds.rollout import Episodes, rollout
 from quant.worlds.scenarios import ScenarioSet
 from quant.worlds.world import World
@@ -45,7 +46,7 @@ def drive(
     scenarios: ScenarioSet,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> dict[str, tuple[SliceOutcome, ...]]:
     """Every actor through every scenario.
 

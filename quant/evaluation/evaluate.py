@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from quant.evaluation.closed_loop import drive
 from quant.evaluation.evaluation import FLOAT, FLOAT_ARITHMETIC, INT8_ARITHMETIC, ClosedLoop, Evaluation
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Paired
+from quant.files import Progress, no_progress
 from quant.policy.observations import F32, Observations
 from quant.policy.policy import Policy
 from quant.runners.runner import FloatRunner, Int8Runner
@@ -35,7 +36,7 @@ def evaluate(
     world: World | None = None,
     scenarios: ScenarioSet | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> dict[str, Evaluation]:
     """Evaluates open loop on held-out frames and, where there is a world, closed loop on frozen scenarios.
 
