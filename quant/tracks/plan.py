@@ -14,6 +14,7 @@ The output range of a Box policy is its action bounds: int8 saturation is the cl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,8 @@ MIN_WIDTH = 1e-3
 """A feature or tensor that never moves still gets this range, so that no scale is zero."""
 MIN_SHARE = 2.0**-12
 """Least width of a feature's range as a share of its largest value: x * gain is rounded to 24 bits, 8 are the step."""
+SHORT_BITS = 12
+"""Significant bits of a short scale: the product of two is exact in float32."""
 MIN_SCALE = 1e-2
 """An equalization factor is at least this: a unit that is nearly always zero must not blow up the next layer."""
 
@@ -67,11 +70,22 @@ class Range:
         scale, zero = min((max(_step(-low, zero), _step(high, 255 - zero)), zero) for zero in range(256))
         return Range(-zero * scale, (255 - zero) * scale)
 
+    def shortened(self) -> Range:
+        """The same zero, and a step of `SHORT_BITS` that is as wide or hardly wider."""
+        zero, scale = round(-self.low / self.scale), short(self.scale)
+        return Range(-zero * scale, (255 - zero) * scale)
+
     def fake_quantize(self, x: F32) -> F32:
         """Rounds to the nearest step, saturating."""
         low, scale = np.float32(self.low), np.float32(self.scale)
         steps: F32 = np.clip(np.rint((x - low) / scale), 0, 255)
         return np.asarray(steps * scale + low, np.float32)
+
+
+def short(scale: float) -> float:
+    """The least number of `SHORT_BITS` significant bits that is not below ``scale``."""
+    mantissa, exponent = math.frexp(scale)
+    return math.ldexp(math.ceil(mantissa * 2**SHORT_BITS), exponent - SHORT_BITS)
 
 
 def _step(reach: float, steps: int) -> float:
@@ -253,11 +267,16 @@ def _extremes(layers: tuple[Dense, ...], x: F32) -> Iterator[tuple[tuple[float, 
 def make_plan(calibration: Calibration, choice: Choice) -> Plan:
     """Folded layers, and ranges for every tensor, from what calibration saw and what was chosen."""
     policy, observations = calibration.policy, calibration.observations
-    encoder_ranges = _layer_ranges(policy.encoder, calibration.encoder, choice.encoder)
-    head_ranges = _layer_ranges(policy.head, calibration.head, choice.head)
+    encoder_ranges = _short_where_single(
+        policy.encoder, _layer_ranges(policy.encoder, calibration.encoder, choice.encoder)
+    )
+    head_ranges = _short_where_single(policy.head, _layer_ranges(policy.head, calibration.head, choice.head))
     if isinstance(policy.action_space, Box):
         head_ranges[-1] = LayerRanges(None, _action_range(policy.action_space))
     z = Range.around(*calibration.z) if policy.pooling == "sum" else encoder_ranges[-1].after
+    if policy.head[0].outputs == 1 and z not in FIXED.values():
+        z = z.shortened()
+        encoder_ranges[-1] = encoder_ranges[-1] if policy.pooling == "sum" else replace(encoder_ranges[-1], after=z)
     peer = Interval.of(observations.peers[observations.mask], choice.margin)
     ego = Interval.of(observations.ego, choice.margin)
     encoder = (_fold_inputs(policy.encoder[0], 0, peer, PEER_RANGE), *policy.encoder[1:])
@@ -290,14 +309,29 @@ def _layer_ranges(
     return ranges
 
 
+def _short_where_single(layers: tuple[Dense, ...], ranges: list[LayerRanges]) -> list[LayerRanges]:
+    """Short scales before layers with one output, whose scales TFLM multiplies in float32 or in float64."""
+    following = [*(layer.outputs == 1 for layer in layers[1:]), False]
+    return [
+        replace(own, after=own.after.shortened()) if single and layer.activation not in FIXED else own
+        for layer, own, single in zip(layers, ranges, following, strict=True)
+    ]
+
+
 def _action_range(space: Box) -> Range:
     """One tensor holds all components, so the range spans all bounds; what is beyond one's own is clipped after."""
     return Range.covering(min(space.low), max(space.high))
 
 
+def weight_scale(weight: F32) -> F32:
+    """(M, K) weights -> (M, 1) width of a step, from -127 to 127 of each output's own; short where M is 1."""
+    scale: F32 = np.maximum(np.abs(weight).max(axis=1, keepdims=True), np.float32(1e-12)) / np.float32(127)
+    return scale if len(scale) > 1 else np.array([[short(float(scale[0, 0]))]], np.float32)
+
+
 def fake_quantize_weight(weight: F32) -> F32:
-    """Symmetric int8 steps of each output channel's own, from -127 to 127, as the converter rounds them."""
-    scale = np.maximum(np.abs(weight).max(axis=1, keepdims=True), np.float32(1e-12)) / np.float32(127)
+    """Symmetric int8 steps of each output channel's own, as the converter rounds them."""
+    scale = weight_scale(weight)
     return np.asarray(np.rint(weight / scale) * scale, np.float32)
 
 

@@ -11,7 +11,7 @@ import pytest
 from quant.errors import QuantError
 from quant.policy import Box
 from quant.policy.observations import F32
-from quant.runners import Int8Runner, interface, read_model
+from quant.runners import Int8Runner, interface, read_model, release_dependent
 from quant.runners.flatbuffer import FullyConnected
 from quant.tracks.candidate import PARTS
 from quant.tracks.export import export
@@ -86,6 +86,11 @@ def test_tflite_micro_gives_the_same_bytes_as_the_arithmetic_of_verdicts(each: E
     theirs = Int8Runner(each.candidate, "tflite_micro").decide(some)
     np.testing.assert_array_equal(ours.embeddings, theirs.embeddings)
     np.testing.assert_array_equal(ours.outputs, theirs.outputs)
+
+
+def test_no_layer_depends_on_the_release_of_tflite_micro(each: Exported) -> None:
+    for model in (each.candidate.peer_encoder, each.candidate.policy_head):
+        assert release_dependent(read_model(model.tflite)) == ()
 
 
 def test_search_simulates_what_the_device_computes(each: Exported) -> None:
