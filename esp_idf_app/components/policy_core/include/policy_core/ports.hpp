@@ -48,8 +48,8 @@ protected:
 /// Where the model pack lies.
 class Models {
 public:
-    /// The whole partition or file, 16-byte aligned and readable for as long as the program runs; the pack starts at 0 and
-    /// may be shorter. Empty where there is none.
+    /// The whole partition or file, 16-byte aligned and readable for as long as the program runs; the pack starts at 0
+    /// and may be shorter. Empty where there is none.
     virtual Bytes partition() = 0;
 
 protected:

@@ -1,0 +1,58 @@
+// A decision: from a complete observation in memory to the action in memory, timed stage by stage.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "policy_core/pack.hpp"
+#include "policy_core/ports.hpp"
+
+namespace policy_core {
+
+constexpr size_t kStages = static_cast<size_t>(Stage::kTotal) + 1;
+
+/// What the policy sees: `count` peer slots, of which those with mask 1 hold a peer.
+struct Observation {
+    size_t count = 0;
+    uint8_t mask[kMaxPeers] = {};
+    float ego[kMaxEgo] = {};
+    float peers[kMaxPeers * kMaxFeatures] = {};  ///< Row after row, without gaps.
+};
+
+/// The bytes at every interface, and the values that come out.
+struct Decision {
+    alignas(16) int8_t peer_inputs[kMaxPeers * kMaxFeatures] = {};  ///< 0 where no peer is.
+    alignas(16) int8_t embeddings[kMaxPeers * kMaxEmbedding] = {};  ///< The pooling's neutral code where no peer is.
+    alignas(16) int8_t head_inputs[kMaxTensor] = {};  ///< [z, ego].
+    alignas(16) int8_t outputs[kMaxOutputs] = {};
+    float values[kMaxOutputs] = {};  ///< Logits, or actions within their bounds.
+    size_t present = 0;
+    uint8_t action = kNoAction;  ///< Index of the first largest logit; kNoAction for a box.
+    uint32_t ticks[kStages] = {};
+};
+
+enum class DecisionStatus : uint8_t {
+    kOk,
+    kNotFinite,  ///< The ego, or a peer that is present, has a NaN or an infinity.
+    kEngineFailed,
+};
+
+/// Decides. `observation` fits the slot: count <= max_peers, mask 0 or 1. The decision is whole only with kOk.
+DecisionStatus decide(const Slot &slot, size_t index, const Observation &observation, Engine &engine, Clock &clock,
+                      Decision *decision);
+
+/// The last stage: `outputs` to `values` and `action`.
+void finish(const Slot &slot, Decision *decision);
+
+/// A distribution by nearest rank: of n ascending samples the p-quantile is number ceil(p * n).
+struct Distribution {
+    uint32_t minimum = 0;
+    uint32_t median = 0;
+    uint32_t p99 = 0;
+    uint32_t maximum = 0;
+};
+
+/// Sorts `samples` in place; `count` >= 1.
+Distribution distribution(uint32_t *samples, size_t count);
+
+}  // namespace policy_core
