@@ -6,29 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quant.acceptance.criterion import Criterion, Evidence, Outcome
+from quant.acceptance.criterion import Criterion, Outcome
+from quant.acceptance.device import DeviceEvidence, device_criteria
 from quant.acceptance.limits import Limits
 from quant.evaluation.evaluation import NO_WORLD, Evaluation, rounded
 from quant.evaluation.gate import blindness, open_loop_blindness
 from quant.evaluation.statistics import Paired
 from quant.tracks.candidate import Candidate
-
-NO_BOARD = "no board has run this yet"
-
-
-@dataclass(frozen=True)
-class Latency:
-    """The time of a decision with the most peers.
-
-    Attributes:
-        milliseconds: its 99th percentile.
-        evidence: only ``measured`` on a chip proves it; ``emulated`` and ``simulated`` times are no times of a board.
-        source: which board, in words.
-    """
-
-    milliseconds: float
-    evidence: Evidence
-    source: str
 
 
 @dataclass(frozen=True)
@@ -76,7 +60,7 @@ def assess(
     evaluation: Evaluation,
     reference: Evaluation,
     limits: Limits,
-    latency: Latency | None = None,
+    device: DeviceEvidence | None = None,
 ) -> Assessment:
     """Holds a candidate against the limits.
 
@@ -90,7 +74,7 @@ def assess(
         reference: of the float policy, on the same scenarios and frames
             (:func:`quant.evaluation.evaluation.check_together`).
         limits: the limits.
-        latency: of a board; None: nobody has measured it.
+        device: what a board showed of it; None: no board has run it.
     """
     models = (candidate.peer_encoder, candidate.policy_head)
     sizes: dict[str, int] = {model.part: len(model.tflite) for model in models}
@@ -102,7 +86,7 @@ def assess(
             *_success(evaluation, reference, limits),
             _agreement(evaluation, reference, limits),
             *(_size(part, size, limits) for part, size in sizes.items()),
-            _latency(latency, limits),
+            *device_criteria(device, limits),
         ),
     )
 
@@ -144,19 +128,3 @@ def _agreement(evaluation: Evaluation, reference: Evaluation, limits: Limits) ->
 
 def _size(part: str, size: int, limits: Limits) -> Criterion:
     return Criterion(f"{part}_bytes", limits.model_bytes, "bytes", "at most", size, "computed", "the .tflite file")
-
-
-def _latency(latency: Latency | None, limits: Limits) -> Criterion:
-    if latency is None:
-        return Criterion("latency", limits.latency_ms, "ms", unproven=NO_BOARD)
-    proves = latency.evidence == "measured"
-    return Criterion(
-        "latency",
-        limits.latency_ms,
-        "ms",
-        "at most",
-        latency.milliseconds,
-        latency.evidence,
-        latency.source,
-        unproven="" if proves else f"a time that is {latency.evidence} is not a time on a board",
-    )

@@ -22,6 +22,7 @@ import numpy as np
 
 from quant.acceptance.assessment import Assessment
 from quant.acceptance.criterion import Outcome
+from quant.acceptance.device import DEVICE_CRITERIA, device_line
 from quant.acceptance.limits import Limits
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, HASHES, Evaluation, check_together, rounded
@@ -100,6 +101,12 @@ class Verdict:
         tie = f" (a tie, decided on {self.decided_on})" if self.tie else ""
         return f"Deploy {self.winner.upper()}{tie}. The verdict is {self.status}."
 
+    @property
+    def device(self) -> str:
+        """Whether latency and memory of the winner are confirmed on the target, in one line."""
+        criteria = () if self.winner is None else self.assessment(self.winner).criteria
+        return device_line(criteria, self.limits.target) if criteria else "no winner"
+
     def assessment(self, track: str) -> Assessment:
         """Of one candidate.
 
@@ -121,6 +128,7 @@ class Verdict:
             "basis": self.basis,
             "tie": self.tie,
             "decided_on": self.decided_on,
+            "device": self.device,
             "against": [_rival_json(rival) for rival in self.against],
             "evidence": None if won is None else {c.name: c.evidence or "none" for c in won.criteria},
             "to_confirm": list(self.to_confirm),
@@ -340,8 +348,8 @@ def _why(
 
 
 def _to_confirm(name: str, reason: str) -> str:
-    if name == "latency":
-        return f"latency: {reason}; measure it on the target chip"
+    if name in DEVICE_CRITERIA:
+        return f"{name}: {reason}; run pytest -m hil with the target board"
     if name.startswith("success_drop"):
         return f"{name}: {reason}; evaluate in a world that tells good driving from bad"
     return f"{name}: {reason}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -33,7 +34,11 @@ class Limits:
         action_disagreement: highest share of held-out frames with another action than the float policy's.
         action_tolerance: two continuous actions agree within this share of the action's range.
         model_bytes: highest size of each sub-model's file.
-        latency_ms: longest time of one decision, at the 99th percentile and with the most peers.
+        latency_ms: longest time of one decision on the target, with the worst number of peers, at the 99th percentile
+            and at the maximum.
+        heap_bytes: least free heap on the target.
+        stack_bytes: least free stack of the task that decides, on the target.
+        target: the chip latency and memory have to be measured on, as esptool calls it: ``esp32``, ``esp32s3``.
         tie_significance: success rates differ where exact McNemar's p is below this.
         tie_agreement: without a world, agreements differ where they are further apart than this.
         tie_relative_mae: without a world, mean errors differ where they are further apart than this share of the lower.
@@ -44,11 +49,14 @@ class Limits:
     action_tolerance: float = 0.02
     model_bytes: int = 102_400
     latency_ms: float = 50.0
+    heap_bytes: int = 32_768
+    stack_bytes: int = 1_024
+    target: str = "esp32"
     tie_significance: float = 0.05
     tie_agreement: float = 0.005
     tie_relative_mae: float = 0.10
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float | str]:
         """Every limit by its key."""
         return asdict(self)
 
@@ -98,6 +106,10 @@ def limits_from(table: Mapping[str, Any], where: object = "limits") -> Limits:
 
 
 def _check(key: str, value: Any, kind: type, where: object) -> None:
+    if kind is str:
+        if not isinstance(value, str) or not re.fullmatch("esp32([a-z][0-9]+)?", value):
+            raise InputError(f"limit {key!r} is {value!r}", where=where, expected=f'{key} = a chip, as "esp32s3"')
+        return
     allowed = (int,) if kind is int else (int, float)
     if type(value) not in allowed:
         expected = "a whole number" if kind is int else "a number"

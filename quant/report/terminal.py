@@ -14,6 +14,7 @@ from rich.text import Text
 from quant.acceptance.assessment import Assessment
 from quant.acceptance.criterion import Criterion, Outcome, quantity
 from quant.acceptance.decision import Verdict
+from quant.acceptance.device import DEVICE_CRITERIA
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.open_loop import Closeness
 from quant.evaluation.outcomes import SliceOutcome
@@ -145,12 +146,12 @@ def winner(verdict: Verdict) -> Group:
 
 
 def status_line(verdict: Verdict) -> str:
-    """What is unproven of the winner, and what it is therefore, in one line."""
+    """What is unproven of the winner, whether the board has confirmed it, and what it is therefore, in one line."""
     if verdict.winner is None:
         return "no winner"
     unproven = verdict.assessment(verdict.winner).with_outcome(Outcome.UNPROVEN)
-    reasons = [f"{criterion.name}: unproven - {criterion.unproven}" for criterion in unproven]
-    return "; ".join([*reasons, f"winner {verdict.status}"])
+    reasons = [f"{one.name}: unproven - {one.unproven}" for one in unproven if one.name not in DEVICE_CRITERIA]
+    return "; ".join([*reasons, verdict.device, f"winner {verdict.status}"])
 
 
 def _of_winner(verdict: Verdict) -> tuple[Criterion, ...]:

@@ -7,6 +7,7 @@ import pytest
 from quant.acceptance.assessment import Assessment
 from quant.acceptance.criterion import Criterion
 from quant.acceptance.decision import Verdict
+from quant.acceptance.device import BYTES, MEMORY, TIMES
 from quant.acceptance.limits import Limits
 from quant.evaluation.evaluation import FLOAT, NO_WORLD
 from quant.evaluation.gate import blindness, gate_results
@@ -35,7 +36,15 @@ def test_the_policy_head_fits(assessment: Assessment, hold: Hold) -> None:
 
 
 def test_the_candidate_decides_in_time_on_the_board(assessment: Assessment, hold: Hold) -> None:
-    hold(*named(assessment, "latency"))
+    hold(*(criterion for criterion in assessment.criteria if criterion.name in TIMES))
+
+
+def test_the_board_gives_the_hosts_bytes(assessment: Assessment, hold: Hold) -> None:
+    hold(*named(assessment, BYTES))
+
+
+def test_the_board_has_memory_to_spare(assessment: Assessment, hold: Hold) -> None:
+    hold(*(criterion for criterion in assessment.criteria if criterion.name in MEMORY))
 
 
 def test_the_world_tells_good_driving_from_bad(run: Run, limits: Limits) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from quant.acceptance.assessment import Assessment, Latency, assess
+from quant.acceptance.assessment import Assessment, assess
+from quant.acceptance.device import DeviceEvidence
 from quant.acceptance.limits import Limits
 from quant.evaluation.evaluation import FLOAT, ClosedLoop, Evaluation
 from quant.evaluation.open_loop import Closeness, OpenLoop
@@ -95,9 +98,15 @@ def undriven_reference() -> Evaluation:
 
 
 def assessed(
-    made: Candidate, evaluation: Evaluation, original: Evaluation | None = None, latency: Latency | None = None
+    made: Candidate, evaluation: Evaluation, original: Evaluation | None = None, device: DeviceEvidence | None = None
 ) -> Assessment:
-    return assess(made, evaluation, original or reference(), LIMITS, latency)
+    return assess(made, evaluation, original or reference(), LIMITS, device)
+
+
+def shown(**changes: Any) -> DeviceEvidence:
+    """Of an ESP32 that keeps every limit."""
+    good = DeviceEvidence("ESP32 rev 3.1", "esp32", "measured", 2.0, 2.5, 1000, 0, 150_000, 3_000)
+    return replace(good, **changes)
 
 
 def policy(width: int = 8) -> Policy:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from quant.acceptance import criterion as criterion_module
-from quant.acceptance.assessment import Assessment, Latency, assess
+from quant.acceptance import device as device_module
+from quant.acceptance.assessment import Assessment, assess
 from quant.acceptance.criterion import Criterion, Outcome
+from quant.acceptance.device import DEVICE_CRITERIA
 from quant.acceptance.limits import Limits, load_limits
 from quant.errors import InputError
 from quant.evaluation.evaluation import ClosedLoop
@@ -25,6 +27,7 @@ from tests.evaluation.synthetic import (
     evaluated,
     frames,
     reference,
+    shown,
     undriven_reference,
 )
 
@@ -60,7 +63,7 @@ def test_the_module_shows_what_a_criterion_prints() -> None:
     assert doctest.testmod(criterion_module) == (0, 4)
 
 
-def test_a_good_candidate_passes_everything_but_the_latency_nobody_measured() -> None:
+def test_a_good_candidate_passes_everything_but_what_no_board_has_shown() -> None:
     made = candidate("ptq")
     assert outcomes(assessed(made, evaluated(made, driven(6, 5)))) == {
         "success_drop[nominal]": "pass",
@@ -68,7 +71,7 @@ def test_a_good_candidate_passes_everything_but_the_latency_nobody_measured() ->
         "action_disagreement": "pass",
         "peer_encoder_bytes": "pass",
         "policy_head_bytes": "pass",
-        "latency": "unproven",
+        **dict.fromkeys(DEVICE_CRITERIA, "unproven"),
     }
 
 
@@ -105,19 +108,65 @@ def test_an_agreement_at_another_tolerance_proves_nothing() -> None:
     assert outcomes(assessed(made, evaluation))["action_disagreement"] == "unproven"
 
 
+FOREIGN: tuple[dict[str, Any], ...] = (
+    {"evidence": "emulated"},
+    {"evidence": "simulated"},
+    {"evidence": "computed"},
+    {"chip": "esp32c3"},
+)
+
+
+def device_outcomes(**changes: Any) -> dict[str, str]:
+    made = candidate("ptq")
+    found = outcomes(assessed(made, evaluated(made, driven(4, 4)), device=shown(**changes)))
+    return {name: found[name] for name in DEVICE_CRITERIA}
+
+
+def test_what_the_target_keeps_passes() -> None:
+    at_the_limits = {"latency_p99_ms": 50.0, "latency_max_ms": 50.0, "heap_bytes": 32_768, "stack_bytes": 1_024}
+    assert set(device_outcomes(**at_the_limits).values()) == {"pass"}
+
+
 @pytest.mark.parametrize(
-    ("latency", "outcome"),
+    ("failing", "changes"),
     [
-        (Latency(49.0, "measured", "ESP32"), "pass"),
-        (Latency(51.0, "measured", "ESP32"), "fail"),
-        (Latency(1.0, "emulated", "QEMU"), "unproven"),
-        (Latency(1.0, "simulated", "virtual board"), "unproven"),
-        (Latency(1.0, "computed", "host"), "unproven"),
+        ("latency", {"latency_p99_ms": 50.1}),
+        ("latency_max", {"latency_max_ms": 50.1}),
+        ("device_mismatches", {"differing": 1}),
+        ("heap_free", {"heap_bytes": 32_767}),
+        ("stack_left", {"stack_bytes": 1_023}),
     ],
 )
-def test_only_a_time_measured_on_a_chip_proves_the_latency(latency: Latency, outcome: str) -> None:
-    made = candidate("ptq")
-    assert outcomes(assessed(made, evaluated(made, driven(4, 4)), latency=latency))["latency"] == outcome
+def test_each_figure_measured_beyond_its_limit_fails_alone(failing: str, changes: dict[str, Any]) -> None:
+    assert [name for name, outcome in device_outcomes(**changes).items() if outcome == "fail"] == [failing]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN, ids=str)
+def test_only_what_is_measured_on_the_target_proves_anything(foreign: dict[str, Any]) -> None:
+    assert set(device_outcomes(**foreign).values()) == {"unproven"}
+    beyond = {"latency_p99_ms": 99.0, "latency_max_ms": 99.0, "heap_bytes": 1, "stack_bytes": 1}
+    assert set(device_outcomes(**foreign, **beyond).values()) == {"unproven"}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN, ids=str)
+def test_other_bytes_than_the_hosts_fail_on_every_board(foreign: dict[str, Any]) -> None:
+    assert device_outcomes(**foreign, differing=1)["device_mismatches"] == "fail"
+
+
+def test_figures_a_board_does_not_have_prove_nothing() -> None:
+    found = device_outcomes(heap_bytes=None, stack_bytes=None, compared=0)
+    assert [name for name, outcome in found.items() if outcome == "unproven"] == [
+        "device_mismatches",
+        "heap_free",
+        "stack_left",
+    ]
+
+
+def test_the_device_module_shows_its_line() -> None:
+    import doctest
+
+    globs = {"Limits": Limits, **vars(device_module)}
+    assert doctest.testmod(device_module, globs=globs).failed == 0
 
 
 def test_without_a_world_success_is_unproven_because_driving_was_not_tested() -> None:
@@ -186,6 +235,8 @@ def test_the_limits_are_the_plans_own_until_a_file_sets_others(tmp_path: Path) -
         ("success_drop = 10", "limit 'success_drop' is 10", "from 0 to 1"),
         ("latency_ms = -1", "limit 'latency_ms' is -1", "0 or more"),
         ("latency_ms = nan", "limit 'latency_ms' is nan", "finite"),
+        ('target = "ESP32"', "limit 'target' is 'ESP32'", "a chip"),
+        ("target = 32", "limit 'target' is 32", "a chip"),
         ("model_bytes = 1.5", "limit 'model_bytes' is 1.5", "whole number"),
         ("success_drop 0.1", "not valid TOML", "TOML"),
     ],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from quant.acceptance.assessment import Assessment, Latency
+from quant.acceptance.assessment import Assessment
 from quant.acceptance.decision import Verdict, decide
+from quant.acceptance.device import DEVICE_CRITERIA
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import Evaluation
 from quant.evaluation.outcomes import SliceOutcome
@@ -21,6 +23,7 @@ from tests.evaluation.synthetic import (
     evaluated,
     frames,
     reference,
+    shown,
     undriven_reference,
 )
 
@@ -99,17 +102,38 @@ def test_no_eligible_candidate_means_no_winner_and_exit_code_1(tmp_path: Path) -
 def test_an_unproven_criterion_makes_the_winner_provisional_and_says_what_would_confirm_it() -> None:
     verdict = judged((candidate("ptq"), driven(4, 4)))
     assert (verdict.winner, verdict.status, verdict.exit_code) == ("ptq", "provisional", 0)
-    assert verdict.to_confirm == ("latency: no board has run this yet; measure it on the target chip",)
+    assert verdict.to_confirm == tuple(
+        f"{name}: no board has run this yet; run pytest -m hil with the target board" for name in DEVICE_CRITERIA
+    )
+    assert verdict.device == "ESP32 latency + memory: unproven - no board has run this yet"
 
 
-def test_with_a_latency_measured_on_a_chip_the_winner_is_confirmed() -> None:
+def test_with_everything_measured_on_the_target_the_winner_is_confirmed() -> None:
     made, original = candidate("ptq"), reference()
     evaluation = evaluated(made, driven(4, 4))
-    assessment = assessed(made, evaluation, latency=Latency(2.0, "measured", "ESP32 rev 3"))
+    assessment = assessed(made, evaluation, device=shown())
     verdict = decide([assessment], {"float": original, "ptq": evaluation}, LIMITS)
     assert (verdict.status, verdict.to_confirm) == ("confirmed", ())
     document = verdict.to_json()
     assert document["evidence"]["latency"] == "measured"
+    assert document["device"].startswith("ESP32 latency + memory: confirmed - latency 2 ms <= 50 ms (measured: ")
+
+
+@pytest.mark.parametrize("changes", [{"evidence": "emulated"}, {"evidence": "simulated"}, {"chip": "esp32s3"}])
+def test_what_is_not_measured_on_the_target_leaves_the_winner_provisional(changes: dict[str, Any]) -> None:
+    made, original = candidate("ptq"), reference()
+    evaluation = evaluated(made, driven(4, 4))
+    assessment = assessed(made, evaluation, device=shown(**changes))
+    verdict = decide([assessment], {"float": original, "ptq": evaluation}, LIMITS)
+    assert verdict.status == "provisional"
+    assert verdict.device.startswith("ESP32 latency + memory: unproven - ")
+
+
+def test_a_measured_failure_puts_a_candidate_out() -> None:
+    slow, original = candidate("ptq"), reference()
+    evaluation = evaluated(slow, driven(4, 4))
+    assessment = assessed(slow, evaluation, device=shown(latency_max_ms=51.0))
+    assert decide([assessment], {"float": original, "ptq": evaluation}, LIMITS).winner is None
 
 
 def test_in_a_blind_world_the_frames_decide_and_the_record_warns() -> None:
