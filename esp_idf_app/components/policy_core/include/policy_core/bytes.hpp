@@ -24,8 +24,8 @@ public:
     void i32(int32_t value);
     void f32(float value);
     void raw(const void *data, size_t size);
-    /// u8 length and the text, cut off after 255 bytes; two parts are written as one text.
-    void text(const char *first, const char *second = "");
+    /// u8 length and the text, cut off after 255 bytes; the parts are written as one text.
+    void text(const char *first, const char *second = "", const char *third = "");
 
     size_t size() const { return size_; }
     bool overflowed() const { return overflowed_; }

@@ -49,8 +49,8 @@ private:
 ///    damage that has a header;
 ///  - it is all printable (tab, line feed, carriage return, escape, 0x20 and above): it was text, and this 0x00 opens;
 ///  - anything else: damage, and this 0x00 may open a frame.
-/// A line feed inside also ends a text that is all printable so far; a frame of this version can't be taken for one, since
-/// its second byte is the version.
+/// A line feed inside also ends a text that is all printable so far; a frame of this version can't be taken for one,
+/// since its second byte is the version.
 class Decoder {
 public:
     enum class Event : uint8_t {

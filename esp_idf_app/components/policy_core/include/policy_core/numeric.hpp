@@ -27,8 +27,8 @@ bool same_quantization(const Quantization &a, const Quantization &b);
 /// Whether none of the values is NaN or infinite.
 bool all_finite(const float *values, size_t count);
 
-/// q = clamp(rint(x * gain + offset), -128, 127); product and sum are rounded each. `x`, `gain` and `offset` are finite;
-/// a product that overflows saturates.
+/// q = clamp(rint(x * gain + offset), -128, 127); product and sum are rounded each. `x`, `gain` and `offset` are
+/// finite; a product that overflows saturates.
 void quantize(const float *x, const float *gain, const float *offset, size_t count, int8_t *q);
 
 /// `MultiplyByQuantizedMultiplier` of tflite-micro's common.cc, which rounds twice (gemmlowp's
@@ -44,8 +44,8 @@ struct Pool {
 
     /// The code of an absent peer: it changes neither a maximum nor a sum.
     int8_t neutral() const;
-    /// Pools the rows of `embeddings` (peers * size) whose mask is set into `z` (size). Without any, z = 0: the target's
-    /// zero point.
+    /// Pools the rows of `embeddings` (peers * size) whose mask is set into `z` (size). Without any, z = 0: the
+    /// target's zero point.
     void operator()(const int8_t *embeddings, const uint8_t *mask, size_t peers, size_t size, int8_t *z) const;
 };
 

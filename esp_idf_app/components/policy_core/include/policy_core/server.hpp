@@ -22,8 +22,8 @@ public:
     Server(const Server &) = delete;
     Server &operator=(const Server &) = delete;
 
-    /// Reads the pack and loads the models; call it once, before poll(). Without a good pack the server still serves, and
-    /// MODELS says what is wrong.
+    /// Reads the pack and loads the models; call it once, before poll(). Without a good pack the server still serves,
+    /// and MODELS says what is wrong.
     void boot();
 
     /// One read of the line, and an answer to whatever that completes.
@@ -42,12 +42,12 @@ private:
         size_t size = 0;
     };
     struct Counters {
-        uint32_t decisions = 0;
+        uint32_t decisions = 0;  ///< Of DECIDE and of BENCH, its warm-up included.
         uint32_t invokes = 0;
         uint32_t frames_good = 0;
-        uint32_t frames_bad = 0;
-        uint32_t bad_crc = 0;
-        uint32_t noise_bytes = 0;
+        uint32_t frames_bad = 0;  ///< Damage of every kind.
+        uint32_t bad_crc = 0;  ///< Of these.
+        uint32_t noise_bytes = 0;  ///< Text.
     };
 
     PackStatus load_models();
