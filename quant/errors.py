@@ -45,3 +45,26 @@ class GateError(QuantError):
     """A criterion failed (exit code 1)."""
 
     exit_code = 1
+
+
+class ProtocolError(QuantError):
+    """What a board sent is not what the protocol says it sends (exit code 2)."""
+
+
+class LinkError(QuantError):
+    """A board does not answer, or its port is not to be had (exit code 2)."""
+
+
+class DeviceError(QuantError):
+    """A board refused a request (exit code 2).
+
+    Args:
+        what: the request and the board's own words.
+        code: one of :class:`quant.boards.protocol.ErrorCode`, or a number this version does not know.
+    """
+
+    def __init__(
+        self, what: str, *, code: int, where: object = None, expected: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(what, where=where, expected=expected, hint=hint)
+        self.code = code
