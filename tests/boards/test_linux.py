@@ -1,0 +1,185 @@
+"""A process behind a pseudo-terminal comes back from whatever ends it, as a chip does."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import serial
+
+from quant.boards.board import Board, Work
+from quant.boards.linux import ELF_ENVIRONMENT, LinuxBoard, find_elf, reset_reason
+from quant.errors import InputError
+
+APP = Path(__file__).parent / "fakes" / "app_on_linux.py"
+BOOT = re.compile(rb"boot pid (\d+) reason ([a-z ]+) models (\w+) mac ([\w:]+)\.\n")
+
+
+class Host:
+    """What a serial tool sees."""
+
+    def __init__(self, port: str) -> None:
+        self.port = serial.serial_for_url(port, 921600, timeout=0.05)
+        self.seen = b""
+
+    def until(self, pattern: re.Pattern[bytes], seconds: float = 10) -> re.Match[bytes]:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.seen += self.port.read(self.port.in_waiting or 1)
+            if match := pattern.search(self.seen):
+                self.seen = self.seen[match.end() :]
+                return match
+        raise AssertionError(f"{pattern.pattern!r} not in {self.seen!r}")
+
+    def echo(self, data: bytes) -> None:
+        """The process answers: it is up. What a host sends while it starts is lost, so it is sent again."""
+        for _ in range(100):
+            self.port.write(data + b"\n")
+            try:
+                self.until(re.compile(b"echo " + data.hex().encode()), 0.2)
+            except AssertionError:
+                continue
+            return
+        raise AssertionError(f"no echo of {data!r} in {self.seen!r}")
+
+
+@pytest.fixture
+def board() -> Iterator[LinuxBoard]:
+    board = LinuxBoard(APP, mac="02:00:00:00:00:07")
+    with board:
+        yield board
+
+
+@pytest.fixture
+def host(board: LinuxBoard) -> Iterator[Host]:
+    host = Host(board.port)
+    host.echo(b"up")
+    yield host
+    host.port.close()
+
+
+def test_it_is_a_board(board: LinuxBoard) -> None:
+    assert isinstance(board, Board)
+    assert board.embedded().services == "serial"
+    assert board.embedded().options == {"port": board.port, "baud": "921600"}
+
+
+def test_bytes_pass_unchanged_both_ways(host: Host) -> None:
+    host.echo(bytes([0, 1, 3, 4, 17, 19, 26, 28, 127, 128, 255]))
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"), [(b"panic", b"panic"), (b"restart", b"software"), (b"hang", b"task watchdog")]
+)
+def test_it_starts_again_and_says_why(board: LinuxBoard, host: Host, order: bytes, reason: bytes) -> None:
+    host.port.write(order + b"\n")
+    assert host.until(BOOT)[2] == reason
+    host.echo(b"again")
+    assert board.restarts == 1
+
+
+def test_a_hard_reset_is_a_new_process_on_the_same_line(board: LinuxBoard, host: Host) -> None:
+    pids = []
+    for reset in (board.hard_reset, board.power_cycle):
+        reset()
+        boot = host.until(BOOT)
+        assert boot[2] == b"none"
+        pids.append(boot[1])
+    assert len(set(pids)) == 2
+    assert board.restarts == 0
+
+
+def test_the_line_outlives_hosts(board: LinuxBoard, host: Host) -> None:
+    host.port.close()
+    second = Host(board.port)
+    second.echo(b"second")
+    second.port.close()
+    assert board.restarts == 0
+
+
+def test_it_gets_exactly_the_pack_and_is_left_alone_once_it_has_it(board: LinuxBoard, host: Host) -> None:
+    first = board.prepare(b"one pack")
+    assert (first.wrote, first.why) == (Work.MODELS, "the process had no models")
+    boot = host.until(BOOT)
+    assert boot[3].decode() == sha256(b"one pack").hexdigest()[:16]
+    assert boot[4] == b"02:00:00:00:00:07"
+    assert board.prepare(b"one pack").wrote is Work.NOTHING
+    host.echo(b"same-process")
+    assert not BOOT.search(host.seen)
+    assert board.prepare(b"another").wrote is Work.MODELS
+    assert host.until(BOOT)[3].decode() == sha256(b"another").hexdigest()[:16]
+
+
+def test_restarts_are_bounded_in_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_DIES_AT_ONCE", "1")
+    with LinuxBoard(APP) as board:
+        time.sleep(2)
+        assert 1 <= board.restarts <= 5
+
+
+def test_closing_ends_the_process_and_its_children(board: LinuxBoard, host: Host) -> None:
+    host.port.write(b"child\n")
+    child = int(host.until(re.compile(rb"child (\d+)\n"))[1])
+    path = board.port
+    board.close()
+    board.close()
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists() or "\nState:\tZ" in Path(f"/proc/{child}/status").read_text():
+            break
+        time.sleep(0.02)
+    else:
+        raise AssertionError("the child lives on")
+    assert not Path(path).exists()
+    with pytest.raises(RuntimeError):
+        _ = board.port
+
+
+def test_what_was_sent_to_a_process_that_is_gone_is_gone(board: LinuxBoard, host: Host) -> None:
+    assert board._supervisor is not None and board._supervisor._process is not None
+    os.kill(board._supervisor._process.pid, signal.SIGSTOP)
+    host.port.write(b"lost\n")
+    board.hard_reset()
+    host.until(BOOT)
+    host.echo(b"new")
+    assert b"lost".hex().encode() not in host.seen
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(-signal.SIGALRM, "task watchdog"), (-signal.SIGABRT, "panic"), (-11, "panic"), (0, "software"), (1, "software")],
+)
+def test_reset_reasons(code: int, reason: str) -> None:
+    assert reset_reason(code) == reason
+
+
+def test_an_elf_that_is_not_there_or_cannot_run_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        LinuxBoard(tmp_path / "app.elf").open()
+    (tmp_path / "app.elf").write_bytes(b"\x7fELF")
+    with pytest.raises(InputError, match="cannot be started"):
+        LinuxBoard(tmp_path / "app.elf").open()
+
+
+def test_the_elf_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ELF_ENVIRONMENT, raising=False)
+    folder = tmp_path / "build" / "linux"
+    folder.mkdir(parents=True)
+    with pytest.raises(InputError, match="no ELF file"):
+        find_elf(None, tmp_path)
+    (folder / "app.elf").touch()
+    assert find_elf(None, tmp_path) == folder / "app.elf"
+    assert find_elf(folder, Path("/nowhere")) == folder / "app.elf"
+    with pytest.raises(InputError, match="not been built"):
+        find_elf(None, Path("/nowhere"))
+    (folder / "other.elf").touch()
+    with pytest.raises(InputError, match="2 ELF files"):
+        find_elf(folder, tmp_path)
+    monkeypatch.setenv(ELF_ENVIRONMENT, str(folder / "other.elf"))
+    assert find_elf(None, Path("/nowhere")) == folder / "other.elf"
+    assert find_elf(folder / "app.elf", tmp_path) == folder / "app.elf"
