@@ -4,12 +4,15 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-stamp
 RUN    ?= runs/reference
+# What the compiled part of the package is made of.
+NATIVE := $(wildcard $(addprefix esp_idf_app/,virtual_board/* components/policy_core/CMakeLists.txt \
+	components/policy_core/src/* components/policy_core/include/policy_core/*))
 
 .PHONY: setup run test lint format clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
