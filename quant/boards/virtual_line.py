@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Callable
 
 from quant.boards.faults import FaultyLine
-from quant.boards.pty import PseudoTerminal
+from quant.boards.pty_line import PtyLine
 from quant.boards.virtual_firmware import Firmware
 
 BITS_A_BYTE = 10
 """On a serial line with 8N1: start, eight, stop."""
 _BACKLOG = 65536
-"""Bytes under way before the loop stops to read; then whoever writes has to wait, as a terminal makes it."""
+"""Bytes under way before the loop stops to read; then whoever writes has to wait."""
+_CHUNK = 65536
 _TICK = 0.001
 """Seconds between looks at a paced line: 92 bytes at 921600 baud."""
 
@@ -76,14 +77,14 @@ class LineServer:
     """Carries bytes between a pseudo-terminal and a firmware.
 
     Args:
-        terminal: the line; its device end is this server's, and made non-blocking.
+        line: its device end is this server's, and made non-blocking.
         firmware: what answers.
         to_board, to_host: the two directions.
     """
 
-    def __init__(self, terminal: PseudoTerminal, firmware: Firmware, to_board: Wire, to_host: Wire) -> None:
-        os.set_blocking(terminal.device_end, False)
-        self._terminal = terminal
+    def __init__(self, line: PtyLine, firmware: Firmware, to_board: Wire, to_host: Wire) -> None:
+        os.set_blocking(line.device_end, False)
+        self._terminal = line.device_end
         self._firmware = firmware
         self._to_board = to_board
         self._to_host = to_host
@@ -92,7 +93,7 @@ class LineServer:
     def run(self, control: int, command: Callable[[], bool]) -> None:
         """Serves until ``command``, called whenever the descriptor ``control`` is readable, gives False."""
         while True:
-            readable: list[int | PseudoTerminal] = [control]
+            readable = [control]
             # A host that does not read is not listened to either; else replies would pile up here.
             if self._to_board.waiting + self._to_host.waiting + len(self._out) < _BACKLOG:
                 readable.append(self._terminal)
@@ -110,14 +111,30 @@ class LineServer:
         now = time.monotonic()
         self._to_host.send(self._firmware.wake(now), now)
         if readable:
-            self._to_board.send(self._terminal.read(), now)
+            self._to_board.send(_read(self._terminal), now)
         self._to_host.send(self._firmware.receive(self._to_board.arrived(now), now), now)
         self._out += self._to_host.arrived(now)
         if self._out:
-            del self._out[: self._terminal.write(self._out)]
+            del self._out[: _write(self._terminal, self._out)]
 
     def power_cycle(self) -> None:
         """The board starts anew, and what was on the line is lost."""
         self._to_board.clear()
         now = time.monotonic()
         self._to_host.send(self._firmware.power_cycle(now), now)
+
+
+def _read(descriptor: int) -> bytes:
+    """What has come, if anything has."""
+    try:
+        return os.read(descriptor, _CHUNK)
+    except BlockingIOError:
+        return b""
+
+
+def _write(descriptor: int, data: bytearray) -> int:
+    """How many of these bytes the line took; 0 where the host does not read."""
+    try:
+        return os.write(descriptor, data)
+    except BlockingIOError:
+        return 0

@@ -1,4 +1,4 @@
-"""The virtual board at work: one terminal, one firmware, and a channel to whoever opened it."""
+"""The virtual board at work: one line, one firmware, and a channel to whoever opened it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from quant.boards.faults import FaultyLine, LineFault
-from quant.boards.pty import PseudoTerminal
+from quant.boards.pty_line import PtyLine, open_pty_line
 from quant.boards.virtual_firmware import Firmware, VirtualOptions
 from quant.boards.virtual_line import LineServer, Wire
 from quant.errors import QuantError
@@ -59,7 +59,7 @@ Request = Start | Flash | PowerCycle | CountFaults
 class _Service:
     """The board's side of the channel."""
 
-    def __init__(self, channel: Connection, start: Start, terminal: PseudoTerminal) -> None:
+    def __init__(self, channel: Connection, start: Start, line: PtyLine) -> None:
         faults, baud = start.options.faults, start.options.baud
         self._channel = channel
         self._lines = [
@@ -68,7 +68,7 @@ class _Service:
         ]
         self._firmware = Firmware(start.pack, start.options)
         to_board, to_host = (Wire(line, baud) for line in self._lines)
-        self._server = LineServer(terminal, self._firmware, to_board, to_host)
+        self._server = LineServer(line, self._firmware, to_board, to_host)
 
     def run(self) -> None:
         self._server.run(self._channel.fileno(), self._command)
@@ -101,17 +101,17 @@ def serve(channel: Connection) -> None:
             start: Start = channel.recv()
         except (EOFError, ConnectionError):
             return
-        terminal = PseudoTerminal()
+        line = open_pty_line()
         try:
-            service = _Service(channel, start, terminal)
+            service = _Service(channel, start, line)
         except QuantError as error:
             channel.send(error)
             return
         else:
-            channel.send(terminal.port)
+            channel.send(line.path)
             service.run()
         finally:
-            terminal.close()
+            line.close()
 
 
 def main() -> None:
