@@ -71,6 +71,14 @@ class Build:
     settings: tuple[str, ...]
     emulated: bool
 
+    def models_file(self) -> bytes:
+        """What the build itself puts into the models partition.
+
+        Raises:
+            InputError: the file is missing.
+        """
+        return read_bytes(next(file.path for file in self.files if file.offset == self.models.offset))
+
     def fits(self, pack: bytes) -> None:
         """Checks a pack against the partition.
 

@@ -6,6 +6,7 @@ it is started again and told why. The line outlives it, as a USB bridge outlives
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -32,7 +33,6 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 _LIVED = 5.0
 """Seconds a process has to live for the next restart to be at once again."""
-_END_SECONDS = 3.0
 
 
 class Supervisor:
@@ -119,18 +119,11 @@ class Supervisor:
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes] | None) -> None:
-        """Ends the process and what it started, by their group."""
+        """Ends the process and what it started, by their group; a reset button does not ask either."""
         if process is None:
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, number)
-            except ProcessLookupError:
-                break
-            try:
-                process.wait(_END_SECONDS)
-            except subprocess.TimeoutExpired:
-                continue
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
