@@ -2,7 +2,7 @@
 
 The firmware's ``policy_core/protocol.hpp`` is generated from this module (``python -m quant.boards.protocol_header``),
 and a test holds the committed header to it. What the messages carry is described in ``docs/protocol.md``; one file of
-test vectors, ``esp_idf_app/components/policy_core/test/vectors.json``, is run by both sides.
+test vectors, ``esp_idf_app/components/policy_core/test/vectors.txt``, is run by both sides.
 
 A frame on the line is ``00 COBS(header, payload, CRC) 00``. The header is little-endian: version u8, type u8, sequence
 u16, payload length u16. The CRC is zlib's CRC-32 of header and payload, u32. What stands between frames is text: log.

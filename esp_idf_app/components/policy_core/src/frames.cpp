@@ -41,11 +41,14 @@ Decoder::Event Decoder::push(uint8_t byte) {
         return size_ == 0 ? Event::kNone : close();
     }
     printable_ = printable_ && is_printable(byte);
-    if (size_ < kMaxSegment) {
-        segment_[size_] = byte;
+    if (size_ == kMaxSegment) {
+        ++size_;
+        inside_ = false;
+        return printable_ ? text() : damage(ErrorCode::kTooLong);
     }
-    ++size_;
-    return printable_ && byte == '\n' ? text() : Event::kNone;
+    segment_[size_++] = byte;
+    // Not at the first byte: it may be COBS's, of a frame whose second byte is its version, which is not printable.
+    return byte == '\n' && size_ > 1 && printable_ ? text() : Event::kNone;
 }
 
 void Decoder::restart() {
@@ -60,18 +63,15 @@ Decoder::Event Decoder::text() {
 }
 
 Decoder::Event Decoder::damage(ErrorCode error) {
-    if (printable_) {
-        return text();
-    }
     error_ = error;
-    has_header_ = false;
+    has_header_ = error == ErrorCode::kBadLength;
     restart();
     return Event::kDamage;
 }
 
 Decoder::Event Decoder::close() {
-    if (size_ > kMaxSegment) {
-        return damage(ErrorCode::kTooLong);
+    if (printable_) {
+        return text();
     }
     const size_t size = cobs_decode(segment_, size_, segment_);
     if (size == kNotCobs || size < kHeaderSize + kCrcSize) {
@@ -84,18 +84,9 @@ Decoder::Event Decoder::close() {
     if (crc32(segment_, covered) != load_u32(segment_ + covered)) {
         return damage(ErrorCode::kBadCrc);
     }
-    header_ = {segment_[0], segment_[1], load_u16(segment_ + 2), load_u16(segment_ + 4)};
-    has_header_ = true;
     inside_ = false;
-    if (header_.version != kVersion) {
-        error_ = ErrorCode::kBadVersion;
-        return Event::kDamage;
-    }
-    if (header_.length != covered - kHeaderSize) {
-        error_ = ErrorCode::kBadLength;
-        return Event::kDamage;
-    }
-    return Event::kFrame;
+    header_ = {segment_[0], segment_[1], load_u16(segment_ + 2), load_u16(segment_ + 4)};
+    return header_.length == covered - kHeaderSize ? Event::kFrame : damage(ErrorCode::kBadLength);
 }
 
 }  // namespace policy_core

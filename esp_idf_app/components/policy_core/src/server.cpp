@@ -115,6 +115,10 @@ void Server::damaged() {
 }
 
 void Server::accept(const Request &request) {
+    if (request.header.version != kVersion) {
+        ++counters_.frames_bad;
+        return refuse(request, ErrorCode::kBadVersion);
+    }
     ++counters_.frames_good;
     const bool is_hello = request.header.type == static_cast<uint8_t>(Message::kHello);
     if (has_last_ && !is_hello && request.header.sequence == last_sequence_) {

@@ -45,18 +45,17 @@ private:
 ///
 /// Outside a frame everything up to a 0x00 is text. Inside, bytes are collected up to a 0x00, and then:
 ///  - nothing was collected: the second 0x00 of two is the opening one;
-///  - it is COBS with a good CRC: a frame, and what follows is outside; if its version or its length is wrong it is
-///    damage that has a header;
-///  - it is all printable (tab, line feed, carriage return, escape, 0x20 and above): it was text, and this 0x00 opens;
+///  - all is printable (tab, line feed, carriage return, escape, 0x20 and above): it was text, and this 0x00 opens a frame;
+///  - it is COBS with a good CRC: a frame of any version, or damage with a header if the length is wrong; then outside;
 ///  - anything else: damage, and this 0x00 may open a frame.
-/// A line feed inside also ends a text that is all printable so far; a frame of this version can't be taken for one,
-/// since its second byte is the version.
+/// A line feed inside ends a text that is all printable so far, so that a log line does not wait for a 0x00. One byte more
+/// than the longest frame has is damage (or text) at once; what follows counts as text.
 class Decoder {
 public:
     enum class Event : uint8_t {
         kNone,  ///< Nothing is complete yet.
         kText,  ///< text_size() bytes were text.
-        kFrame,  ///< header(), payload() and payload_size() are a frame's.
+        kFrame,  ///< header(), payload() and payload_size() are a frame's; the version may be any.
         kDamage,  ///< error() says what is wrong; has_header() if it is known whose frame it was.
     };
 
@@ -67,7 +66,7 @@ public:
     const FrameHeader &header() const { return header_; }
     const uint8_t *payload() const { return segment_ + kHeaderSize; }
     size_t payload_size() const { return header_.length; }
-    /// kBadCrc, kBadFrame or kTooLong without a header; kBadVersion or kBadLength with one.
+    /// kBadFrame, kTooLong or kBadCrc without a header; kBadLength with one.
     ErrorCode error() const { return error_; }
     bool has_header() const { return has_header_; }
 
@@ -81,7 +80,7 @@ private:
     bool printable_ = true;
     bool has_header_ = false;
     ErrorCode error_ = ErrorCode::kBadFrame;
-    size_t size_ = 0;  ///< Bytes since the opening 0x00; only the first kMaxSegment are kept.
+    size_t size_ = 0;  ///< Of what was collected.
     size_t text_size_ = 0;
     FrameHeader header_;
     uint8_t segment_[kMaxSegment];

@@ -1,0 +1,747 @@
+"""Writes vectors.txt, which the C++ and the Python side both run: ``python make_vectors.py [FILE]``.
+
+What is expected is computed here, from the protocol's description and with the library's own arithmetic, never by the
+code under test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from cobs import cobs
+from numpy.typing import NDArray
+
+from quant.boards import protocol
+from quant.boards.protocol import Capability, ErrorCode, FaultKind, Message, PackStatus, Stage
+from quant.policy.policy import Pooling
+from quant.runners.flatbuffer import Quantized
+from quant.runners.pooling import Pool
+from quant.tracks.candidate import Affine
+
+FILE = Path(__file__).with_name("vectors.txt")
+
+HEAD = """\
+# Test vectors of the wire protocol, run by C++ (test_vectors.cpp) and by Python. Made by make_vectors.py.
+#
+# A line is a keyword and its arguments, separated by single spaces; HEX is two lower-case digits a byte, or `-` for no
+# bytes. Lines with `#` and empty lines are skipped. Neighbouring `text` events are one: how text is cut is not part of
+# the protocol.
+#
+# decoder NAME                        a fresh decoder:
+#   in HEX                              bytes on the line; several lines follow one another
+#   text HEX                            it gives these bytes as text,
+#   frame VERSION TYPE SEQUENCE HEX     a frame with this payload,
+#   damage CODE                         damage, by the name of its error code
+#
+# pack NAME                           the contents of a models partition:
+#   hex HEX                             several lines follow one another
+#
+# server NAME PACK                    a board that has just booted with this pack (`none`: no partition)
+# exchange NAME                       with the board of the `server` line above, in this order:
+#   in HEX                              bytes on the line, frames with their delimiters
+#   out HEX                             one frame that the board answers; no line: it stays silent
+#   call restart                        it then restarts (here: System::restart is called, and the board goes on)
+#   call fault KIND                     it then panics or hangs on purpose (System::fault is called)
+#
+# The board is a core with fake ports:
+#   engine    a model is `FAKE`, u16 inputs K, u16 outputs M, f32 scale and i32 zero point of the input and of the
+#             output: 24 bytes, anything else is refused as "not a fake model".
+#             Output j is (7 j + sum over i of (i + j + 1) input[i]) mod 256, as int8.
+#             It fails where input[0] is 99. Arena used: 100 + K, of 8192; operators "FULLY_CONNECTED,TANH".
+#   clock     starts at 4294967040; a reading is followed by 5 ticks, and a stage told to it by
+#             (stage + 1) * elements; 1000000 ticks a second.
+#   system    what HELLO and STATS answer here; test faults only on the board named `faults`.
+"""
+
+CLOCK_START = 0xFFFFFF00
+CLOCK_STEP = 5
+FAILING_INPUT = 99
+
+
+def hexed(data: bytes) -> str:
+    """Bytes as the file has them."""
+    return data.hex() or "-"
+
+
+def frame(kind: int, sequence: int, payload: bytes = b"", version: int = protocol.VERSION, length: int = -1) -> bytes:
+    """A frame with its delimiters; a length other than the payload's on purpose."""
+    body = struct.pack("<BBHH", version, kind, sequence, len(payload) if length < 0 else length) + payload
+    return enclosed(body + struct.pack("<I", zlib.crc32(body)))
+
+
+def enclosed(raw: bytes) -> bytes:
+    """COBS between delimiters."""
+    return b"\0" + bytes(cobs.encode(raw)) + b"\0"
+
+
+def text(words: str) -> bytes:
+    """A string of a payload."""
+    data = words.encode()[:255]
+    return bytes([len(data)]) + data
+
+
+# --- packs ---------------------------------------------------------------------------------------------------------
+
+
+def fake_model(source: Quantized, target: Quantized) -> bytes:
+    """What the fake engine takes for a model."""
+    sizes = struct.pack("<HH", source.size, target.size)
+    return b"FAKE" + sizes + b"".join(struct.pack("<fi", t.scale, t.zero_point) for t in (source, target))
+
+
+def tensor(size: int, scale: float, zero_point: int) -> Quantized:
+    """A tensor of the fake models."""
+    return Quantized((1, size), np.float32(scale), zero_point)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A track of a pack, and what the fake engine makes of it."""
+
+    track: str
+    pooling: Pooling
+    max_peers: int
+    peer: Affine
+    ego: Affine
+    encoder: tuple[Quantized, Quantized]
+    head: tuple[Quantized, Quantized]
+    bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    @property
+    def models(self) -> tuple[bytes, bytes]:
+        """Encoder and head."""
+        return fake_model(*self.encoder), fake_model(*self.head)
+
+    @property
+    def pool(self) -> Pool:
+        """How its embeddings are pooled."""
+        return Pool.build(self.pooling, self.encoder[1], self.head[0], self.max_peers)
+
+    @property
+    def floats(self) -> bytes:
+        """Gains and offsets, and bounds."""
+        rows = [self.peer.gain, self.peer.offset, self.ego.gain, self.ego.offset, *(self.bounds or ())]
+        return b"".join(np.asarray(row, "<f4").tobytes() for row in rows)
+
+    @property
+    def multipliers(self) -> bytes:
+        """Of the pooling."""
+        return b"".join(struct.pack("<ii", m.mantissa, m.shift) for m in self.pool.multipliers)
+
+
+def record(slot: Slot, offsets: Sequence[int]) -> bytes:
+    """A slot's 176 bytes; offsets of encoder, head, floats and multipliers."""
+    encoder, head = slot.models
+    tensors = (slot.encoder[1], slot.head[0], slot.head[1])
+    kinds = (("max", "sum", "mean").index(slot.pooling), 0 if slot.bounds is None else 1, slot.max_peers, 0)
+    sizes = (len(slot.peer.gain), len(slot.ego.gain), slot.encoder[1].size, slot.head[1].size)
+    return b"".join(
+        (
+            slot.track.encode().ljust(16, b"\0"),
+            struct.pack("<4I", offsets[0], len(encoder), offsets[1], len(head)),
+            hashlib.sha256(encoder).digest(),
+            hashlib.sha256(head).digest(),
+            struct.pack("<4B4H", *kinds, *sizes),
+            *(struct.pack("<fi", t.scale, t.zero_point) for t in tensors),
+            struct.pack("<IIHH", offsets[2], offsets[3], len(slot.pool.multipliers), 0),
+            hashlib.sha256(slot.track.encode()).digest(),
+        )
+    )
+
+
+def sealed(body: bytes, slots: int, version: int = protocol.PACK_VERSION) -> bytes:
+    """A pack with its header."""
+    head = struct.pack("<4sHHII", protocol.PACK_MAGIC, version, slots, 64 + len(body), 0)
+    return head + hashlib.sha256(body).digest() + bytes(16) + body
+
+
+def pack(slots: Sequence[Slot]) -> bytes:
+    """A whole pack."""
+    start = protocol.PACK_HEADER_SIZE + protocol.PACK_SLOT_SIZE * len(slots)
+    records, rest = b"", b""
+    for slot in slots:
+        offsets = []
+        for part in (*slot.models, slot.floats, slot.multipliers):
+            rest += bytes(-(start + len(rest)) % protocol.PACK_ALIGNMENT)
+            offsets.append(start + len(rest))
+            rest += part
+        records += record(slot, offsets)
+    return sealed(records + rest, len(slots))
+
+
+def f32(*values: float) -> NDArray[np.float32]:
+    """A float32 array."""
+    return np.array(values, np.float32)
+
+
+SLOTS = (
+    Slot(
+        "ptq",
+        "max",
+        3,
+        Affine(f32(10, 0.5), f32(0.25, -3)),
+        Affine(f32(100, 3e38), f32(-1.5, 0)),
+        (tensor(2, 0.1, 0), tensor(3, 0.05, -128)),
+        (tensor(5, 0.05, -128), tensor(4, 0.125, 3)),
+    ),
+    Slot(
+        "qat",
+        "mean",
+        4,
+        Affine(f32(10, 20, 30), f32(0, 0.5, -0.5)),
+        Affine(f32(7), f32(11)),
+        (tensor(3, 0.1, 0), tensor(2, 0.0371, -7)),
+        (tensor(3, 0.0113, 20), tensor(2, 0.0625, -4)),
+        ((-4.0, -1.0), (2.5, float("inf"))),
+    ),
+    Slot(
+        "sum",
+        "sum",
+        2,
+        Affine(f32(10, 20), f32(0, 0.5)),
+        Affine(f32(7), f32(11)),
+        (tensor(2, 0.1, 0), tensor(2, 0.02, 5)),
+        (tensor(3, 0.03, -20), tensor(2, 0.25, 0)),
+    ),
+)
+
+
+# --- the fake board ------------------------------------------------------------------------------------------------
+
+
+class EngineFailed(Exception):
+    """The fake engine failed, as it was made to."""
+
+
+def run(model: tuple[Quantized, Quantized], row: Sequence[int]) -> list[int]:
+    """The fake engine."""
+    if row[0] == FAILING_INPUT:
+        raise EngineFailed
+    sums = [7 * j + sum((i + j + 1) * value for i, value in enumerate(row)) for j in range(model[1].size)]
+    return [(total + 128) % 256 - 128 for total in sums]
+
+
+@dataclass
+class Clock:
+    """The fake clock."""
+
+    now: int = CLOCK_START
+
+    def read(self) -> int:
+        """The counter, which moves on."""
+        value = self.now
+        self.now = (self.now + CLOCK_STEP) % (1 << 32)
+        return value
+
+    def account(self, stage: Stage, elements: int) -> None:
+        """Time passes."""
+        self.now = (self.now + (stage + 1) * elements) % (1 << 32)
+
+
+@dataclass
+class Board:
+    """What a board must answer, by the protocol's description."""
+
+    slots: Sequence[Slot]
+    clock: Clock = field(default_factory=Clock)
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("decisions", "invokes", "good", "bad", "crc", "noise"), 0)
+    )
+
+    def decision(
+        self, slot: Slot, mask: Sequence[int], ego: Sequence[float], peers: Sequence[Sequence[float]]
+    ) -> tuple[dict[str, bytes], NDArray[np.float32], list[int]]:
+        """The bytes at every interface, the values, and the ticks of each stage."""
+        marks = [self.clock.read()]
+        with np.errstate(over="ignore"):
+            ego_q = slot.ego.quantize(f32(*ego)[None])[0]
+            rows = [slot.peer.quantize(f32(*row)[None])[0] for row, there in zip(peers, mask, strict=True) if there]
+        self.clock.account(Stage.QUANTIZE, len(rows) * len(slot.peer.gain) + len(slot.ego.gain))
+        marks.append(self.clock.read())
+        inputs = np.zeros((len(mask), len(slot.peer.gain)), np.int8)
+        embeddings = np.full((len(mask), slot.encoder[1].size), slot.pool.neutral, np.int8)
+        for at, row in zip(np.flatnonzero(mask), rows, strict=True):
+            inputs[at], embeddings[at] = row, run(slot.encoder, row.tolist())
+            self.clock.account(Stage.ENCODE, 1)
+        marks.append(self.clock.read())
+        pooled = slot.pool(embeddings[:, None], np.array(mask, bool).reshape(-1, 1))[0]
+        self.clock.account(Stage.POOL, len(rows) * len(pooled))
+        marks.append(self.clock.read())
+        head_inputs = np.concatenate([pooled, ego_q])
+        outputs = np.array(run(slot.head, head_inputs.tolist()), np.int8)
+        self.clock.account(Stage.HEAD, 1)
+        marks.append(self.clock.read())
+        self.clock.account(Stage.OUTPUT, len(outputs))
+        marks.append(self.clock.read())
+        marks.append(self.clock.read())
+        ticks = [(b - a) % (1 << 32) for a, b in zip(marks[:-2], marks[1:-1], strict=True)]
+        ticks.append((marks[-1] - marks[0]) % (1 << 32))
+        self.counts["decisions"] += 1
+        arrays = (inputs, embeddings, pooled, head_inputs, outputs)
+        names = ("peer_inputs", "embeddings", "pooled", "head_inputs", "outputs")
+        return dict(zip(names, (a.tobytes() for a in arrays), strict=True)), self.values(slot, outputs), ticks
+
+    @staticmethod
+    def values(slot: Slot, outputs: NDArray[np.int8]) -> NDArray[np.float32]:
+        """Logits, or actions within their bounds."""
+        values = slot.head[1].dequantize(outputs)
+        return values if slot.bounds is None else np.clip(values, f32(*slot.bounds[0]), f32(*slot.bounds[1]))
+
+    def decide_reply(
+        self, index: int, mask: Sequence[int], ego: Sequence[float], peers: Sequence[Sequence[float]], flags: int,
+        flip: int = 0,
+    ) -> bytes:  # fmt: skip
+        """DECIDE's payload; `flip` is XORed to the first output."""
+        slot = self.slots[index]
+        interfaces, values, ticks = self.decision(slot, mask, ego, peers)
+        if flip:
+            outputs = np.frombuffer(interfaces["outputs"], np.int8).copy()
+            outputs[0] ^= flip
+            interfaces["outputs"], values = outputs.tobytes(), self.values(slot, outputs)
+        action = int(np.argmax(values)) if slot.bounds is None else protocol.NO_ACTION
+        reply = struct.pack("<4B", index, sum(mask), action, len(values)) + values.astype("<f4").tobytes()
+        reply += struct.pack("<6I", *ticks)
+        return reply + (b"".join(interfaces.values()) if flags & protocol.DECIDE_INTERFACES else b"")
+
+    def bench_reply(
+        self, index: int, warmup: int, repeats: int, mask: Sequence[int], ego: Sequence[float],
+        peers: Sequence[Sequence[float]],
+    ) -> bytes:  # fmt: skip
+        """BENCH's payload."""
+        runs = [self.decision(self.slots[index], mask, ego, peers)[2] for _ in range(warmup + repeats)][warmup:]
+        reply = struct.pack("<BH", index, repeats)
+        for stage in zip(*runs, strict=True):
+            n, samples = len(stage), sorted(stage)
+            ranks = (1, -(-n // 2), -(-99 * n // 100), n)
+            reply += struct.pack("<4I", *(samples[rank - 1] for rank in ranks))
+        return reply
+
+    def invoke_reply(self, index: int, part: int, row: Sequence[int], flip: int = 0) -> bytes:
+        """INVOKE's payload."""
+        slot = self.slots[index]
+        began = self.clock.read()
+        outputs = run((slot.encoder, slot.head)[part], row)
+        self.clock.account((Stage.ENCODE, Stage.HEAD)[part], 1)
+        ticks = (self.clock.read() - began) % (1 << 32)
+        outputs[0] ^= flip
+        self.counts["invokes"] += 1
+        return struct.pack("<BBI", index, part, ticks) + struct.pack(f"{len(outputs)}b", *outputs)
+
+    def stats_reply(self, pack_bytes: int) -> bytes:
+        """STATS's payload: 123 s up, then sizes, counters last."""
+        sizes = (123000, 200000, 150000, 3000, 400000, protocol.NOT_AVAILABLE, 524288, pack_bytes)
+        return struct.pack("<8If6I", *sizes, 41.5, *self.counts.values())
+
+
+def hello_reply(capabilities: int) -> bytes:
+    """HELLO's payload."""
+    fixed = struct.pack("<BBHIHBIIHB", protocol.VERSION, 4, 3072, 8192, 1000, 4, capabilities, 1000000, 240, 2)
+    identity = bytes(range(0x02, 0x08)) + struct.pack("<H", 301) + bytes(range(32))
+    words = ("1.2.3", "esp32", "linux", "v5.5", "fake engine 1", "", "x" * 300)
+    return fixed + identity + b"".join(text(word) for word in words)
+
+
+def models_reply(status: PackStatus, partition: bytes = b"", slots: Sequence[Slot] = (), note: str = "") -> bytes:
+    """MODELS's payload: hash and length of the pack only as far as they were found to be right."""
+    late = (PackStatus.OK, PackStatus.BAD_HASH, PackStatus.BAD_SLOT, PackStatus.BAD_MODEL)
+    size = len(partition) if status in late else 0
+    known = size > 0 and hashlib.sha256(partition[64:]).digest() == partition[16:48]
+    reply = bytes([status]) + text(protocol.PACK_WORDS[status] + note)
+    reply += (partition[16:48] if known else bytes(32)) + struct.pack("<IB", size, len(slots))
+    for slot in slots:
+        reply += text(slot.track) + record(slot, (0, 0, 0, 0))[96:99]
+        reply += struct.pack("<4H", len(slot.peer.gain), len(slot.ego.gain), slot.encoder[1].size, slot.head[1].size)
+        for model, tensors in zip(slot.models, (slot.encoder, slot.head), strict=True):
+            reply += struct.pack("<I", len(model)) + hashlib.sha256(model).digest()
+            reply += struct.pack("<II", 100 + tensors[0].size, 8192)
+            reply += b"".join(struct.pack("<fiH", t.scale, t.zero_point, t.size) for t in tensors)
+            reply += text("FULLY_CONNECTED,TANH")
+    return reply
+
+
+# --- the file ------------------------------------------------------------------------------------------------------
+
+
+class Lines:
+    """The file as it grows, and a sequence number for each request."""
+
+    def __init__(self) -> None:
+        self.lines = [HEAD]
+        self.sequence = 0
+
+    def put(self, keyword: str, *arguments: object) -> None:
+        """One line."""
+        self.lines.append(" ".join((keyword, *map(str, arguments))))
+
+    def start(self, keyword: str, *arguments: object) -> None:
+        """The first line of a block."""
+        self.lines.append("")
+        self.put(keyword, *arguments)
+
+    def hexes(self, keyword: str, data: bytes) -> None:
+        """Long bytes over several lines."""
+        for at in range(0, len(data), 48):
+            self.put(keyword, data[at : at + 48].hex())
+
+    def exchange(self, name: str, request: bytes, *replies: bytes, call: str = "") -> None:
+        """Bytes on the line and the frames that answer."""
+        self.start("exchange", name)
+        self.put("in", hexed(request))
+        for reply in replies:
+            self.put("out", hexed(reply))
+        if call:
+            self.put("call", call)
+
+    def ask(self, name: str, kind: int, payload: bytes, reply: bytes, call: str = "") -> None:
+        """A request with the next sequence, and its reply."""
+        self.sequence += 1
+        request = frame(kind, self.sequence, payload)
+        self.exchange(name, request, frame(kind | protocol.REPLY, self.sequence, reply), call=call)
+
+    def fail(self, name: str, kind: int, payload: bytes, code: ErrorCode) -> None:
+        """A request with the next sequence, and its error."""
+        self.sequence += 1
+        self.exchange(name, frame(kind, self.sequence, payload), self.error(code, kind, self.sequence))
+
+    @staticmethod
+    def error(code: ErrorCode, kind: int = 0, sequence: int = 0) -> bytes:
+        """An error reply."""
+        return frame(protocol.ERROR, sequence, bytes([code, kind]) + text(protocol.ERROR_WORDS[code]))
+
+
+def decoders(out: Lines) -> None:
+    """What is on the line, and what it is."""
+    good = frame(Message.DECIDE, 513, b"\x00\x01\x02\xff")
+    big = frame(Message.INVOKE, 7, bytes(i * 7 % 256 for i in range(protocol.MAX_PAYLOAD)))
+    full = frame(Message.INVOKE, 0x0A0A, b"\x01" * protocol.MAX_PAYLOAD)
+    crc = bytearray(good)
+    crc[6] ^= 0x40
+
+    def case(name: str, data: bytes, *events: tuple[object, ...]) -> None:
+        out.start("decoder", name)
+        out.hexes("in", data)
+        for event in events:
+            out.put(*(hexed(e) if isinstance(e, bytes) else str(e) for e in event))
+
+    frame_good = ("frame", 1, 3, 513, b"\x00\x01\x02\xff")
+    case("a-frame", good, frame_good)
+    case("empty-payload", frame(Message.HELLO, 0), ("frame", 1, 1, 0, b""))
+    case("two-frames", good + good, frame_good, frame_good)
+    case("shared-delimiter-is-lost", good + good[1:], frame_good, ("text", good[1:-1]))
+    case("many-delimiters", b"\0\0\0" + good + b"\0\0", frame_good)
+    case("text-before", b"boot: \x1b[32mok\r\n" + good, ("text", b"boot: \x1b[32mok\r\n"), frame_good)
+    case("text-between", good + b"log\n" + good, frame_good, ("text", b"log\n"), frame_good)
+    case("text-without-line-end-between", good + b"log" + good, frame_good, ("text", b"log"), frame_good)
+    case("text-in-utf-8", "Grad: 20 °C".encode() + good, ("text", "Grad: 20 °C".encode()), frame_good)
+    case("lost-opening-delimiter", good[1:] + good, ("text", good[1:-1]), frame_good)
+    case("lost-closing-delimiter", good[:-1] + good, frame_good, ("text", good[1:-1]))
+    case("lost-closing-delimiter-and-text", good[:-1] + b"panic\n" + good, ("damage", "BAD_FRAME"), frame_good)
+    case("text-inside", b"\0log\n" + good, ("text", b"log\n"), frame_good)
+    case("text-inside-without-line-end", b"\0log" + good, ("text", b"log"), frame_good)
+    case("two-lines-inside", b"\0one\ntwo\n" + good, ("text", b"one\ntwo\n"), frame_good)
+    begins = frame(Message.INVOKE, 0x0101, b"\1\1\1\0".ljust(0x101, b"\1"))
+    assert begins[1] == 0x0A
+    case("first-byte-is-a-line-feed", begins, _frame_event(begins))
+    case("bad-crc", bytes(crc) + good, ("damage", "BAD_CRC"), frame_good)
+    case("too-short", enclosed(b"\x01" * 9) + good, ("damage", "BAD_FRAME"), frame_good)
+    case("one-byte", b"\0\x01" + good, ("damage", "BAD_FRAME"), frame_good)
+    case("block-cut-off", b"\0\x09\x01\x02" + good, ("damage", "BAD_FRAME"), frame_good)
+    case("cut-off", good[:9] + b"\0" + good, ("damage", "BAD_FRAME"), frame_good)
+    case("largest-payload", big, ("frame", 1, 4, 7, bytes(i * 7 % 256 for i in range(protocol.MAX_PAYLOAD))))
+    case("longest-frame", full, _frame_event(full))
+    longer = frame(Message.INVOKE, 7, bytes(protocol.MAX_PAYLOAD + 1))
+    case("one-byte-too-long", longer + good, ("damage", "TOO_LONG"), frame_good)
+    limit = len(full) - 2
+    flood = bytes([1 + i % 7 for i in range(4000)])
+    kept = limit + 1
+    case("much-too-long", b"\0" + flood + good, ("damage", "TOO_LONG"), ("text", flood[kept:]), frame_good)
+    case("much-text", b"\0" + b"x" * 4000 + good, ("text", b"x" * 4000), frame_good)
+    case("longest-text", b"\0" + b"x" * limit + good, ("text", b"x" * limit), frame_good)
+    case("another-version", frame(1, 5, b"ab", version=2) + good, ("frame", 2, 1, 5, b"ab"), frame_good)
+    case("wrong-length", frame(1, 5, b"ab", length=3) + good, ("damage", "BAD_LENGTH"), frame_good)
+    case("wrong-length-then-text", frame(1, 5, b"a", length=0) + b"log", ("damage", "BAD_LENGTH"), ("text", b"log"))
+
+
+def _frame_event(whole: bytes) -> tuple[object, ...]:
+    raw = cobs.decode(whole[1:-1])
+    version, kind, sequence, _ = struct.unpack_from("<BBHH", raw)
+    return ("frame", version, kind, sequence, raw[6:-4])
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+def observation(mask: Sequence[int], ego: Sequence[float], peers: Sequence[Sequence[float]]) -> bytes:
+    """P, mask, ego and peers of a request."""
+    flat = [value for row in peers for value in row]
+    return bytes([len(mask), *mask]) + np.array([*ego, *flat], "<f4").tobytes()
+
+
+def main_board(out: Lines, partition: bytes) -> None:
+    """A good pack: every message, and every error that needs one."""
+    board = Board(SLOTS)
+
+    def decide(name: str, index: int, mask: Sequence[int], ego: Sequence[float], peers: Sequence[Sequence[float]],
+               flags: int = 1) -> None:  # fmt: skip
+        body = observation(mask, ego, peers)
+        reply = board.decide_reply(index, mask, ego, peers, flags)
+        out.ask(name, Message.DECIDE, bytes([index, flags]) + body, reply)
+        board.counts["good"] += 1
+
+    def fail(name: str, kind: int, payload: bytes, code: ErrorCode) -> None:
+        out.fail(name, kind, payload, code)
+        board.counts["good"] += 1
+
+    out.start("server", "whole", "good")
+    out.ask("hello", Message.HELLO, b"", hello_reply(int(Capability.TEMPERATURE)))
+    out.ask("models", Message.MODELS, b"", models_reply(PackStatus.OK, partition, SLOTS))
+    board.counts["good"] += 2
+    ego = (0.5, 1e38)
+    peers = ((1.0, 2.0), (-3.0, 40.0), (0.25, -7.0))
+    decide("decide", 0, (1, 1, 1), ego, peers, flags=0)
+    decide("decide-interfaces", 0, (1, 1, 1), ego, peers)
+    decide("decide-permuted", 0, (1, 1, 1), ego, peers[::-1])
+    decide("decide-masked", 0, (1, 0, 1), ego, peers)
+    decide("decide-absent-nan", 0, (0, 1, 0), (0.5, -1e38), ((NAN, INF), (1.0, 2.0), (-INF, NAN)))
+    decide("decide-no-slots", 0, (), ego, ())
+    decide("decide-nobody", 0, (0, 0), ego, peers[:2])
+    decide("decide-halves", 0, (1,), (0.02, 0.0), ((0.225, 7.0),))
+    decide("decide-huge", 0, (1, 1), (3e38, 1e38), ((3e38, -3e38), (-3e38, 3e38)))
+    three = ((0.1, 0.2, 0.3), (-0.4, 0.5, -0.6), (1.0, -1.0, 0.0), (0.7, 0.7, 0.7))
+    for n in range(5):
+        mask = [1] * n + [0] * (4 - n)
+        decide(f"decide-mean-of-{n}", 1, mask, (0.3,), three)
+        decide(f"decide-box-at-a-bound-{n}", 1, mask, (9.0 - 5 * n,), three)
+    for n in range(3):
+        decide(f"decide-sum-of-{n}", 2, [1] * n, (-0.3,), [row[:2] for row in three[:n]])
+
+    def invoke(name: str, index: int, part: int, row: Sequence[int]) -> None:
+        body = bytes([index, part]) + struct.pack(f"{len(row)}b", *row)
+        out.ask(name, Message.INVOKE, body, board.invoke_reply(index, part, row))
+        board.counts["good"] += 1
+
+    invoke("invoke-encoder", 0, 0, (-128, 127))
+    invoke("invoke-head", 0, 1, (1, -2, 3, -4, 5))
+    invoke("invoke-another-track", 1, 1, (127, 127, -128))
+
+    body = observation((1, 0, 1), ego, peers)
+    for warmup, repeats in ((0, 1), (2, 2), (1, 101), (1000, 1000)):
+        head = struct.pack("<BHH", 0, warmup, repeats)
+        reply = board.bench_reply(0, warmup, repeats, (1, 0, 1), ego, peers)
+        out.ask(f"bench-{warmup}-{repeats}", Message.BENCH, head + body, reply)
+        board.counts["good"] += 1
+
+    board.counts["good"] += 1
+    out.ask("stats", Message.STATS, b"", board.stats_reply(len(partition)))
+    board.counts["good"] += 1
+    out.ask("reset", Message.RESET, b"", b"", call="restart")
+
+    start = bytes([0, 0])
+    fail("unknown-type", 0x09, b"", ErrorCode.UNKNOWN_TYPE)
+    fail("unknown-type-of-a-reply", 0x81, b"abc", ErrorCode.UNKNOWN_TYPE)
+    fail("unknown-type-0", 0x00, b"", ErrorCode.UNKNOWN_TYPE)
+    for kind in (Message.HELLO, Message.MODELS, Message.STATS, Message.RESET):
+        fail(f"bad-length-{kind.name.lower()}", kind, b"\0", ErrorCode.BAD_LENGTH)
+    for kind, least in ((Message.DECIDE, 3), (Message.INVOKE, 2), (Message.BENCH, 6), (Message.FAULT, 1)):
+        fail(f"bad-length-{kind.name.lower()}", kind, bytes(least - 1), ErrorCode.BAD_LENGTH)
+    fail("bad-length-fault-long", Message.FAULT, b"\3\0", ErrorCode.BAD_LENGTH)
+    fail("bad-length-decide-short", Message.DECIDE, start + body[:-1], ErrorCode.BAD_LENGTH)
+    fail("bad-length-decide-long", Message.DECIDE, start + body + b"\0", ErrorCode.BAD_LENGTH)
+    fail("bad-length-bench", Message.BENCH, struct.pack("<BHH", 0, 1, 1) + body[:-4], ErrorCode.BAD_LENGTH)
+    fail("bad-length-invoke", Message.INVOKE, bytes([0, 0, 1]), ErrorCode.BAD_LENGTH)
+    fail("bad-length-invoke-long", Message.INVOKE, bytes([0, 0, 1, 2, 3]), ErrorCode.BAD_LENGTH)
+    fail("unknown-slot-decide", Message.DECIDE, bytes([3, 0]) + body, ErrorCode.UNKNOWN_SLOT)
+    fail("unknown-slot-invoke", Message.INVOKE, bytes([255, 0, 1, 2]), ErrorCode.UNKNOWN_SLOT)
+    fail("unknown-slot-bench", Message.BENCH, struct.pack("<BHH", 3, 0, 1) + body, ErrorCode.UNKNOWN_SLOT)
+    fail("unknown-part", Message.INVOKE, bytes([0, 2, 1, 2]), ErrorCode.UNKNOWN_SLOT)
+    fail("bad-argument-flags", Message.DECIDE, bytes([0, 2]) + body, ErrorCode.BAD_ARGUMENT)
+    for warmup, repeats in ((0, 0), (0, 1001), (1001, 1), (65535, 65535)):
+        head = struct.pack("<BHH", 0, warmup, repeats)
+        fail(f"bad-argument-bench-{warmup}-{repeats}", Message.BENCH, head + body, ErrorCode.BAD_ARGUMENT)
+    many = observation((0,) * 4, ego, ((0.0, 0.0),) * 4)
+    fail("too-many-peers", Message.DECIDE, start + many, ErrorCode.TOO_MANY_PEERS)
+    fail("too-many-peers-bench", Message.BENCH, struct.pack("<BHH", 0, 0, 1) + many, ErrorCode.TOO_MANY_PEERS)
+    fail("too-many-peers-and-short", Message.DECIDE, start + b"\xff", ErrorCode.TOO_MANY_PEERS)
+    for name, mask, bad_ego, row in (
+        ("mask", (2,), ego, (1.0, 2.0)),
+        ("ego-nan", (1,), (NAN, 0.0), (1.0, 2.0)),
+        ("ego-infinite", (0,), (0.0, -INF), (1.0, 2.0)),
+        ("peer-nan", (1,), ego, (1.0, NAN)),
+        ("peer-infinite", (1,), ego, (INF, 1.0)),
+    ):
+        bad = observation(mask, bad_ego, (row,))
+        # A decision that is refused has begun: the clock was read once, unless the mask was the reason.
+        fail(f"bad-input-{name}", Message.DECIDE, start + bad, ErrorCode.BAD_INPUT)
+        if name != "mask":
+            board.clock.read()
+    bad = observation((1,), ego, ((NAN, 0.0),))
+    fail("bad-input-bench", Message.BENCH, struct.pack("<BHH", 0, 0, 9) + bad, ErrorCode.BAD_INPUT)
+    board.clock.read()
+    failing = observation((1,), ego, ((9.875, 0.0),))
+    for name, kind, head in (("decide", Message.DECIDE, start), ("bench", Message.BENCH, struct.pack("<BHH", 0, 3, 9))):
+        fail(f"engine-failed-{name}", kind, head + failing, ErrorCode.ENGINE_FAILED)
+        board.clock.read()
+        board.clock.account(Stage.QUANTIZE, 4)
+        board.clock.read()
+    fail("engine-failed-invoke", Message.INVOKE, bytes([0, 0, FAILING_INPUT, 0]), ErrorCode.ENGINE_FAILED)
+    board.clock.read()
+    board.clock.account(Stage.ENCODE, 1)
+    board.clock.read()
+    fail("not-available", Message.FAULT, bytes([FaultKind.CORRUPT_REPLY]), ErrorCode.NOT_AVAILABLE)
+
+    damaged(out, board)
+    sequences(out, board, len(partition))
+
+
+def damaged(out: Lines, board: Board) -> None:
+    """What is no frame is answered once, and the next request is right."""
+    whole = frame(Message.STATS, 9)
+    crc = bytearray(whole)
+    crc[3] ^= 0x10
+    flood = bytes([1 + i % 7 for i in range(5000)])
+    for name, data, code in (
+        ("bad-crc", bytes(crc), ErrorCode.BAD_CRC),
+        ("bad-frame", b"\0\x01\x02\0", ErrorCode.BAD_FRAME),
+        ("too-long", frame(Message.INVOKE, 9, bytes(3073)), ErrorCode.TOO_LONG),
+        ("much-too-long", b"\0" + flood + b"\0", ErrorCode.TOO_LONG),
+    ):
+        out.exchange(name, data, out.error(code))
+        board.counts["bad"] += 1
+        board.counts["crc"] += code is ErrorCode.BAD_CRC
+    board.counts["noise"] += len(flood) - 3096
+    out.exchange("bad-version", frame(3, 77, b"abc", version=2), out.error(ErrorCode.BAD_VERSION, 3, 77))
+    out.exchange("bad-length-header", frame(6, 78, b"abc", length=2), out.error(ErrorCode.BAD_LENGTH, 6, 78))
+    out.exchange("text", b"AT\r\nroot\n")
+    out.exchange("an-error-is-not-answered", frame(protocol.ERROR, 79, b"\1\0\0"))
+    board.counts["bad"] += 2
+    board.counts["noise"] += 9
+    board.counts["good"] += 1
+
+
+def sequences(out: Lines, board: Board, pack_bytes: int) -> None:
+    """One request is answered once."""
+    board.counts["good"] += 1
+    request = frame(Message.STATS, 1000)
+    out.exchange("fresh", request, frame(0x86, 1000, board.stats_reply(pack_bytes)))
+    board.counts["good"] += 1
+    out.exchange("duplicate", request, out.error(ErrorCode.DUPLICATE_SEQUENCE, Message.STATS, 1000))
+    board.counts["good"] += 1
+    out.exchange("duplicate-again", request, out.error(ErrorCode.DUPLICATE_SEQUENCE, Message.STATS, 1000))
+    hello = frame(Message.HELLO, 1000)
+    said = frame(0x81, 1000, hello_reply(int(Capability.TEMPERATURE)))
+    board.counts["good"] += 2
+    out.exchange("hello-starts-anew", hello + hello, said, said)
+    board.counts["good"] += 1
+    first = board.stats_reply(pack_bytes)
+    out.exchange("any-sequence-after-hello", request, frame(0x86, 1000, first))
+    requests, replies = b"", []
+    for sequence in (0, 65535, 0):
+        board.counts["good"] += 1
+        requests += frame(Message.STATS, sequence)
+        replies.append(frame(0x86, sequence, board.stats_reply(pack_bytes)))
+    out.exchange("three-in-flight", requests, *replies)
+
+
+def fault_board(out: Lines) -> None:
+    """Deliberate faults."""
+    board = Board(SLOTS)
+    flags = int(Capability.TEST_FAULTS | Capability.TEMPERATURE)
+    out.start("server", "faults", "good")
+    out.ask("hello", Message.HELLO, b"", hello_reply(flags))
+    for kind in (FaultKind.PANIC, FaultKind.HANG):
+        out.ask(f"fault-{kind.name.lower()}", Message.FAULT, bytes([kind]), b"", call=f"fault {int(kind)}")
+    out.fail("bad-argument-fault-0", Message.FAULT, b"\0", ErrorCode.BAD_ARGUMENT)
+    out.fail("bad-argument-fault-5", Message.FAULT, b"\5", ErrorCode.BAD_ARGUMENT)
+    out.ask("fault-corrupt-reply", Message.FAULT, bytes([FaultKind.CORRUPT_REPLY]), b"")
+    out.sequence += 1
+    raw = bytearray(cobs.decode(frame(0x81, out.sequence, hello_reply(flags))[1:-1]))
+    raw[-4] ^= 1
+    out.exchange("corrupted-reply", frame(Message.HELLO, out.sequence), enclosed(bytes(raw)))
+    out.ask("right-again", Message.HELLO, b"", hello_reply(flags))
+    corrupt = bytes([FaultKind.CORRUPT_OUTPUT])
+    row = (3, 4)
+    invoke = bytes([0, 0, *row])
+    out.ask("fault-corrupt-output", Message.FAULT, corrupt, b"")
+    out.ask("corrupted-invoke", Message.INVOKE, invoke, board.invoke_reply(0, 0, row, flip=1))
+    out.ask("right-invoke", Message.INVOKE, invoke, board.invoke_reply(0, 0, row))
+    observed = ((1, 1), (0.5, 0.0), ((1.0, 2.0), (-3.0, 40.0)))
+    decide = bytes([0, 1]) + observation(*observed)
+    out.ask("fault-corrupt-output-again", Message.FAULT, corrupt, b"")
+    out.ask("corrupted-decide", Message.DECIDE, decide, board.decide_reply(0, *observed, 1, flip=1))
+    out.ask("right-decide", Message.DECIDE, decide, board.decide_reply(0, *observed, 1))
+
+
+def bad_packs(good: bytes) -> dict[str, tuple[bytes, PackStatus, str]]:
+    """Packs that are refused, why, and what is said besides."""
+    body = good[64:]
+    flipped = bytearray(good)
+    flipped[200] ^= 1
+    no_peers = bytearray(body)
+    no_peers[98] = 0
+    wrong_hash = bytearray(body)
+    wrong_hash[32] ^= 1
+    slot = SLOTS[0]
+    unfit = struct.pack("<fi", 0.0625, -128)
+    at = 64 + 116
+    other_scale = bytearray(body)
+    other_scale[at - 64 : at - 64 + 8] = unfit
+    model = good.index(b"FAKE") - 64
+    no_model = bytearray(body)
+    no_model[model : model + 4] = b"NONE"
+    no_model[32:64] = hashlib.sha256(b"NONE" + slot.models[0][4:]).digest()
+    note = ": the head's input has another scale or zero point"
+    return {
+        "erased": (b"\xff" * 256, PackStatus.EMPTY, ""),
+        "zeros": (bytes(256), PackStatus.EMPTY, ""),
+        "other": (b"\x1c\0\0\0TFL3" + bytes(100), PackStatus.BAD_MAGIC, ""),
+        "newer": (sealed(body, 3, version=2), PackStatus.BAD_VERSION, ""),
+        "reserved": (good[:48] + b"\1" + good[49:], PackStatus.BAD_VERSION, ""),
+        "cut-off": (good[:-1], PackStatus.BAD_LENGTH, ""),
+        "header-only": (good[:40], PackStatus.BAD_LENGTH, ""),
+        "damaged": (bytes(flipped), PackStatus.BAD_HASH, ""),
+        "other-model": (sealed(bytes(wrong_hash), 3), PackStatus.BAD_HASH, ""),
+        "no-slots": (sealed(body, 0), PackStatus.BAD_SLOT, ""),
+        "no-peers": (sealed(bytes(no_peers), 3), PackStatus.BAD_SLOT, ""),
+        "refused-model": (sealed(bytes(no_model), 3), PackStatus.BAD_MODEL, ": not a fake model"),
+        "unfit-model": (sealed(bytes(other_scale), 3), PackStatus.BAD_MODEL, note),
+    }
+
+
+def vectors() -> str:
+    """The text of vectors.txt."""
+    out = Lines()
+    decoders(out)
+    good = pack(SLOTS)
+    refused = bad_packs(good)
+    for name, data in {"good": good, **{name: data for name, (data, _, _) in refused.items()}}.items():
+        out.start("pack", name)
+        out.hexes("hex", data)
+    main_board(out, good)
+    fault_board(out)
+    statuses = {"none": (b"", PackStatus.EMPTY, ""), **refused}
+    for name, (data, status, note) in statuses.items():
+        out.start("server", f"pack-{name}", name)
+        out.ask(f"models-{name}", Message.MODELS, b"", models_reply(status, data, note=note))
+        for kind, payload in (
+            (Message.DECIDE, bytes([0, 0, 0])),
+            (Message.INVOKE, bytes([0, 0])),
+            (Message.BENCH, struct.pack("<BHHB", 0, 0, 1, 0)),
+        ):
+            out.fail(f"no-models-{kind.name.lower()}", kind, payload, ErrorCode.NO_MODELS)
+    return "\n".join([*out.lines, ""])
+
+
+def main() -> None:
+    """Writes the file named on the command line, or the one beside this script."""
+    Path(sys.argv[1] if len(sys.argv) > 1 else FILE).write_text(vectors(), encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()
