@@ -1,3 +1,3 @@
-"""Switches on the package's pytest plugin: options, fixtures and the terminal summary of the acceptance suite."""
+"""Switches on the package's pytest plugins: the acceptance suite, and the hardware-in-the-loop suite."""
 
-pytest_plugins = ["quant.pytest_plugin"]
+pytest_plugins = ["quant.pytest_plugin", "quant.pytest_hil"]

@@ -23,6 +23,11 @@ from quant.acceptance.assessment import assess
 from quant.acceptance.decision import Verdict
 from quant.acceptance.decision import decide as decide_between
 from quant.acceptance.limits import Limits
+from quant.boards.bench import Bench
+from quant.boards.board import Board
+from quant.boards.measure import measure
+from quant.boards.pack import build_pack
+from quant.boards.report import DeviceReport, load_report, strongest
 from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset, read_drive, save_dataset
 from quant.dataset.build import check_recordings
 from quant.dataset.storage import DESCRIPTION
@@ -53,6 +58,8 @@ DATASET_EPISODES = {"nominal": 300, "lossy": 150}
 """Scenarios the float policy drives to fill the dataset."""
 DATASET_FRAMES = 12_000
 """Frames kept of them, about: more do not change the ranges, but the time of everything after."""
+DEVICE_FRAMES = 1000
+"""Held-out frames on which a board is compared in a run; its own test suite takes all of them."""
 PARITY_FRAMES = 200
 """Held-out frames on which the other engines are compared; TFLite-Micro runs them one by one."""
 
@@ -88,6 +95,7 @@ class Run:
         candidates: by track.
         evaluations: by track, and ``float``.
         parity: of the other engines, by track.
+        devices: what boards showed of the candidates, by board.
         world, scenarios: None where driving was not tested.
     """
 
@@ -98,12 +106,13 @@ class Run:
     candidates: dict[str, Candidate]
     evaluations: dict[str, Evaluation]
     parity: dict[str, ParityReport]
+    devices: dict[str, DeviceReport]
     world: World | None
     scenarios: ScenarioSet | None
 
     def verdict(self, limits: Limits) -> Verdict:
         """The decision under these limits."""
-        return verdict_of(self.candidates, self.evaluations, limits)
+        return verdict_of(self.candidates, self.evaluations, limits, strongest(self.devices.values(), limits.target))
 
 
 def import_policy(checkpoint: Path, folder: Path, settings: Settings, **given: Any) -> Policy:
@@ -306,10 +315,49 @@ def decide(folder: Path, limits: Limits, seconds: Mapping[str, float] | None = N
     return verdict
 
 
-def verdict_of(candidates: Mapping[str, Candidate], evaluations: Mapping[str, Evaluation], limits: Limits) -> Verdict:
+def run_device(folder: Path, bench: Bench, progress: Progress = no_progress) -> DeviceReport:
+    """Lets a board that holds the run's candidates decide and time itself; the run gets its report."""
+    _, dataset = read_inputs(folder)
+    candidates = read_candidates(folder, read_settings(folder))
+    rows = dataset.rows(Split.HELD_OUT)
+    rows = rows[np.linspace(0, len(rows) - 1, min(DEVICE_FRAMES, len(rows))).astype(np.int64)]
+    report = measure(bench.device, bench.board.name, candidates, dataset.observations(rows), progress=progress)
+    runfolder.unfinish(folder)
+    report.save(folder)
+    return report
+
+
+def keep_device(folder: Path, report: DeviceReport, limits: Limits) -> Verdict:
+    """Puts a board's report into a run and decides again."""
+    runfolder.unfinish(folder)
+    report.save(folder)
+    return decide(folder, limits)
+
+
+def keep_figures(folder: Path, board: str, figures: list[dict[str, Any]]) -> None:
+    """Puts the figures of a board's tests into a run, which is unfinished until it is decided again."""
+    runfolder.unfinish(folder)
+    write_json(folder / f"hil_{board}.json", {"schema_version": runfolder.SCHEMA_VERSION, "figures": figures})
+
+
+def pack_of(folder: Path) -> bytes:
+    """The pack of a run's candidates."""
+    return build_pack(list(read_candidates(folder, read_settings(folder)).values()))
+
+
+def verdict_of(
+    candidates: Mapping[str, Candidate],
+    evaluations: Mapping[str, Evaluation],
+    limits: Limits,
+    device: DeviceReport | None = None,
+) -> Verdict:
     """Assesses every candidate and decides between them."""
     reference = evaluations[FLOAT]
-    assessments = [assess(candidate, evaluations[name], reference, limits) for name, candidate in candidates.items()]
+    shown = {} if device is None else {track: device.evidence(track) for track in device.tracks}
+    assessments = [
+        assess(candidate, evaluations[name], reference, limits, shown.get(name))
+        for name, candidate in candidates.items()
+    ]
     return decide_between(assessments, evaluations, limits)
 
 
@@ -319,11 +367,12 @@ def run_all(
     settings: Settings,
     limits: Limits,
     *,
+    board: Board | None = None,
     workers: int | None = None,
     watch: Watch | None = None,
     **given: Any,
 ) -> Verdict:
-    """The whole job: import, dataset, PTQ, QAT, evaluation, decision."""
+    """The whole job: import, dataset, PTQ, QAT, evaluation, a board where one is given, decision."""
     watch = watch or Watch()
     with watch.step("import"):
         import_policy(checkpoint, folder, settings, **given)
@@ -335,6 +384,9 @@ def run_all(
         make_qat(folder, progress)
     with watch.step("evaluate") as progress:
         evaluate(folder, limits, workers, progress)
+    if board is not None:
+        with watch.step("device") as progress, Bench(board, pack_of(folder)) as bench:
+            run_device(folder, bench, progress)
     with watch.step("decide"):
         return decide(folder, limits, watch.seconds)
 
@@ -372,8 +424,32 @@ def read_run(folder: Path) -> Run:
     scenarios = read_scenarios(folder, world)
     _check_fits(policy, dataset, candidates, evaluations, scenarios)
     return Run(
-        folder, settings, policy, dataset, candidates, evaluations, _read_parity(folder, candidates), world, scenarios
+        folder,
+        settings,
+        policy,
+        dataset,
+        candidates,
+        evaluations,
+        _read_parity(folder, candidates),
+        _read_devices(folder, candidates),
+        world,
+        scenarios,
     )
+
+
+def _read_devices(folder: Path, candidates: Mapping[str, Candidate]) -> dict[str, DeviceReport]:
+    reports = {}
+    for path in sorted(folder.glob("device_*.json")):
+        report = load_report(path)
+        reports[report.board.name] = report
+        for track, hashes in report.hashes().items():
+            if track not in candidates or hashes != candidates[track].hashes:
+                raise StaleError(
+                    f"the board ran another {track} than the run holds",
+                    where=path,
+                    hint=f"run the board again (quant device {folder} --board {report.board.name}), or remove the file",
+                )
+    return reports
 
 
 def _read_evaluation(folder: Path, name: str) -> Evaluation:

@@ -51,7 +51,7 @@ def _tracks(config: pytest.Config) -> tuple[str, ...]:
     if folder is None:
         return TRACKS
     try:
-        tracks = read_settings(_given(config, folder)).tracks
+        tracks = read_settings(given_path(config, folder)).tracks
     except QuantError as error:
         raise pytest.UsageError(str(error)) from error
     if not tracks:
@@ -59,8 +59,8 @@ def _tracks(config: pytest.Config) -> tuple[str, ...]:
     return tracks
 
 
-def _given(config: pytest.Config, path: str) -> Path:
-    """A path as the user meant it: from where pytest was called."""
+def given_path(config: pytest.Config, path: str) -> Path:
+    """A path of the command line as the user meant it: from where pytest was called."""
     return Path(os.path.normpath(config.invocation_params.dir / path))
 
 
@@ -71,7 +71,7 @@ def limits(pytestconfig: pytest.Config) -> Limits:
 
     file = pytestconfig.getoption("--limits")
     try:
-        return load_limits(None if file is None else _given(pytestconfig, file), pytestconfig.invocation_params.dir)
+        return load_limits(None if file is None else given_path(pytestconfig, file), pytestconfig.invocation_params.dir)
     except QuantError as error:
         pytest.exit(str(error), returncode=error.exit_code)
 
@@ -85,27 +85,38 @@ def run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -
     try:
         if folder is None:
             return reference_run(tmp_path_factory.mktemp("quant") / "reference")
-        return open_run(_given(pytestconfig, folder))
+        return open_run(given_path(pytestconfig, folder))
     except QuantError as error:
         pytest.exit(str(error), returncode=error.exit_code)
 
 
 @pytest.fixture(scope="session")
-def verdict(
-    run: Run, limits: Limits, pytestconfig: pytest.Config, record_testsuite_property: Callable[[str, object], None]
-) -> Verdict:
-    """The verdict on the run; it goes into the JUnit file and into the summary at the end of the session."""
+def publish(
+    run: Run, pytestconfig: pytest.Config, record_testsuite_property: Callable[[str, object], None]
+) -> Callable[[Verdict], None]:
+    """Puts a verdict into the JUnit file and into the summary at the end of the session; the last one counts."""
+
+    def put(found: Verdict) -> None:
+        pytestconfig.stash[_verdict_key] = found
+        record_testsuite_property("run", str(run.folder))
+        record_testsuite_property("winner", found.winner or "none")
+        record_testsuite_property("status", found.status)
+        record_testsuite_property("basis", found.basis)
+        record_testsuite_property("device", found.device)
+        for name, digest in found.hashes.items():
+            record_testsuite_property(f"sha256.{name}", digest or "none")
+        for assessment in found.assessments:
+            for criterion in assessment.criteria:
+                record_testsuite_property(f"{assessment.track}.{criterion.name}", str(criterion))
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def verdict(run: Run, limits: Limits, publish: Callable[[Verdict], None]) -> Verdict:
+    """The verdict on the run as it is."""
     found = run.verdict(limits)
-    pytestconfig.stash[_verdict_key] = found
-    record_testsuite_property("run", str(run.folder))
-    record_testsuite_property("winner", found.winner or "none")
-    record_testsuite_property("status", found.status)
-    record_testsuite_property("basis", found.basis)
-    for name, digest in found.hashes.items():
-        record_testsuite_property(f"sha256.{name}", digest or "none")
-    for assessment in found.assessments:
-        for criterion in assessment.criteria:
-            record_testsuite_property(f"{assessment.track}.{criterion.name}", str(criterion))
+    publish(found)
     return found
 
 

@@ -32,6 +32,8 @@ ARTIFACTS = (
     "loss_curve_*.csv",
     "eval_*.json",
     PARITY,
+    "device_*.json",
+    "hil_*.json",
     WINNER,
     REPORT,
 )

@@ -87,3 +87,8 @@ class Candidate:
     policy_sha256: str
     dataset_sha256: str
     log: tuple[str, ...] = ()
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of both models, by part."""
+        return {model.part: model.sha256 for model in (self.peer_encoder, self.policy_head)}

@@ -1,0 +1,198 @@
+"""The hardware-in-the-loop half of pytest: a board, a connection to it, and what it showed.
+
+    pytest -m hil --board virtual --run runs/x        rehearsal, without hardware
+    pytest -m hil --board esp32 --port /dev/ttyUSB0   a bench
+    pytest -m hil                                     the bench's board map, or the board that is plugged in
+
+A board is opened once a session. Data goes over its port directly (``device``); boot, reset and panic are read through
+pytest-embedded's ``dut``, which gets the port lent (``board_dut``). Figures are recorded before they are asserted, and
+the run gets them, with the verdict that follows, even where a test failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from quant.errors import QuantError
+from quant.pytest_plugin import given_path
+
+if TYPE_CHECKING:
+    from pytest_embedded.dut import Dut
+
+    from quant.acceptance.decision import Verdict
+    from quant.acceptance.limits import Limits
+    from quant.boards.bench import Bench
+    from quant.boards.board import Board
+    from quant.boards.device import Device
+    from quant.boards.report import DeviceReport
+    from quant.pipeline import Run
+    from quant.policy import Observations
+
+Record = Callable[[str, float | str, str], None]
+
+CHIPLESS = ("virtual", "linux", "qemu")
+"""Boards without a chip of their own: tests marked ``board_only`` say nothing on them."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a test, as it goes into ``hil_NAME.json``."""
+
+    test: str
+    name: str
+    value: float | str
+    unit: str
+
+
+_figures_key: pytest.StashKey[list[Figure]] = pytest.StashKey()
+_board_key: pytest.StashKey[Board] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--board``, ``--board-map`` and ``--link-log``; pytest-embedded has ``--port``, ``--baud``, ``--build-dir``."""
+    group = parser.getgroup("quant")
+    group.addoption("--board", metavar="NAME", help="virtual, linux, qemu, a chip as esp32, or an id of the board map")
+    group.addoption("--board-map", metavar="FILE", help="YAML file of the bench's boards")
+    group.addoption("--link-log", metavar="FILE", help="record every exchange with the board, JSON lines")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes room for the figures."""
+    config.stash[_figures_key] = []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Finds the board the selected tests need; without one they are skipped, or refused where they were asked for."""
+    hil = [item for item in items if item.get_closest_marker("hil")]
+    if not hil:
+        return
+    named = config.getoption("--board")
+    if named is None and "hil" not in (config.getoption("-m") or ""):
+        for item in hil:
+            item.add_marker(pytest.mark.skip(reason="no board: --board virtual rehearses, --board esp32 tests one"))
+        return
+    try:
+        board = _select(config)
+    except QuantError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.stash[_board_key] = board
+    if board.name in CHIPLESS:
+        for item in hil:
+            if item.get_closest_marker("board_only"):
+                item.add_marker(pytest.mark.skip(reason=f"only a chip can show this, not the {board.name} board"))
+
+
+def _select(config: pytest.Config) -> Board:
+    from quant.boards.select import select_board
+
+    def path(option: str) -> Path | None:
+        given = config.getoption(option)
+        return None if given is None else given_path(config, given)
+
+    baud = config.getoption("--baud")
+    return select_board(
+        config.getoption("--board"),
+        port=config.getoption("--port"),
+        baud=None if baud is None else int(baud),
+        board_map=path("--board-map"),
+        build_dir=path("--build-dir"),
+    )
+
+
+@pytest.fixture(scope="session")
+def frames(run: Run) -> Observations:
+    """Every held-out frame of the run, recorded, rolled out and augmented."""
+    from quant.dataset import Split
+
+    return run.dataset.observations(run.dataset.rows(Split.HELD_OUT))
+
+
+@pytest.fixture(scope="session")
+def bench(run: Run, pytestconfig: pytest.Config) -> Iterator[Bench]:
+    """The board, made to run the candidates of the run; pytest-embedded's options are set to match."""
+    from quant.boards.bench import Bench
+    from quant.boards.pack import build_pack
+
+    board = pytestconfig.stash[_board_key]
+    log = pytestconfig.getoption("--link-log")
+    exchanges = None if log is None else given_path(pytestconfig, log)
+    try:
+        with Bench(board, build_pack(list(run.candidates.values())), exchanges=exchanges) as opened:
+            _tell_pytest_embedded(pytestconfig, board)
+            yield opened
+    except QuantError as error:
+        pytest.exit(str(error), returncode=error.exit_code)
+
+
+def _tell_pytest_embedded(config: pytest.Config, board: Board) -> None:
+    embedded = board.embedded()
+    config.option.embedded_services = embedded.services
+    for name, value in embedded.options.items():
+        setattr(config.option, name.replace("-", "_"), value)
+
+
+@pytest.fixture(scope="session")
+def device(bench: Bench) -> Device:
+    """The board's other end, for data; one for the session, so that hypothesis can use it."""
+    return bench.device
+
+
+@pytest.fixture
+def lent(bench: Bench) -> Iterator[str]:
+    """The board's port, while the session's own connection is away."""
+    with bench.lent() as port:
+        yield port
+
+
+@pytest.fixture
+def board_dut(lent: str, dut: Dut) -> Dut:
+    """pytest-embedded's ordinary ``dut`` on the board's port, to reset it and to read what it prints."""
+    return dut
+
+
+@pytest.fixture(scope="session")
+def report(  # noqa: PLR0917 - fixtures
+    bench: Bench,
+    run: Run,
+    frames: Observations,
+    limits: Limits,
+    pytestconfig: pytest.Config,
+    publish: Callable[[Verdict], None],
+) -> Iterator[DeviceReport]:
+    """What the board showed of every candidate: conformance on all held-out frames, times, memory.
+
+    When the session ends the run gets it, with every recorded figure and the verdict that follows, whatever failed.
+    """
+    from quant import pipeline
+    from quant.boards.measure import measure
+
+    shown = measure(bench.device, bench.board.name, run.candidates, frames)
+    yield shown
+    pipeline.keep_figures(run.folder, bench.board.name, [asdict(one) for one in pytestconfig.stash[_figures_key]])
+    publish(pipeline.keep_device(run.folder, shown, limits))
+
+
+@pytest.fixture(scope="session")
+def confirmed(run: Run, report: DeviceReport, limits: Limits) -> Verdict:
+    """The verdict with what the board showed."""
+    return replace(run, devices=run.devices | {report.board.name: report}).verdict(limits)
+
+
+@pytest.fixture
+def record(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None], pytestconfig: pytest.Config
+) -> Record:
+    """``record(name, value, unit)``: puts a figure into the JUnit file and the run, before anything is asserted."""
+    figures, test = pytestconfig.stash[_figures_key], request.node.nodeid
+
+    def one(name: str, value: float | str, unit: str) -> None:
+        record_property(name, f"{value:g} {unit}".strip() if isinstance(value, float) else f"{value} {unit}".strip())
+        figures.append(Figure(test, name, value, unit))
+
+    return one
