@@ -54,7 +54,7 @@ _board_key: pytest.StashKey[Board] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds ``--board``, ``--board-map`` and ``--link-log``; pytest-embedded has ``--port``, ``--baud``, ``--build-dir``."""
+    """Adds ``--board``, ``--board-map`` and ``--link-log``; ``--port``, ``--baud``, ... are pytest-embedded's."""
     group = parser.getgroup("quant")
     group.addoption("--board", metavar="NAME", help="virtual, linux, qemu, a chip as esp32, or an id of the board map")
     group.addoption("--board-map", metavar="FILE", help="YAML file of the bench's boards")

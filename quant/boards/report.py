@@ -115,7 +115,7 @@ class PeerTimes:
 
 @dataclass(frozen=True)
 class ModelReport:
-    """A sub-model on the board: file size, hash, arena in bytes (None where the board has no such figure), operators."""
+    """A sub-model on the board: bytes of file and arena (None where the board has no such figure), hash, operators."""
 
     bytes: int
     sha256: str
