@@ -295,17 +295,18 @@ def _false(digest: bytes) -> bytes:
 
 
 def _with_false_hash(out: bytes) -> bytes:
-    """The same frames, but every MODELS reply lies about its first model; the core writes whole frames and no text."""
-    frames = [event for event in Decoder().feed(out) if isinstance(event, Frame)]
-    return b"".join(encode_frame(frame.type, frame.sequence, _lie(frame)) for frame in frames)
+    """The same bytes, but a MODELS reply lies about its first model. The core writes whole frames and no text."""
+    for event in Decoder().feed(out):
+        if isinstance(event, Frame) and event.type == Message.MODELS | REPLY:
+            told = encode_frame(event.type, event.sequence, _lie(event.payload))
+            out = out.replace(encode_frame(event.type, event.sequence, event.payload), told)
+    return out
 
 
-def _lie(frame: Frame) -> bytes:
-    if frame.type != Message.MODELS | REPLY:
-        return frame.payload
-    reply = ModelsReply.decode(frame.payload)
+def _lie(payload: bytes) -> bytes:
+    reply = ModelsReply.decode(payload)
     if not reply.slots:
-        return frame.payload
+        return payload
     slot = reply.slots[0]
     digest = _false(bytes.fromhex(slot.peer_encoder.sha256)).hex()
     told = replace(slot, peer_encoder=replace(slot.peer_encoder, sha256=digest))

@@ -88,7 +88,9 @@ class LineServer:
         self._firmware = firmware
         self._to_board = to_board
         self._to_host = to_host
+        # Before anybody is told of the port: whoever opens it later finds it done, not half done.
         self._out = bytearray(firmware.greeting())
+        self._flush()
 
     def run(self, control: int, command: Callable[[], bool]) -> None:
         """Serves until ``command``, called whenever the descriptor ``control`` is readable, gives False."""
@@ -114,6 +116,9 @@ class LineServer:
             self._to_board.send(_read(self._terminal), now)
         self._to_host.send(self._firmware.receive(self._to_board.arrived(now), now), now)
         self._out += self._to_host.arrived(now)
+        self._flush()
+
+    def _flush(self) -> None:
         if self._out:
             del self._out[: _write(self._terminal, self._out)]
 
