@@ -111,6 +111,12 @@ class Decoder:
         self._take(data[start:], events)
         return events
 
+    def finish(self) -> list[Event]:
+        """Nothing more comes: gives the text that waits for its line's end. Damage that waits is forgotten."""
+        segment = bytes(self._segment)
+        self._segment.clear()
+        return [Text(segment)] if segment and _is_text(segment) else []
+
     def _take(self, data: bytes, events: list[Event]) -> None:
         """Bytes without a zero."""
         if not data:
