@@ -1,0 +1,215 @@
+"""The documents say what the code says, wherever that can be checked."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from quant.boards.board_map import load_board_map
+from quant.boards.codec import MAX_SEGMENT, encode_frame
+from quant.boards.messages import DecideReply, DecideRequest, ErrorReply, HelloRequest, InvokeRequest
+from quant.boards.protocol import (
+    ERROR,
+    ERROR_WORDS,
+    MAX_EGO,
+    MAX_EMBEDDING,
+    MAX_FEATURES,
+    MAX_OUTPUTS,
+    MAX_PAYLOAD,
+    MAX_PEERS,
+    MAX_REPEATS,
+    MAX_SLOTS,
+    NO_ACTION,
+    PACK_SLOT_SIZE,
+    PACK_WORDS,
+    REPLY,
+    ActionCode,
+    Capability,
+    ErrorCode,
+    EvidenceCode,
+    FaultKind,
+    Message,
+    PackStatus,
+    PartCode,
+    PoolingCode,
+    Stage,
+)
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+EXAMPLES = sorted((ROOT / "examples").glob("*.y*ml"))
+WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
+ENUMS: tuple[type[Enum], ...] = (
+    Message,
+    ErrorCode,
+    PackStatus,
+    EvidenceCode,
+    Capability,
+    Stage,
+    FaultKind,
+    PartCode,
+    PoolingCode,
+    ActionCode,
+)
+
+
+@pytest.fixture(scope="module")
+def reference() -> str:
+    return (ROOT / "docs" / "protocol.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("member", [member for enum in ENUMS for member in enum], ids=str)
+def test_the_protocol_reference_names_every_code_with_its_number(reference: str, member: Any) -> None:
+    number = member.value
+    given = rf"`{member.name}`(?: \||:)?\s\(?(?:{number}\b|{number:#04x}\b)"
+    assert re.search(given, reference), f"docs/protocol.md does not give {member!r} as {number}"
+
+
+@pytest.mark.parametrize(("code", "words"), [*ERROR_WORDS.items(), *PACK_WORDS.items()], ids=str)
+def test_the_protocol_reference_has_the_words_of_every_refusal(reference: str, code: Enum, words: str) -> None:
+    assert re.search(rf"^\| `{code.name}` \| {code.value} \| {re.escape(words)} \|", reference, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        f"bytes of payload, 0 to {MAX_PAYLOAD}",
+        f"has {MAX_SEGMENT + 2}\nbytes with its two zeros",
+        f"than the {MAX_SEGMENT} of the longest frame",
+        f"slots, 1 to {MAX_SLOTS} |",
+        f"a record of {PACK_SLOT_SIZE} bytes",
+        f"max_peers (1 to {MAX_PEERS})",
+        f"F (1 to {MAX_FEATURES}), E (0 to {MAX_EGO}), D (1 to {MAX_EMBEDDING}), A (1 to {MAX_OUTPUTS})",
+        f"repeats u16 (1 to {MAX_REPEATS})",
+        f"{NO_ACTION} where actions are continuous",
+    ],
+)
+def test_the_protocol_reference_gives_the_limits(reference: str, sentence: str) -> None:
+    assert re.sub(r"\s+", " ", sentence) in re.sub(r"\s+", " ", reference)
+
+
+def test_the_example_of_the_protocol_reference_is_what_the_code_sends(reference: str) -> None:
+    ask = DecideRequest(
+        0, np.array([0.5], np.float32), np.array([[1, -2], [0, 0]], np.float32), np.array([True, False])
+    )
+    answer = DecideReply(0, 1, NO_ACTION, np.array([0.25], np.float32), (300, 1800, 12, 14000, 60, 16172))
+    invoke = InvokeRequest(7, PartCode.PEER_ENCODER, bytes([128, 127]))
+    refusal = ErrorReply(ErrorCode.UNKNOWN_SLOT, Message.INVOKE, ERROR_WORDS[ErrorCode.UNKNOWN_SLOT])
+    sent = [
+        encode_frame(Message.HELLO, 1, HelloRequest().encode()),
+        encode_frame(Message.DECIDE, 2, ask.encode()),
+        encode_frame(Message.DECIDE | REPLY, 2, answer.encode()),
+        encode_frame(Message.INVOKE, 3, invoke.encode()),
+        encode_frame(ERROR, 3, refusal.encode()),
+    ]
+    frames, request, reply = (list(_hex(block)) for block in _blocks(reference.split("## An example")[1]))
+    assert b"".join(frames) == b"".join(sent)
+    assert b"".join(request) == ask.encode()
+    assert b"".join(reply) == answer.encode()
+
+
+def _blocks(text: str) -> list[str]:
+    """The indented blocks of a page."""
+    return re.findall(r"(?:^ {4}.*\n?)+", text, re.MULTILINE)
+
+
+def _hex(block: str) -> Iterator[bytes]:
+    """The bytes of each line: two-digit words, with one space or two between them."""
+    for line in block.splitlines():
+        digits = re.search(r"(?:(?<= )[0-9a-f]{2}(?: {1,2}|$))+", line)
+        if digits:
+            yield bytes.fromhex(digits[0])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in _anchors(target), f"{page.name}: {link}"
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_decision_record_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(r"\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text("utf-8"))
+    assert listed == sorted(path.name for path in folder.glob("0*.md"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_the_example_board_maps_are_board_maps(path: Path) -> None:
+    boards = load_board_map(path).boards
+    assert boards
+    documented = {key for entry in boards.values() for key, value in vars(entry).items() if value}
+    assert documented >= {"chip", "mac", "port", "power_cycle"}
+
+
+@pytest.fixture(scope="module")
+def workflow() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(WORKFLOW.read_text("utf-8"))
+    return loaded
+
+
+def _commands(job: dict[str, Any]) -> list[list[str]]:
+    """The commands of a job, as words."""
+    scripts = [step["run"] for step in job["steps"] if "run" in step]
+    lines = "\n".join(scripts).replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if line.strip()]
+
+
+def test_the_workflow_calls_what_the_makefile_has(workflow: dict[str, Any]) -> None:
+    targets = set(re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    called = {
+        word
+        for job in workflow["jobs"].values()
+        for command in _commands(job)
+        if command[0] == "make"
+        for word in command[1:]
+        if "=" not in word
+    }
+    assert {"setup", "lint", "test"} <= called <= targets
+
+
+def test_the_workflow_gives_pytest_options_it_has(workflow: dict[str, Any], pytestconfig: pytest.Config) -> None:
+    given = {
+        word.partition("=")[0]
+        for job in workflow["jobs"].values()
+        for command in _commands(job)
+        if Path(command[0]).name == "pytest"
+        for word in command[1:]
+        if word.startswith("--")
+    }
+    assert {"--run", "--board"} <= given
+    known = {option for group in _groups(pytestconfig) for one in group.options for option in one.names()}
+    assert given <= known
+
+
+def _groups(config: pytest.Config) -> list[Any]:
+    parser = config._parser  # pytest tells its options nowhere else
+    return [parser._anonymous, *parser._groups]
+
+
+def test_the_bench_of_the_workflow_waits_to_be_asked(workflow: dict[str, Any]) -> None:
+    # YAML 1.1 reads the key `on` as true.
+    assert {"push", "pull_request", "workflow_dispatch", "schedule"} == set(workflow[True])  # type: ignore[index]
+    bench = workflow["jobs"]["bench"]
+    assert "self-hosted" in bench["runs-on"]
+    assert "workflow_dispatch" in bench["if"] and "schedule" in bench["if"]
+    assert "push" not in bench["if"]
