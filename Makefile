@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-stamp
 RUN    ?= runs/reference
+BOARD  ?= virtual
 # What the compiled part of the package is made of.
 NATIVE := $(wildcard $(addprefix esp_idf_app/,virtual_board/* components/policy_core/CMakeLists.txt \
 	components/policy_core/src/* components/policy_core/include/policy_core/*))
@@ -21,7 +22,7 @@ run: setup
 	$(BIN)/quant run --out $(RUN)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --board $(BOARD)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from quant import __version__
+from quant.board_cli import board_group, board_of, board_options, flash_command, pack_command
+from quant.console import show, watching
 from quant.errors import GateError, InputError, QuantError
 
 if TYPE_CHECKING:
     from quant.acceptance.decision import Verdict
     from quant.acceptance.limits import Limits
-    from quant.pipeline import Run, Watch
+    from quant.pipeline import Run
     from quant.policy import ActionSpace
     from quant.runfolder import Settings
 
@@ -132,6 +134,7 @@ policy_argument = click.argument("policy", required=False, type=click.Path(path_
 @qat_steps_option
 @limits_option
 @workers_option
+@board_options
 def run_command(
     policy: Path | None,
     out: Path | None,
@@ -140,10 +143,11 @@ def run_command(
     workers: int | None,
     **options: Any,
 ) -> int:
-    """The whole job: import, dataset, PTQ, QAT, evaluation, decision.
+    """The whole job: import, dataset, PTQ, QAT, evaluation, a board, decision.
 
     POLICY is a Stable-Baselines3 zip, a TF SavedModel, a Keras file or a policy saved by quant; without it, the
-    reference policy drives in the convoy world.
+    reference policy drives in the convoy world. The board is the virtual one where none is named: it runs the
+    firmware's own code, and its times prove nothing.
     """
     limits = _limits(limits_file)
     checkpoint, settings = _checkpoint(policy), _settings(policy, options)
@@ -155,12 +159,13 @@ def run_command(
             expected="a recorded drive, a world, or both",
             hint="give --drive FILE.npz or --world module:EnvId (--world convoy, if it was trained in our convoys)",
         )
+    board = board_of(options, default="virtual")
     folder = out or (DEFAULT_RUN if policy is None else Path("runs") / policy.resolve().stem)
     from quant import pipeline
 
-    with _watch() as watch:
+    with watching() as watch:
         verdict = pipeline.run_all(
-            checkpoint, folder, settings, limits, workers=workers, watch=watch, **_given(options)
+            checkpoint, folder, settings, limits, board=board, workers=workers, watch=watch, **_given(options)
         )
     return _conclude(folder, verdict)
 
@@ -176,9 +181,9 @@ def import_command(policy: Path | None, out: Path, **options: Any) -> None:
     from quant.runfolder import Settings
 
     checkpoint = _checkpoint(policy)
-    with _watch() as watch, watch.step("import"):
+    with watching() as watch, watch.step("import"):
         imported = pipeline.import_policy(checkpoint, out, Settings(_named(policy)), **_given(options))
-    _print(known(imported.facts))
+    show(known(imported.facts))
 
 
 @cli.command("dataset")
@@ -192,7 +197,7 @@ def dataset_command(run: Path, **options: Any) -> None:
     present = read_settings(run)
     asked = _settings(None if present.checkpoint == REFERENCE else Path(present.checkpoint), options)
     settings = _replace(asked, checkpoint=present.checkpoint, tracks=present.tracks, qat_steps=present.qat_steps)
-    with _watch() as watch, watch.step("dataset") as progress:
+    with watching() as watch, watch.step("dataset") as progress:
         dataset = pipeline.make_dataset(run, settings, progress)
     click.echo(f"{len(dataset)} frames, {len(dataset.peer_inputs)} peers, dataset {dataset.digest[:12]}")
 
@@ -203,7 +208,7 @@ def ptq_command(run: Path) -> None:
     """Makes the PTQ candidate of a run."""
     from quant import pipeline
 
-    with _watch() as watch, watch.step("ptq") as progress:
+    with watching() as watch, watch.step("ptq") as progress:
         candidate = pipeline.make_ptq(run, progress)
     click.echo("\n".join(candidate.log))
 
@@ -215,7 +220,7 @@ def qat_command(run: Path, qat_steps: int | None) -> None:
     """Makes the QAT candidate of a run, starting from PTQ's ranges."""
     from quant import pipeline
 
-    with _watch() as watch, watch.step("qat") as progress:
+    with watching() as watch, watch.step("qat") as progress:
         candidate = pipeline.make_qat(run, progress, steps=qat_steps)
     click.echo("\n".join(candidate.log))
 
@@ -228,9 +233,25 @@ def evaluate_command(run: Path, limits_file: Path | None, workers: int | None) -
     """Evaluates float and every candidate on the same scenarios and held-out frames."""
     from quant import pipeline
 
-    with _watch() as watch, watch.step("evaluate") as progress:
+    with watching() as watch, watch.step("evaluate") as progress:
         evaluations = pipeline.evaluate(run, _limits(limits_file), workers, progress)
     click.echo(f"evaluated {', '.join(evaluations)}; next: quant decide {run}")
+
+
+@cli.command("device")
+@run_argument
+@limits_option
+@board_options
+def device_command(run: Path, limits_file: Path | None, **options: Any) -> int:
+    """Lets a board run the candidates of a finished run, and decides again with what it showed."""
+    from quant import pipeline
+    from quant.boards.bench import Bench
+
+    board, limits = board_of(options), _limits(limits_file)
+    pipeline.read_run(run)
+    with watching() as watch, watch.step("device") as progress, Bench(board, pipeline.pack_of(run)) as bench:
+        pipeline.run_device(run, bench, progress)
+    return _conclude(run, pipeline.decide(run, limits))
 
 
 @cli.command("decide")
@@ -268,9 +289,14 @@ def train_command(out: Path, seed: int | None, steps: int | None) -> None:
     from quant.worlds.training import train
 
     given = {name: value for name, value in (("seed", seed), ("steps", steps)) if value is not None}
-    with _watch() as watch, watch.step("train") as progress:
+    with watching() as watch, watch.step("train") as progress:
         log = train(out, progress=lambda done, total, _: progress(done, total), **given)
     click.echo(json.dumps(log["test"], indent=2))
+
+
+cli.add_command(pack_command)
+cli.add_command(flash_command)
+cli.add_command(board_group)
 
 
 def _checkpoint(policy: Path | None) -> Path:
@@ -365,69 +391,7 @@ def _conclude(folder: Path, verdict: Verdict) -> int:
 def _show(verdict: Verdict, run: Run) -> int:
     from quant.report.terminal import report
 
-    _print(report(run.evaluations, verdict, run.policy.facts, run.parity))
+    show(report(run.evaluations, verdict, run.policy.facts, run.parity))
     if verdict.winner is None:
         raise GateError("every candidate fails a criterion; see the table above")
     return verdict.exit_code
-
-
-def _print(renderable: Any) -> None:
-    from rich.console import Console
-
-    from quant.report.text import as_text
-
-    if sys.stdout.isatty():
-        Console().print(renderable)
-    else:
-        click.echo(as_text(renderable), nl=False)
-
-
-class _watch:  # noqa: N801 - used as a context manager function
-    """Progress bars on a terminal, one line a step elsewhere."""
-
-    def __enter__(self) -> Watch:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        from quant.pipeline import Watch
-
-        console = Console(stderr=True)
-        self._progress = None
-        if not console.is_terminal:
-            return Watch(finished=lambda name, seconds: click.echo(f"{name:<10} {seconds:7.1f} s", err=True))
-        self._progress = Progress(
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._progress.start()
-        self._tasks: dict[str, Any] = {}
-        return Watch(started=self._started, advanced=self._advanced, finished=self._finished)
-
-    def __exit__(self, *exception: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def _started(self, name: str) -> None:
-        assert self._progress is not None
-        self._tasks[name] = self._progress.add_task(name, total=None)
-
-    def _advanced(self, name: str, done: int, total: int) -> None:
-        assert self._progress is not None
-        self._progress.update(self._tasks[name], completed=done, total=total)
-
-    def _finished(self, name: str, seconds: float) -> None:
-        assert self._progress is not None
-        task = self._progress.tasks[self._tasks[name]]
-        total = task.total or 1
-        self._progress.update(self._tasks[name], completed=total, total=total)

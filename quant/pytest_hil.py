@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Record = Callable[[str, float | str, str], None]
 
+LOCK_SECONDS = 600.0
+"""How long to wait for a board that another session has."""
 CHIPLESS = ("virtual", "linux", "qemu")
 """Boards without a chip of their own: tests marked ``board_only`` say nothing on them."""
 
@@ -78,7 +80,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="no board: --board virtual rehearses, --board esp32 tests one"))
         return
     try:
-        board = _select(config)
+        board = _find(config)
     except QuantError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[_board_key] = board
@@ -88,20 +90,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=f"only a chip can show this, not the {board.name} board"))
 
 
-def _select(config: pytest.Config) -> Board:
-    from quant.boards.select import select_board
+def _find(config: pytest.Config) -> Board:
+    from quant.boards.discovery import BoardRequest, find_board
 
     def path(option: str) -> Path | None:
         given = config.getoption(option)
         return None if given is None else given_path(config, given)
 
     baud = config.getoption("--baud")
-    return select_board(
-        config.getoption("--board"),
-        port=config.getoption("--port"),
-        baud=None if baud is None else int(baud),
-        board_map=path("--board-map"),
-        build_dir=path("--build-dir"),
+    return find_board(
+        BoardRequest(
+            name=config.getoption("--board"),
+            port=config.getoption("--port"),
+            baud=None if baud is None else int(baud),
+            build_dir=path("--build-dir"),
+            board_map=path("--board-map"),
+            folder=config.invocation_params.dir,
+            wait=LOCK_SECONDS,
+        )
     )
 
 
@@ -157,7 +163,7 @@ def board_dut(lent: str, dut: Dut) -> Dut:
 
 
 @pytest.fixture(scope="session")
-def report(  # noqa: PLR0917 - fixtures
+def report(
     bench: Bench,
     run: Run,
     frames: Observations,

@@ -162,8 +162,16 @@ def _tracks(evaluations: Mapping[str, Evaluation]) -> list[str]:
     return [FLOAT, *(track for track in evaluations if track != FLOAT)]
 
 
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A plain table; cells are text, not markup."""
+    made = _table("", columns)
+    for row in rows:
+        _row(made, *row)
+    return made
+
+
 def _table(title: str, columns: Sequence[str], right: bool = False) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if right and index else "left", overflow="fold")
     return table

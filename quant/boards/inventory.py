@@ -1,0 +1,72 @@
+"""What ``--board`` can name here, and whether it is there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quant.boards.board import Board
+from quant.boards.board_map import BoardEntry, find_board_map
+from quant.boards.discovery import BoardRequest, find_board, plugged_in
+from quant.errors import InputError
+
+QEMU = ("qemu-system-xtensa", "qemu-system-riscv32")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A board, or a port that may lead to one.
+
+    Attributes:
+        name: for ``--board``; empty for a port the board map does not know.
+        port: of it, or empty.
+        state: ``ready``, or what is missing.
+    """
+
+    name: str
+    port: str
+    state: str
+
+
+def known_boards(board_map: Path | None = None) -> list[Known]:
+    """The boards without hardware, the board map's, and what else is plugged in.
+
+    Raises:
+        InputError: the board map is missing or wrong.
+    """
+    mapped = find_board_map(board_map).boards.values()
+    return [
+        Known("virtual", "", "ready"),
+        Known("linux", "", _state(lambda: find_board(BoardRequest("linux")))),
+        Known("qemu", "", _qemu()),
+        *(Known(entry.name, entry.port or "", _entry_state(entry)) for entry in mapped),
+        *(
+            Known("", one.port, f"plugged in: {one.bridge}, {one.description}")
+            for one in plugged_in()
+            if not any(entry.port and Path(entry.port).resolve() == Path(one.port).resolve() for entry in mapped)
+        ),
+    ]
+
+
+def _state(find: Callable[[], Board]) -> str:
+    try:
+        find()
+    except InputError as error:
+        return error.what if error.where is None else f"{error.what}: {error.where}"
+    return "ready"
+
+
+def _qemu() -> str:
+    if not any(map(shutil.which, QEMU)):
+        return "Espressif's QEMU is not installed"
+    return _state(lambda: find_board(BoardRequest("qemu")))
+
+
+def _entry_state(entry: BoardEntry) -> str:
+    chip = entry.chip or "any chip"
+    if entry.port is None:
+        return f"{chip}, found by what is plugged in"
+    there = "://" in entry.port or Path(entry.port).exists()
+    return f"{chip}, {'ready' if there else 'not plugged in'}"
