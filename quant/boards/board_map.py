@@ -350,7 +350,7 @@ class _Node:
 
     def require(self, key: str) -> _Node:
         mapping = self.mapping()
-        line = mapping.lines.get(key) if isinstance(mapping, _Mapping) else self.line
+        line = mapping.lines.get(key, self.line) if isinstance(mapping, _Mapping) else self.line
         node = _Node(mapping.get(key), self.path, (*self.keys, key), line)
         if node.value is None:
             raise node.error("no value", f"a value for {key}, or no such key")

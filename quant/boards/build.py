@@ -109,7 +109,7 @@ def find_build(names: Sequence[str], given: Path | None, app: Path) -> Path:
         "the app has not been built for this board",
         where=app,
         expected="flasher_args.json in " + " or ".join(str(folder) for folder in folders),
-        hint=f"idf.py -B build/{names[0]} set-target <chip> build, or --build-dir",
+        hint="idf.py -B build/<board> build as docs/firmware.md says, or --build-dir",
     )
 
 

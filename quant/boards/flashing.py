@@ -82,15 +82,20 @@ def write(build: Build, pack: bytes, work: Work, *, port: str, baud: int, check:
             serial.close()
 
 
-def hard_reset(line: SerialBase) -> None:
-    """Resets a chip by the control lines of its open port, as esptool does."""
-    from esptool.reset import HardReset
+def hard_reset(line: SerialBase, *, native_usb: bool = False) -> None:
+    """Resets a chip by the control lines of its open port, as esptool does.
 
-    HardReset(line)()
+    Args:
+        line: the open port.
+        native_usb: the port is the chip's own USB, which goes away meanwhile.
+    """
+    from esptool.reset import HardReset  # type: ignore[import-untyped, unused-ignore]
+
+    HardReset(line, uses_usb=native_usb)()
 
 
 def _connect(build: Build, port: str, baud: int, transcript: _Transcript) -> Any:
-    from pytest_embedded_idf import IdfApp, IdfSerial
+    from pytest_embedded_idf import IdfApp, IdfSerial  # type: ignore[import-untyped, unused-ignore]
 
     app = IdfApp(app_path=str(build.folder), build_dir=str(build.folder))
     return IdfSerial(
@@ -106,9 +111,9 @@ def _connect(build: Build, port: str, baud: int, transcript: _Transcript) -> Any
 
 
 def _look(serial: Any, port: str, transcript: _Transcript) -> Silicon:
-    from pytest_embedded_serial_esp import EspSerial
+    from pytest_embedded_serial_esp import EspSerial  # type: ignore[import-untyped, unused-ignore]
 
-    @EspSerial.use_esptool()  # type: ignore[untyped-decorator]
+    @EspSerial.use_esptool()  # type: ignore[untyped-decorator, unused-ignore]
     def look(serial: Any) -> Silicon:
         esp = serial.esp
         chip = esp.CHIP_NAME.lower().replace("-", "")

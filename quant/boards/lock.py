@@ -77,6 +77,8 @@ class PortLock:
         """Gives the port back; the second time it does nothing. The file stays: removing it would race."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
+            # Closing alone would leave it to a child that has not come to closing its copy yet.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -1,0 +1,215 @@
+"""A chip is asked, looked at, and only then written, and only where something is missing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from quant.boards.board import Board, Work
+from quant.boards.board_map import BoardEntry, Command, Revision
+from quant.boards.build import Build, load_build
+from quant.boards.chip import ChipBoard, Expected, Reported, pack_sha256, what_to_write
+from quant.boards.flashing import Silicon
+from quant.errors import InputError
+from tests.boards.fakes.builds import MODELS, MODELS_SIZE, elf_sha, make_build
+from tests.boards.fakes.chips import FakeChip, plug_in
+
+ALL_FILES = ["write 0x1000", "write 0x8000", "write 0x10000", "write 0x190000"]
+
+
+def pack_of(content: bytes) -> bytes:
+    """As far as identity goes, a pack: magic, size, hash of the content, content."""
+    head = b"QPAK" + (1).to_bytes(2, "little") + bytes(2) + (64 + len(content)).to_bytes(4, "little") + bytes(4)
+    return (head + sha256(content).digest()).ljust(64, b"\0") + content
+
+
+PACK = pack_of(b"two tracks" * 100)
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    return load_build(make_build(tmp_path / "app" / "build" / "esp32"))
+
+
+@pytest.fixture
+def chip() -> Iterator[FakeChip]:
+    chip = FakeChip()
+    yield chip
+    chip.line.close()
+
+
+def board_of(chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch, **entry: object) -> ChipBoard:
+    known = BoardEntry("esp32", chip="esp32", **entry)  # type: ignore[arg-type]
+    return ChipBoard(known, plug_in(chip, monkeypatch), build.folder.parents[1], ask=chip.ask)
+
+
+def test_a_board_that_has_everything_is_not_touched(
+    chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip.load(build, PACK)
+    before = bytes(chip.flash)
+    with board_of(chip, build, monkeypatch) as board:
+        assert isinstance(board, Board)
+        done = board.prepare(PACK)
+    assert (done.wrote, chip.events) == (Work.NOTHING, ["ask"])
+    assert bytes(chip.flash) == before
+
+
+@pytest.mark.parametrize("had", [pack_of(b"another"), None])
+def test_only_the_models_are_written_where_only_they_differ(
+    chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch, had: bytes | None
+) -> None:
+    chip.load(build, had)
+    before = bytes(chip.flash)
+    with board_of(chip, build, monkeypatch) as board:
+        done = board.prepare(PACK)
+        assert board.prepare(PACK).wrote is Work.NOTHING
+    assert done.wrote is Work.MODELS
+    assert [event for event in chip.events if event.startswith("write")] == [f"write {MODELS:#x}"]
+    assert bytes(chip.flash[MODELS : MODELS + len(PACK)]) == PACK
+    assert bytes(chip.flash[:MODELS]) == before[:MODELS]
+    assert chip.runs
+
+
+@pytest.mark.parametrize("state", ["another image", "empty", "in its bootloader"])
+def test_all_is_written_where_the_image_differs(
+    chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
+) -> None:
+    if state != "empty":
+        chip.load(load_build(make_build(tmp_path / state)), PACK)
+    chip.runs = state != "in its bootloader"
+    with board_of(chip, build, monkeypatch) as board:
+        done = board.prepare(PACK)
+    assert done.wrote is Work.IMAGE
+    assert [event for event in chip.events if event.startswith("write")] == ALL_FILES
+    assert chip.events.index("look") < chip.events.index("write 0x1000")
+    reported = chip.ask("", 0)
+    assert isinstance(reported, Reported)
+    assert (reported.elf_sha256, reported.pack_sha256) == (elf_sha(build.folder).hex(), pack_sha256(PACK))
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"mac": "24:6f:28:aa:bb:cd"}, "MAC 24:6f:28:aa:bb:cc"),
+        ({"revision": Revision(0, 300)}, "revision v3.1"),
+    ],
+)
+@pytest.mark.parametrize("chip", [FakeChip(), FakeChip(runs=False)], ids=["runs", "in its bootloader"])
+def test_another_board_is_refused_before_anything_is_written(
+    chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch, entry: dict[str, object], words: str
+) -> None:
+    chip.load(build)
+    before = bytes(chip.flash)
+    with board_of(chip, build, monkeypatch, where="boards.yaml:3", **entry) as board, pytest.raises(InputError) as info:
+        board.prepare(PACK)
+    assert words in str(info.value) and "boards.yaml:3" in str(info.value)
+    assert bytes(chip.flash) == before
+    assert not [event for event in chip.events if event.startswith("write")]
+    assert chip.runs, "the chip was started again"
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_another_kind_of_chip_is_refused(build: Build, monkeypatch: pytest.MonkeyPatch, runs: bool) -> None:
+    chip = FakeChip(name="ESP32-S3", runs=runs)
+    chip.load(build)
+    with board_of(chip, build, monkeypatch) as board, pytest.raises(InputError) as info:
+        board.prepare(PACK)
+    assert "esp32s3" in str(info.value) or "ESP32-S3" in str(info.value)
+    assert not [event for event in chip.events if event.startswith("write")]
+
+
+def test_what_did_not_arrive_is_noticed(chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    chip.load(build)
+    chip.broken = True
+    with board_of(chip, build, monkeypatch) as board, pytest.raises(InputError, match="was written, but"):
+        board.prepare(PACK)
+
+
+def test_a_pack_that_does_not_fit_is_refused(chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    with board_of(chip, build, monkeypatch) as board, pytest.raises(InputError, match="models partition"):
+        board.prepare(bytes(MODELS_SIZE + 1))
+    assert chip.events == ["ask"]
+
+
+def test_builds_for_something_else_are_refused(
+    chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = make_build(tmp_path / "s3", "esp32s3")
+    with board_of(chip, build, monkeypatch, build_dir=other) as board, pytest.raises(InputError, match="for esp32s3"):
+        board.prepare(PACK)
+    qemu = make_build(tmp_path / "qemu", emulated=True)
+    with board_of(chip, build, monkeypatch, build_dir=qemu) as board, pytest.raises(InputError, match="for QEMU"):
+        board.prepare(PACK)
+    missing = board_of(chip, replace(build, folder=tmp_path / "no" / "such" / "app"), monkeypatch)
+    with missing, pytest.raises(InputError, match="has not been built"):
+        missing.prepare(PACK)
+
+
+def test_pytest_embedded_gets_a_board_it_must_not_flash(
+    chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with board_of(chip, build, monkeypatch) as board:
+        embedded = board.embedded()
+    assert embedded.services == "esp,idf"
+    assert embedded.options["skip_autoflash"] == "y"
+    assert embedded.options["build_dir"] == str(build.folder)
+    assert embedded.options["target"] == "esp32"
+
+
+def test_a_port_has_one_owner(chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    with board_of(chip, build, monkeypatch) as board:
+        with pytest.raises(InputError, match="in use by process"):
+            board_of(chip, build, monkeypatch).open()
+        board.close()
+        with board_of(chip, build, monkeypatch):
+            pass
+
+
+def test_the_commands_of_the_bench_run(
+    chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    code = f"import os; open({str(log)!r}, 'a').write('{{}} ' + os.environ['QUANT_BOARD'] + '\\n')"
+    commands = {
+        key: Command((sys.executable, "-c", code.format(key)), 30, "boards.yaml")
+        for key in ("pre", "post", "power_cycle")
+    }
+    with board_of(chip, build, monkeypatch, **commands) as board:
+        board.power_cycle()
+    assert log.read_text().split() == ["pre", "esp32", "power_cycle", "esp32", "post", "esp32"]
+    with board_of(chip, build, monkeypatch) as bare, pytest.raises(InputError, match="switch this board's power"):
+        bare.power_cycle()
+
+
+def test_a_port_that_is_not_there_is_an_error_and_frees_the_lock(tmp_path: Path, build: Build) -> None:
+    board = ChipBoard(BoardEntry("esp32", chip="esp32"), str(tmp_path / "ttyUSB0"), tmp_path)
+    for _ in range(2):
+        with pytest.raises(InputError, match="no such port"):
+            board.open()
+
+
+REPORTED = Reported("11" * 32, "22" * 32, Silicon("esp32", "24:6f:28:aa:bb:cc", 301))
+
+
+def test_expectations() -> None:
+    found = REPORTED.silicon
+    Expected().check(found)
+    Expected("esp32", found.mac, Revision(301, 301)).check(found)
+    for wrong in (Expected("esp32s3"), Expected(mac="24:6f:28:aa:bb:cd"), Expected(revision=Revision(302, 999))):
+        with pytest.raises(InputError, match="nothing was written"):
+            wrong.check(found)
+
+
+def test_why_says_what_the_board_had(build: Build) -> None:
+    assert what_to_write("silence", build, PACK) == (Work.IMAGE, "silence")
+    work, why = what_to_write(REPORTED, build, PACK)
+    assert work is Work.IMAGE and "1111111111111111" in why and build.elf_sha.hex()[:16] in why
+    same = replace(REPORTED, elf_sha256=build.elf_sha.hex())
+    work, why = what_to_write(same, build, PACK)
+    assert work is Work.MODELS and "2222222222222222" in why
