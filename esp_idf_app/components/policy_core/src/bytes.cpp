@@ -41,8 +41,9 @@ void Writer::u16(uint16_t value) {
 }
 
 void Writer::u32(uint32_t value) {
-    u16(static_cast<uint16_t>(value));
-    u16(static_cast<uint16_t>(value >> 16));
+    const uint8_t bytes[] = {static_cast<uint8_t>(value), static_cast<uint8_t>(value >> 8),
+                             static_cast<uint8_t>(value >> 16), static_cast<uint8_t>(value >> 24)};
+    raw(bytes, sizeof bytes);
 }
 
 void Writer::i32(int32_t value) { u32(static_cast<uint32_t>(value)); }

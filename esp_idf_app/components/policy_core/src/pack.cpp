@@ -1,7 +1,9 @@
 #include "policy_core/pack.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 
 #include "policy_core/bytes.hpp"
 
@@ -91,7 +93,7 @@ bool read_track(const uint8_t *record, Slot *slot) {
             return false;
         }
     }
-    return length > 0 && all_equal(record + kTrackAt + length, kTrackSize - length, 0);
+    return length > 0 && length < kTrackSize && all_equal(record + kTrackAt + length, kTrackSize - length, 0);
 }
 
 bool read_models(const uint8_t *record, const Body &body, Slot *slot) {
@@ -201,6 +203,19 @@ bool read_slot(const uint8_t *record, const Body &body, Slot *slot) {
            read_multipliers(record, body, slot);
 }
 
+/// Whether nothing stands between the records and what they point to. The header's count of slots is outside the hash:
+/// were it too small by damage, tracks would vanish unseen.
+bool records_end_at(const uint8_t *data, size_t slots, size_t end) {
+    size_t first = SIZE_MAX;
+    for (size_t i = 0; i < slots; ++i) {
+        const uint8_t *record = data + kPackHeaderSize + i * kPackSlotSize;
+        for (const size_t field : {kModelsAt, kModelsAt + 8, kAffineAt, kMultipliersAt}) {
+            first = std::min<size_t>(first, load_u32(record + field));
+        }
+    }
+    return first == end;
+}
+
 }  // namespace
 
 PackStatus read_pack(Bytes partition, Pack *pack) {
@@ -226,6 +241,9 @@ PackStatus read_pack(Bytes partition, Pack *pack) {
         if (!read_slot(data + kPackHeaderSize + i * kPackSlotSize, body, &pack->slot[i])) {
             return PackStatus::kBadSlot;
         }
+    }
+    if (!records_end_at(data, slots, body.first)) {
+        return PackStatus::kBadSlot;
     }
     for (size_t i = 0; i < slots; ++i) {
         for (size_t part = 0; part < kParts; ++part) {

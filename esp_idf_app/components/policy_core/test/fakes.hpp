@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "policy_core/bytes.hpp"
+#include "policy_core/pack.hpp"
 #include "policy_core/ports.hpp"
 
 namespace fakes {

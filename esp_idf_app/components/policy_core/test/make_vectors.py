@@ -12,6 +12,7 @@ import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -213,17 +214,32 @@ SLOTS = (
 )
 
 
+@dataclass(frozen=True)
+class Seen:
+    """An observation: P peer slots, of which those with mask 1 hold a peer."""
+
+    mask: Sequence[int]
+    ego: Sequence[float]
+    peers: Sequence[Sequence[float]]
+
+    @property
+    def payload(self) -> bytes:
+        """P, mask, ego and peers as a request has them."""
+        flat = [value for row in self.peers for value in row]
+        return bytes([len(self.mask), *self.mask]) + np.array([*self.ego, *flat], "<f4").tobytes()
+
+
 # --- the fake board ------------------------------------------------------------------------------------------------
 
 
-class EngineFailed(Exception):
+class EngineFailedError(Exception):
     """The fake engine failed, as it was made to."""
 
 
 def run(model: tuple[Quantized, Quantized], row: Sequence[int]) -> list[int]:
     """The fake engine."""
     if row[0] == FAILING_INPUT:
-        raise EngineFailed
+        raise EngineFailedError
     sums = [7 * j + sum((i + j + 1) * value for i, value in enumerate(row)) for j in range(model[1].size)]
     return [(total + 128) % 256 - 128 for total in sums]
 
@@ -255,14 +271,15 @@ class Board:
         default_factory=lambda: dict.fromkeys(("decisions", "invokes", "good", "bad", "crc", "noise"), 0)
     )
 
-    def decision(
-        self, slot: Slot, mask: Sequence[int], ego: Sequence[float], peers: Sequence[Sequence[float]]
-    ) -> tuple[dict[str, bytes], NDArray[np.float32], list[int]]:
+    def decision(self, slot: Slot, seen: Seen) -> tuple[dict[str, bytes], NDArray[np.float32], list[int]]:
         """The bytes at every interface, the values, and the ticks of each stage."""
+        mask = seen.mask
         marks = [self.clock.read()]
         with np.errstate(over="ignore"):
-            ego_q = slot.ego.quantize(f32(*ego)[None])[0]
-            rows = [slot.peer.quantize(f32(*row)[None])[0] for row, there in zip(peers, mask, strict=True) if there]
+            ego_q = slot.ego.quantize(f32(*seen.ego)[None])[0]
+            rows = [
+                slot.peer.quantize(f32(*row)[None])[0] for row, there in zip(seen.peers, mask, strict=True) if there
+            ]
         self.clock.account(Stage.QUANTIZE, len(rows) * len(slot.peer.gain) + len(slot.ego.gain))
         marks.append(self.clock.read())
         inputs = np.zeros((len(mask), len(slot.peer.gain)), np.int8)
@@ -281,7 +298,7 @@ class Board:
         self.clock.account(Stage.OUTPUT, len(outputs))
         marks.append(self.clock.read())
         marks.append(self.clock.read())
-        ticks = [(b - a) % (1 << 32) for a, b in zip(marks[:-2], marks[1:-1], strict=True)]
+        ticks = [(b - a) % (1 << 32) for a, b in pairwise(marks[:-1])]
         ticks.append((marks[-1] - marks[0]) % (1 << 32))
         self.counts["decisions"] += 1
         arrays = (inputs, embeddings, pooled, head_inputs, outputs)
@@ -294,28 +311,22 @@ class Board:
         values = slot.head[1].dequantize(outputs)
         return values if slot.bounds is None else np.clip(values, f32(*slot.bounds[0]), f32(*slot.bounds[1]))
 
-    def decide_reply(
-        self, index: int, mask: Sequence[int], ego: Sequence[float], peers: Sequence[Sequence[float]], flags: int,
-        flip: int = 0,
-    ) -> bytes:  # fmt: skip
+    def decide_reply(self, index: int, seen: Seen, flags: int, flip: int = 0) -> bytes:
         """DECIDE's payload; `flip` is XORed to the first output."""
         slot = self.slots[index]
-        interfaces, values, ticks = self.decision(slot, mask, ego, peers)
+        interfaces, values, ticks = self.decision(slot, seen)
         if flip:
             outputs = np.frombuffer(interfaces["outputs"], np.int8).copy()
             outputs[0] ^= flip
             interfaces["outputs"], values = outputs.tobytes(), self.values(slot, outputs)
         action = int(np.argmax(values)) if slot.bounds is None else protocol.NO_ACTION
-        reply = struct.pack("<4B", index, sum(mask), action, len(values)) + values.astype("<f4").tobytes()
+        reply = struct.pack("<4B", index, sum(seen.mask), action, len(values)) + values.astype("<f4").tobytes()
         reply += struct.pack("<6I", *ticks)
         return reply + (b"".join(interfaces.values()) if flags & protocol.DECIDE_INTERFACES else b"")
 
-    def bench_reply(
-        self, index: int, warmup: int, repeats: int, mask: Sequence[int], ego: Sequence[float],
-        peers: Sequence[Sequence[float]],
-    ) -> bytes:  # fmt: skip
+    def bench_reply(self, index: int, warmup: int, repeats: int, seen: Seen) -> bytes:
         """BENCH's payload."""
-        runs = [self.decision(self.slots[index], mask, ego, peers)[2] for _ in range(warmup + repeats)][warmup:]
+        runs = [self.decision(self.slots[index], seen)[2] for _ in range(warmup + repeats)][warmup:]
         reply = struct.pack("<BH", index, repeats)
         for stage in zip(*runs, strict=True):
             n, samples = len(stage), sorted(stage)
@@ -478,126 +489,134 @@ def _frame_event(whole: bytes) -> tuple[object, ...]:
 NAN, INF = float("nan"), float("inf")
 
 
-def observation(mask: Sequence[int], ego: Sequence[float], peers: Sequence[Sequence[float]]) -> bytes:
-    """P, mask, ego and peers of a request."""
-    flat = [value for row in peers for value in row]
-    return bytes([len(mask), *mask]) + np.array([*ego, *flat], "<f4").tobytes()
+EGO = (0.5, 1e38)
+PEERS = ((1.0, 2.0), (-3.0, 40.0), (0.25, -7.0))
+SEEN = Seen((1, 0, 1), EGO, PEERS)
+START = bytes([0, 0])
+"""DECIDE's slot and flags."""
 
 
-def main_board(out: Lines, partition: bytes) -> None:
+def bench_head(warmup: int, repeats: int, index: int = 0) -> bytes:
+    """BENCH's slot, warm-up and repeats."""
+    return struct.pack("<BHH", index, warmup, repeats)
+
+
+def whole_board(out: Lines, partition: bytes) -> None:
     """A good pack: every message, and every error that needs one."""
     board = Board(SLOTS)
-
-    def decide(name: str, index: int, mask: Sequence[int], ego: Sequence[float], peers: Sequence[Sequence[float]],
-               flags: int = 1) -> None:  # fmt: skip
-        body = observation(mask, ego, peers)
-        reply = board.decide_reply(index, mask, ego, peers, flags)
-        out.ask(name, Message.DECIDE, bytes([index, flags]) + body, reply)
-        board.counts["good"] += 1
-
-    def fail(name: str, kind: int, payload: bytes, code: ErrorCode) -> None:
-        out.fail(name, kind, payload, code)
-        board.counts["good"] += 1
-
     out.start("server", "whole", "good")
     out.ask("hello", Message.HELLO, b"", hello_reply(int(Capability.TEMPERATURE)))
     out.ask("models", Message.MODELS, b"", models_reply(PackStatus.OK, partition, SLOTS))
-    board.counts["good"] += 2
-    ego = (0.5, 1e38)
-    peers = ((1.0, 2.0), (-3.0, 40.0), (0.25, -7.0))
-    decide("decide", 0, (1, 1, 1), ego, peers, flags=0)
-    decide("decide-interfaces", 0, (1, 1, 1), ego, peers)
-    decide("decide-permuted", 0, (1, 1, 1), ego, peers[::-1])
-    decide("decide-masked", 0, (1, 0, 1), ego, peers)
-    decide("decide-absent-nan", 0, (0, 1, 0), (0.5, -1e38), ((NAN, INF), (1.0, 2.0), (-INF, NAN)))
-    decide("decide-no-slots", 0, (), ego, ())
-    decide("decide-nobody", 0, (0, 0), ego, peers[:2])
-    decide("decide-halves", 0, (1,), (0.02, 0.0), ((0.225, 7.0),))
-    decide("decide-huge", 0, (1, 1), (3e38, 1e38), ((3e38, -3e38), (-3e38, 3e38)))
-    three = ((0.1, 0.2, 0.3), (-0.4, 0.5, -0.6), (1.0, -1.0, 0.0), (0.7, 0.7, 0.7))
-    for n in range(5):
-        mask = [1] * n + [0] * (4 - n)
-        decide(f"decide-mean-of-{n}", 1, mask, (0.3,), three)
-        decide(f"decide-box-at-a-bound-{n}", 1, mask, (9.0 - 5 * n,), three)
-    for n in range(3):
-        decide(f"decide-sum-of-{n}", 2, [1] * n, (-0.3,), [row[:2] for row in three[:n]])
-
-    def invoke(name: str, index: int, part: int, row: Sequence[int]) -> None:
-        body = bytes([index, part]) + struct.pack(f"{len(row)}b", *row)
-        out.ask(name, Message.INVOKE, body, board.invoke_reply(index, part, row))
-        board.counts["good"] += 1
-
-    invoke("invoke-encoder", 0, 0, (-128, 127))
-    invoke("invoke-head", 0, 1, (1, -2, 3, -4, 5))
-    invoke("invoke-another-track", 1, 1, (127, 127, -128))
-
-    body = observation((1, 0, 1), ego, peers)
-    for warmup, repeats in ((0, 1), (2, 2), (1, 101), (1000, 1000)):
-        head = struct.pack("<BHH", 0, warmup, repeats)
-        reply = board.bench_reply(0, warmup, repeats, (1, 0, 1), ego, peers)
-        out.ask(f"bench-{warmup}-{repeats}", Message.BENCH, head + body, reply)
-        board.counts["good"] += 1
-
-    board.counts["good"] += 1
-    out.ask("stats", Message.STATS, b"", board.stats_reply(len(partition)))
-    board.counts["good"] += 1
-    out.ask("reset", Message.RESET, b"", b"", call="restart")
-
-    start = bytes([0, 0])
-    fail("unknown-type", 0x09, b"", ErrorCode.UNKNOWN_TYPE)
-    fail("unknown-type-of-a-reply", 0x81, b"abc", ErrorCode.UNKNOWN_TYPE)
-    fail("unknown-type-0", 0x00, b"", ErrorCode.UNKNOWN_TYPE)
-    for kind in (Message.HELLO, Message.MODELS, Message.STATS, Message.RESET):
-        fail(f"bad-length-{kind.name.lower()}", kind, b"\0", ErrorCode.BAD_LENGTH)
-    for kind, least in ((Message.DECIDE, 3), (Message.INVOKE, 2), (Message.BENCH, 6), (Message.FAULT, 1)):
-        fail(f"bad-length-{kind.name.lower()}", kind, bytes(least - 1), ErrorCode.BAD_LENGTH)
-    fail("bad-length-fault-long", Message.FAULT, b"\3\0", ErrorCode.BAD_LENGTH)
-    fail("bad-length-decide-short", Message.DECIDE, start + body[:-1], ErrorCode.BAD_LENGTH)
-    fail("bad-length-decide-long", Message.DECIDE, start + body + b"\0", ErrorCode.BAD_LENGTH)
-    fail("bad-length-bench", Message.BENCH, struct.pack("<BHH", 0, 1, 1) + body[:-4], ErrorCode.BAD_LENGTH)
-    fail("bad-length-invoke", Message.INVOKE, bytes([0, 0, 1]), ErrorCode.BAD_LENGTH)
-    fail("bad-length-invoke-long", Message.INVOKE, bytes([0, 0, 1, 2, 3]), ErrorCode.BAD_LENGTH)
-    fail("unknown-slot-decide", Message.DECIDE, bytes([3, 0]) + body, ErrorCode.UNKNOWN_SLOT)
-    fail("unknown-slot-invoke", Message.INVOKE, bytes([255, 0, 1, 2]), ErrorCode.UNKNOWN_SLOT)
-    fail("unknown-slot-bench", Message.BENCH, struct.pack("<BHH", 3, 0, 1) + body, ErrorCode.UNKNOWN_SLOT)
-    fail("unknown-part", Message.INVOKE, bytes([0, 2, 1, 2]), ErrorCode.UNKNOWN_SLOT)
-    fail("bad-argument-flags", Message.DECIDE, bytes([0, 2]) + body, ErrorCode.BAD_ARGUMENT)
-    for warmup, repeats in ((0, 0), (0, 1001), (1001, 1), (65535, 65535)):
-        head = struct.pack("<BHH", 0, warmup, repeats)
-        fail(f"bad-argument-bench-{warmup}-{repeats}", Message.BENCH, head + body, ErrorCode.BAD_ARGUMENT)
-    many = observation((0,) * 4, ego, ((0.0, 0.0),) * 4)
-    fail("too-many-peers", Message.DECIDE, start + many, ErrorCode.TOO_MANY_PEERS)
-    fail("too-many-peers-bench", Message.BENCH, struct.pack("<BHH", 0, 0, 1) + many, ErrorCode.TOO_MANY_PEERS)
-    fail("too-many-peers-and-short", Message.DECIDE, start + b"\xff", ErrorCode.TOO_MANY_PEERS)
-    for name, mask, bad_ego, row in (
-        ("mask", (2,), ego, (1.0, 2.0)),
-        ("ego-nan", (1,), (NAN, 0.0), (1.0, 2.0)),
-        ("ego-infinite", (0,), (0.0, -INF), (1.0, 2.0)),
-        ("peer-nan", (1,), ego, (1.0, NAN)),
-        ("peer-infinite", (1,), ego, (INF, 1.0)),
+    decisions(out, board)
+    for name, index, part, row in (
+        ("encoder", 0, 0, (-128, 127)),
+        ("head", 0, 1, (1, -2, 3, -4, 5)),
+        ("another-track", 1, 1, (127, 127, -128)),
     ):
-        bad = observation(mask, bad_ego, (row,))
-        # A decision that is refused has begun: the clock was read once, unless the mask was the reason.
-        fail(f"bad-input-{name}", Message.DECIDE, start + bad, ErrorCode.BAD_INPUT)
-        if name != "mask":
+        body = bytes([index, part]) + struct.pack(f"{len(row)}b", *row)
+        out.ask(f"invoke-{name}", Message.INVOKE, body, board.invoke_reply(index, part, row))
+    for warmup, repeats in ((0, 1), (2, 2), (1, 101), (1000, 1000)):
+        reply = board.bench_reply(0, warmup, repeats, SEEN)
+        out.ask(f"bench-{warmup}-{repeats}", Message.BENCH, bench_head(warmup, repeats) + SEEN.payload, reply)
+    out.ask("reset", Message.RESET, b"", b"", call="restart")
+    refused_by_size(out)
+    refused_by_content(out)
+    refused_while_deciding(out, board)
+    board.counts["good"] = out.sequence  # Every request so far.
+    damaged(out, board)
+    sequences(out, board, len(partition))
+
+
+def decisions(out: Lines, board: Board) -> None:
+    """DECIDE in all its variety."""
+    nan, inf = float("nan"), float("inf")
+    three = ((0.1, 0.2, 0.3), (-0.4, 0.5, -0.6), (1.0, -1.0, 0.0), (0.7, 0.7, 0.7))
+    cases = [
+        ("plain", 0, Seen((1, 1, 1), EGO, PEERS), 0),
+        ("interfaces", 0, Seen((1, 1, 1), EGO, PEERS), 1),
+        ("permuted", 0, Seen((1, 1, 1), EGO, PEERS[::-1]), 1),
+        ("masked", 0, SEEN, 1),
+        ("absent-nan", 0, Seen((0, 1, 0), (0.5, -1e38), ((nan, inf), (1.0, 2.0), (-inf, nan))), 1),
+        ("no-slots", 0, Seen((), EGO, ()), 1),
+        ("nobody", 0, Seen((0, 0), EGO, PEERS[:2]), 1),
+        ("halves", 0, Seen((1,), (0.02, 0.0), ((0.225, 7.0),)), 1),
+        ("huge", 0, Seen((1, 1), (3e38, 1e38), ((3e38, -3e38), (-3e38, 3e38))), 1),
+        *((f"mean-of-{n}", 1, Seen([1] * n + [0] * (4 - n), (0.3,), three), 1) for n in range(5)),
+        *((f"box-at-a-bound-{n}", 1, Seen([1] * n + [0] * (4 - n), (9.0 - 5 * n,), three), 1) for n in range(5)),
+        *((f"sum-of-{n}", 2, Seen([1] * n, (-0.3,), [row[:2] for row in three[:n]]), 1) for n in range(3)),
+    ]
+    for name, index, seen, flags in cases:
+        reply = board.decide_reply(index, seen, flags)
+        out.ask(f"decide-{name}", Message.DECIDE, bytes([index, flags]) + seen.payload, reply)
+
+
+def refused_by_size(out: Lines) -> None:
+    """Bodies of a wrong size."""
+    body = SEEN.payload
+    for kind in (Message.HELLO, Message.MODELS, Message.STATS, Message.RESET):
+        out.fail(f"bad-length-{kind.name.lower()}", kind, b"\0", ErrorCode.BAD_LENGTH)
+    for name, kind, payload in (
+        ("decide-head", Message.DECIDE, bytes(2)),
+        ("invoke-head", Message.INVOKE, bytes(1)),
+        ("bench-head", Message.BENCH, bytes(5)),
+        ("fault", Message.FAULT, b""),
+        ("fault-long", Message.FAULT, b"\3\0"),
+        ("decide-short", Message.DECIDE, START + body[:-1]),
+        ("decide-long", Message.DECIDE, START + body + b"\0"),
+        ("bench", Message.BENCH, bench_head(1, 1) + body[:-4]),
+        ("invoke-short", Message.INVOKE, bytes([0, 0, 1])),
+        ("invoke-long", Message.INVOKE, bytes([0, 0, 1, 2, 3])),
+    ):
+        out.fail(f"bad-length-{name}", kind, payload, ErrorCode.BAD_LENGTH)
+
+
+def refused_by_content(out: Lines) -> None:
+    """What is refused before anything is computed."""
+    body, many = SEEN.payload, Seen((0,) * 4, EGO, ((0.0, 0.0),) * 4).payload
+    for name, kind, payload, code in (
+        ("unknown-type", 0x09, b"", ErrorCode.UNKNOWN_TYPE),
+        ("unknown-type-of-a-reply", 0x81, b"abc", ErrorCode.UNKNOWN_TYPE),
+        ("unknown-type-0", 0x00, b"", ErrorCode.UNKNOWN_TYPE),
+        ("unknown-slot-decide", Message.DECIDE, bytes([3, 0]) + body, ErrorCode.UNKNOWN_SLOT),
+        ("unknown-slot-invoke", Message.INVOKE, bytes([255, 0, 1, 2]), ErrorCode.UNKNOWN_SLOT),
+        ("unknown-slot-bench", Message.BENCH, bench_head(0, 1, index=3) + body, ErrorCode.UNKNOWN_SLOT),
+        ("unknown-part", Message.INVOKE, bytes([0, 2, 1, 2]), ErrorCode.UNKNOWN_SLOT),
+        ("bad-argument-flags", Message.DECIDE, bytes([0, 2]) + body, ErrorCode.BAD_ARGUMENT),
+        ("bad-argument-no-repeats", Message.BENCH, bench_head(0, 0) + body, ErrorCode.BAD_ARGUMENT),
+        ("bad-argument-repeats", Message.BENCH, bench_head(0, 1001) + body, ErrorCode.BAD_ARGUMENT),
+        ("bad-argument-warmup", Message.BENCH, bench_head(1001, 1) + body, ErrorCode.BAD_ARGUMENT),
+        ("too-many-peers", Message.DECIDE, START + many, ErrorCode.TOO_MANY_PEERS),
+        ("too-many-peers-bench", Message.BENCH, bench_head(0, 1) + many, ErrorCode.TOO_MANY_PEERS),
+        ("too-many-peers-and-short", Message.DECIDE, START + b"\xff", ErrorCode.TOO_MANY_PEERS),
+        ("bad-input-mask", Message.DECIDE, START + Seen((2,), EGO, PEERS[:1]).payload, ErrorCode.BAD_INPUT),
+        ("not-available", Message.FAULT, bytes([FaultKind.CORRUPT_REPLY]), ErrorCode.NOT_AVAILABLE),
+    ):
+        out.fail(name, kind, payload, code)
+
+
+def refused_while_deciding(out: Lines, board: Board) -> None:
+    """What is found out while the clock runs."""
+    nan, inf = float("nan"), float("inf")
+    for name, seen in (
+        ("ego-nan", Seen((1,), (nan, 0.0), PEERS[:1])),
+        ("ego-infinite", Seen((0,), (0.0, -inf), PEERS[:1])),
+        ("peer-nan", Seen((1,), EGO, ((1.0, nan),))),
+        ("peer-infinite", Seen((1,), EGO, ((inf, 1.0),))),
+    ):
+        for kind, head in ((Message.DECIDE, START), (Message.BENCH, bench_head(0, 9))):
+            out.fail(f"bad-input-{name}-{kind.name.lower()}", kind, head + seen.payload, ErrorCode.BAD_INPUT)
             board.clock.read()
-    bad = observation((1,), ego, ((NAN, 0.0),))
-    fail("bad-input-bench", Message.BENCH, struct.pack("<BHH", 0, 0, 9) + bad, ErrorCode.BAD_INPUT)
-    board.clock.read()
-    failing = observation((1,), ego, ((9.875, 0.0),))
-    for name, kind, head in (("decide", Message.DECIDE, start), ("bench", Message.BENCH, struct.pack("<BHH", 0, 3, 9))):
-        fail(f"engine-failed-{name}", kind, head + failing, ErrorCode.ENGINE_FAILED)
+    failing = Seen((1,), EGO, ((9.875, 0.0),))
+    for kind, head in ((Message.DECIDE, START), (Message.BENCH, bench_head(3, 9))):
+        out.fail(f"engine-failed-{kind.name.lower()}", kind, head + failing.payload, ErrorCode.ENGINE_FAILED)
         board.clock.read()
         board.clock.account(Stage.QUANTIZE, 4)
         board.clock.read()
-    fail("engine-failed-invoke", Message.INVOKE, bytes([0, 0, FAILING_INPUT, 0]), ErrorCode.ENGINE_FAILED)
+    out.fail("engine-failed-invoke", Message.INVOKE, bytes([0, 0, FAILING_INPUT, 0]), ErrorCode.ENGINE_FAILED)
     board.clock.read()
     board.clock.account(Stage.ENCODE, 1)
     board.clock.read()
-    fail("not-available", Message.FAULT, bytes([FaultKind.CORRUPT_REPLY]), ErrorCode.NOT_AVAILABLE)
-
-    damaged(out, board)
-    sequences(out, board, len(partition))
+    out.ask("invoke-after-failures", Message.INVOKE, bytes([0, 0, 1, 2]), board.invoke_reply(0, 0, (1, 2)))
 
 
 def damaged(out: Lines, board: Board) -> None:
@@ -606,13 +625,13 @@ def damaged(out: Lines, board: Board) -> None:
     crc = bytearray(whole)
     crc[3] ^= 0x10
     flood = bytes([1 + i % 7 for i in range(5000)])
-    for name, data, code in (
+    for case, data, code in (
         ("bad-crc", bytes(crc), ErrorCode.BAD_CRC),
         ("bad-frame", b"\0\x01\x02\0", ErrorCode.BAD_FRAME),
         ("too-long", frame(Message.INVOKE, 9, bytes(3073)), ErrorCode.TOO_LONG),
         ("much-too-long", b"\0" + flood + b"\0", ErrorCode.TOO_LONG),
     ):
-        out.exchange(name, data, out.error(code))
+        out.exchange(case, data, out.error(code))
         board.counts["bad"] += 1
         board.counts["crc"] += code is ErrorCode.BAD_CRC
     board.counts["noise"] += len(flood) - 3096
@@ -671,11 +690,10 @@ def fault_board(out: Lines) -> None:
     out.ask("fault-corrupt-output", Message.FAULT, corrupt, b"")
     out.ask("corrupted-invoke", Message.INVOKE, invoke, board.invoke_reply(0, 0, row, flip=1))
     out.ask("right-invoke", Message.INVOKE, invoke, board.invoke_reply(0, 0, row))
-    observed = ((1, 1), (0.5, 0.0), ((1.0, 2.0), (-3.0, 40.0)))
-    decide = bytes([0, 1]) + observation(*observed)
+    decide = bytes([0, 1]) + SEEN.payload
     out.ask("fault-corrupt-output-again", Message.FAULT, corrupt, b"")
-    out.ask("corrupted-decide", Message.DECIDE, decide, board.decide_reply(0, *observed, 1, flip=1))
-    out.ask("right-decide", Message.DECIDE, decide, board.decide_reply(0, *observed, 1))
+    out.ask("corrupted-decide", Message.DECIDE, decide, board.decide_reply(0, SEEN, 1, flip=1))
+    out.ask("right-decide", Message.DECIDE, decide, board.decide_reply(0, SEEN, 1))
 
 
 def bad_packs(good: bytes) -> dict[str, tuple[bytes, PackStatus, str]]:
@@ -723,7 +741,7 @@ def vectors() -> str:
     for name, data in {"good": good, **{name: data for name, (data, _, _) in refused.items()}}.items():
         out.start("pack", name)
         out.hexes("hex", data)
-    main_board(out, good)
+    whole_board(out, good)
     fault_board(out)
     statuses = {"none": (b"", PackStatus.EMPTY, ""), **refused}
     for name, (data, status, note) in statuses.items():

@@ -1,8 +1,8 @@
 // Runs vectors.txt against the decoder and the server.
 #include <memory>
 
+#include "bench.hpp"
 #include "check.hpp"
-#include "policy_core/server.hpp"
 #include "vector_file.hpp"
 
 using namespace policy_core;
@@ -66,23 +66,6 @@ std::string events_of(const Buffer &bytes) {
     return all;
 }
 
-struct Bench {
-    explicit Bench(const Buffer &pack, bool faults, size_t portion) : models(pack) {
-        line.portion = portion;
-        if (faults) {
-            system.allow_faults();
-        }
-        server.boot();
-    }
-
-    fakes::Line line;
-    fakes::Clock clock;
-    fakes::Models models;
-    fakes::Engine engine;
-    fakes::System system;
-    Server server{line, clock, models, engine, system};
-};
-
 /// A block of the file: its first line and those that belong to it.
 struct Block {
     vectors::Line head;
@@ -133,12 +116,8 @@ void run(const std::vector<vectors::Line> &lines, size_t portion) {
         } else if (block.head.keyword == "server") {
             bench = std::make_unique<Bench>(packs.at(block.head.arguments.at(1)), name == "faults", portion);
         } else if (block.head.keyword == "exchange") {
-            bench->line.feed(block.in);
             bench->system.calls.clear();
-            while (!bench->line.empty()) {
-                bench->server.poll();
-            }
-            const Buffer &out = bench->line.out;
+            const Buffer &out = bench->say(block.in);
             compare("exchange " + name, vectors::hex(out.data(), out.size()),
                     vectors::hex(block.out.data(), block.out.size()));
             CHECK(bench->system.calls == block.calls);
