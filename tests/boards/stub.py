@@ -139,7 +139,7 @@ class StubBoard:
 
     def _stats(self, payload: bytes) -> bytes:
         uptime = int((time.monotonic() - self._booted) * 1000)
-        return m.StatsReply(*(uptime, *[None] * 8, *[0] * 6)).encode()
+        return m.StatsReply(uptime, *(None,) * 7, None, 0, 0, 0, 0, 0, 0).encode()
 
     def _invoke(self, payload: bytes) -> bytes:
         request = m.InvokeRequest.decode(payload)
