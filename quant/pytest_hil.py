@@ -53,6 +53,7 @@ class Figure:
 
 _figures_key: pytest.StashKey[list[Figure]] = pytest.StashKey()
 _board_key: pytest.StashKey[Board] = pytest.StashKey()
+_report_key: pytest.StashKey[DeviceReport] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Finds the board the selected tests need; without one they are skipped, or refused where they were asked for."""
     hil = [item for item in items if item.get_closest_marker("hil")]
-    if not hil:
+    if not hil or config.option.collectonly:
         return
     named = config.getoption("--board")
     if named is None and "hil" not in (config.getoption("-m") or ""):
@@ -163,25 +164,41 @@ def board_dut(lent: str, dut: Dut) -> Dut:
 
 
 @pytest.fixture(scope="session")
+def keep(
+    run: Run, limits: Limits, bench: Bench, publish: Callable[[Verdict], None], pytestconfig: pytest.Config
+) -> Iterator[Callable[[DeviceReport], None]]:
+    """Takes the board's report. When the session ends the run gets it, every recorded figure, and what follows.
+
+    That happens whatever failed. A session that measured nothing and recorded nothing leaves the run as it was.
+    """
+    from quant import pipeline
+
+    shown: list[DeviceReport] = []
+    yield shown.append
+    figures = pytestconfig.stash[_figures_key]
+    if figures:
+        pipeline.keep_figures(run.folder, bench.board.name, [asdict(figure) for figure in figures])
+    if shown:
+        publish(pipeline.keep_device(run.folder, shown[-1], limits))
+    elif figures:
+        publish(pipeline.decide(run.folder, limits))
+
+
+@pytest.fixture(scope="session")
 def report(
     bench: Bench,
     run: Run,
     frames: Observations,
-    limits: Limits,
+    keep: Callable[[DeviceReport], None],
     pytestconfig: pytest.Config,
-    publish: Callable[[Verdict], None],
-) -> Iterator[DeviceReport]:
-    """What the board showed of every candidate: conformance on all held-out frames, times, memory.
-
-    When the session ends the run gets it, with every recorded figure and the verdict that follows, whatever failed.
-    """
-    from quant import pipeline
+) -> DeviceReport:
+    """What the board showed of every candidate: conformance on all held-out frames, times, memory."""
     from quant.boards.measure import measure
 
     shown = measure(bench.device, bench.board.name, run.candidates, frames)
-    yield shown
-    pipeline.keep_figures(run.folder, bench.board.name, [asdict(one) for one in pytestconfig.stash[_figures_key]])
-    publish(pipeline.keep_device(run.folder, shown, limits))
+    keep(shown)
+    pytestconfig.stash[_report_key] = shown
+    return shown
 
 
 @pytest.fixture(scope="session")
@@ -192,7 +209,10 @@ def confirmed(run: Run, report: DeviceReport, limits: Limits) -> Verdict:
 
 @pytest.fixture
 def record(
-    request: pytest.FixtureRequest, record_property: Callable[[str, object], None], pytestconfig: pytest.Config
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+    pytestconfig: pytest.Config,
+    keep: Callable[[DeviceReport], None],
 ) -> Record:
     """``record(name, value, unit)``: puts a figure into the JUnit file and the run, before anything is asserted."""
     figures, test = pytestconfig.stash[_figures_key], request.node.nodeid
@@ -202,3 +222,18 @@ def record(
         figures.append(Figure(test, name, value, unit))
 
     return one
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints what a decision took, by number of peers, if the board was measured."""
+    shown = config.stash.get(_report_key, None)
+    if shown is None:
+        return
+    terminalreporter.section(f"{shown.board}: ms a decision by number of peers, {shown.board.evidence}")
+    for track, own in shown.tracks.items():
+        rows: dict[str, list[float]] = {"peers": [times.peers for times in own.times]}
+        for name in ("median", "p99", "maximum"):
+            rows[name] = [getattr(times.total, name) / 1000 for times in own.times]
+        for name, values in rows.items():
+            cells = "".join(f"{value:8}" if name == "peers" else f"{value:8.3f}" for value in values)
+            terminalreporter.line(f"{track:6} {name:8}{cells}")

@@ -73,6 +73,8 @@ class Bench:
     def lent(self) -> Iterator[str]:
         """The port, free for somebody else; afterwards the connection is there again.
 
+        Whoever had it may have restarted the board or changed its models: it gets the time of a boot to answer.
+
         Yields:
             the port, as pyserial opens it.
         """
@@ -83,7 +85,9 @@ class Bench:
             yield self.board.port
         finally:
             link.reopen()
+            Device.open(link)
             self.device.hello()
+            self.device.models()
 
     def _end(self) -> None:
         if self._link is not None:
