@@ -17,6 +17,8 @@ from typing import Any
 from quant.errors import InputError
 from quant.files import read_bytes, read_json
 
+FLASH_FILES = "flasher_args.json"
+"""What ESP-IDF leaves in the build folder of a chip."""
 MODELS = "models"
 """The partition of the models, and its entry among the flash files."""
 
@@ -94,23 +96,33 @@ class Build:
 
 
 def find_build(names: Sequence[str], given: Path | None, app: Path) -> Path:
-    """The build folder: the one given, else the first of ``app/build/<name>`` and ``app/build`` that holds a build.
+    """The build folder: the one given, else the first of ``build_<name>``, ``build/<name>`` and ``build`` with a build.
+
+    Args:
+        names: of the board, the most special first.
+        given: ``--build-dir``.
+        app: the ESP-IDF project.
 
     Raises:
         InputError: there is none; says where it was looked for.
     """
     if given is not None:
         return given
-    folders = [*(app / "build" / name for name in names), app / "build"]
+    folders = build_folders(names, app)
     for folder in folders:
-        if (folder / "flasher_args.json").is_file():
+        if (folder / FLASH_FILES).is_file():
             return folder
     raise InputError(
         "the app has not been built for this board",
         where=app,
-        expected="flasher_args.json in " + " or ".join(str(folder) for folder in folders),
-        hint="idf.py -B build/<board> build as docs/firmware.md says, or --build-dir",
+        expected=f"{FLASH_FILES} in {' or '.join(str(folder.relative_to(app)) for folder in folders)}",
+        hint=f"idf.py -B build_{names[0] if names else '<chip>'} build, or --build-dir",
     )
+
+
+def build_folders(names: Sequence[str], app: Path) -> list[Path]:
+    """Where a board's build is looked for, the most special first."""
+    return [folder for name in names for folder in (app / f"build_{name}", app / "build" / name)] + [app / "build"]
 
 
 def load_build(folder: Path) -> Build:
@@ -120,7 +132,7 @@ def load_build(folder: Path) -> Build:
         InputError: a file is missing, or is not what ESP-IDF writes.
     """
     folder = folder.resolve()
-    where = folder / "flasher_args.json"
+    where = folder / FLASH_FILES
     args = read_json(where)
     try:
         files = tuple(
@@ -134,7 +146,7 @@ def load_build(folder: Path) -> Build:
         raise InputError(
             f"not the flash files of an app: {error!r}",
             where=where,
-            expected="flasher_args.json as idf.py build makes it",
+            expected=f"{FLASH_FILES} as idf.py build makes it",
         ) from error
     models = _partition(table, MODELS)
     if not any(file.offset == models.offset for file in files):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant.boards.board import DEFAULT_BAUD, Board, Embedded, Prepared, Work
-from quant.boards.build import MODELS
+from quant.boards.build import FLASH_FILES, MODELS, build_folders
 from quant.boards.pty_line import PtyLine, open_pty_line
 from quant.errors import InputError
 from quant.files import sha256, write_bytes
@@ -243,27 +243,31 @@ def find_elf(given: Path | None, app: Path) -> Path:
 
     Args:
         given: an ELF or a build folder, or None.
-        app: the ESP-IDF project, whose ``build/linux`` is looked at last.
+        app: the ESP-IDF project, whose ``build_linux``, ``build/linux`` and ``build`` are looked at last.
 
     Raises:
-        InputError: there is none, or several.
+        InputError: there is none, or several, or the build is for a chip.
     """
     named = os.environ.get(ELF_ENVIRONMENT)
-    place = given or (Path(named) if named else app / "build" / "linux")
-    if place.is_dir():
-        elves = sorted(place.glob("*.elf"))
-        if len(elves) == 1:
-            return elves[0]
-        raise InputError(
-            f"{len(elves)} ELF files" if elves else "no ELF file",
-            where=place,
-            expected="the one of the app",
-            hint="name the ELF itself",
-        )
-    if not place.is_file():
-        raise InputError(
-            "the app has not been built for ESP-IDF's linux target",
-            where=place,
-            hint=f"idf.py --preview set-target linux build, then --build-dir or {ELF_ENVIRONMENT}",
-        )
-    return place
+    place = given or (Path(named) if named else _built(app))
+    if place.is_file():
+        return place
+    elves = sorted(place.glob("*.elf"))
+    if len(elves) == 1 and not (place / FLASH_FILES).exists():
+        return elves[0]
+    if (place / FLASH_FILES).exists():
+        what = "a build for a chip"
+    else:
+        what = f"{len(elves)} ELF files" if elves else "no ELF file"
+    raise InputError(
+        what,
+        where=place,
+        expected="the app built for ESP-IDF's linux target",
+        hint=f"idf.py --preview -B build_linux set-target linux build, then --build-dir or {ELF_ENVIRONMENT}",
+    )
+
+
+def _built(app: Path) -> Path:
+    folders = build_folders(("linux",), app)
+    fitting = (folder for folder in folders if folder.is_dir() and not (folder / FLASH_FILES).exists())
+    return next((folder for folder in fitting if any(folder.glob("*.elf"))), folders[0])

@@ -13,11 +13,14 @@ import pytest
 from quant.boards.board import Board, Work
 from quant.boards.board_map import BoardEntry, Command, Revision
 from quant.boards.build import Build, load_build
-from quant.boards.chip import ChipBoard, Expected, Reported, pack_sha256, what_to_write
+from quant.boards.chip import NO_PACK, ChipBoard, Expected, Reported, ask_board, pack_sha256, what_to_write
 from quant.boards.flashing import Silicon
-from quant.errors import InputError
+from quant.boards.pack import build_pack
+from quant.boards.virtual import VirtualBoard
+from quant.errors import InputError, LinkError
 from tests.boards.fakes.builds import MODELS, MODELS_SIZE, elf_sha, make_build
 from tests.boards.fakes.chips import FakeChip, plug_in
+from tests.runners.candidates import box_policy, quantize_policy
 
 ALL_FILES = ["write 0x1000", "write 0x8000", "write 0x10000", "write 0x190000"]
 
@@ -192,6 +195,44 @@ def test_a_port_that_is_not_there_is_an_error_and_frees_the_lock(tmp_path: Path,
     for _ in range(2):
         with pytest.raises(InputError, match="no such port"):
             board.open()
+
+
+@pytest.fixture(scope="module")
+def real_pack() -> bytes:
+    return build_pack((replace(quantize_policy(box_policy()), track="ptq"),))
+
+
+def test_the_firmware_itself_reports_what_is_compared(real_pack: bytes, build: Build) -> None:
+    with VirtualBoard() as board:
+        empty = ask_board(board.port, board.baud)
+        board.prepare(real_pack)
+        full = ask_board(board.port, board.baud)
+    assert isinstance(empty, Reported) and isinstance(full, Reported)
+    assert (empty.pack_sha256, full.pack_sha256) == (NO_PACK, pack_sha256(real_pack))
+    assert (full.elf_sha256, full.silicon.chip) == (empty.elf_sha256, "virtual")
+    assert full.silicon.mac.startswith("02:")
+    ours = replace(build, elf_sha=bytes.fromhex(full.elf_sha256))
+    assert what_to_write(empty, ours, real_pack)[0] is Work.MODELS
+    assert what_to_write(full, ours, real_pack)[0] is Work.NOTHING
+    assert what_to_write(full, ours, PACK)[0] is Work.MODELS
+    assert what_to_write(full, build, real_pack)[0] is Work.IMAGE
+
+
+def test_a_damaged_pack_is_no_pack(real_pack: bytes) -> None:
+    with VirtualBoard(real_pack[:-1] + bytes([real_pack[-1] ^ 1])) as board:
+        reported = ask_board(board.port, board.baud)
+    assert isinstance(reported, Reported) and reported.pack_sha256 == NO_PACK
+
+
+def test_silence_is_no_error_but_a_reason_to_flash(chip: FakeChip, build: Build) -> None:
+    reported = ask_board(chip.line.path, 921600)
+    assert isinstance(reported, str)
+    assert what_to_write(reported, build, PACK)[0] is Work.IMAGE
+
+
+def test_a_port_that_cannot_be_asked_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LinkError, match="no such port"):
+        ask_board(str(tmp_path / "ttyUSB0"), 921600)
 
 
 REPORTED = Reported("11" * 32, "22" * 32, Silicon("esp32", "24:6f:28:aa:bb:cc", 301))

@@ -16,6 +16,7 @@ import serial
 from quant.boards.board import Board, Work
 from quant.boards.linux import ELF_ENVIRONMENT, LinuxBoard, find_elf, reset_reason
 from quant.errors import InputError
+from tests.boards.fakes.builds import make_build
 
 APP = Path(__file__).parent / "fakes" / "app_on_linux.py"
 BOOT = re.compile(rb"boot pid (\d+) reason ([a-z ]+) models (\w+) mac ([\w:]+)\.\n")
@@ -168,15 +169,19 @@ def test_an_elf_that_is_not_there_or_cannot_run_is_an_input_error(tmp_path: Path
 
 def test_the_elf_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ELF_ENVIRONMENT, raising=False)
-    folder = tmp_path / "build" / "linux"
-    folder.mkdir(parents=True)
-    with pytest.raises(InputError, match="no ELF file"):
+    with pytest.raises(InputError, match=r"(?s)build_linux: no ELF file.*set-target linux"):
         find_elf(None, tmp_path)
+    chips, folder, best = tmp_path / "build", tmp_path / "build" / "linux", tmp_path / "build_linux"
+    make_build(chips)
+    folder.mkdir()
     (folder / "app.elf").touch()
     assert find_elf(None, tmp_path) == folder / "app.elf"
     assert find_elf(folder, Path("/nowhere")) == folder / "app.elf"
-    with pytest.raises(InputError, match="not been built"):
-        find_elf(None, Path("/nowhere"))
+    with pytest.raises(InputError, match="a build for a chip"):
+        find_elf(chips, tmp_path)
+    best.mkdir()
+    (best / "app.elf").touch()
+    assert find_elf(None, tmp_path) == best / "app.elf"
     (folder / "other.elf").touch()
     with pytest.raises(InputError, match="2 ELF files"):
         find_elf(folder, tmp_path)
