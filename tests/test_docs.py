@@ -213,3 +213,21 @@ def test_the_bench_of_the_workflow_waits_to_be_asked(workflow: dict[str, Any]) -
     assert "self-hosted" in bench["runs-on"]
     assert "workflow_dispatch" in bench["if"] and "schedule" in bench["if"]
     assert "push" not in bench["if"]
+
+
+def _sources() -> str:
+    files = [*(ROOT / "quant").rglob("*.py"), *(ROOT / "esp_idf_app").rglob("*.[ch]pp")]
+    return "\n".join(file.read_text("utf-8") for file in files)
+
+
+def test_the_trouble_list_quotes_what_is_said() -> None:
+    headings = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubles.md").read_text("utf-8"), re.MULTILINE)
+    sources = _sources()
+    assert len(headings) > 15
+    assert [heading for heading in headings if heading not in sources] == []
+
+
+def test_pages_the_code_names_exist() -> None:
+    named = set(re.findall(r"\bdocs/[\w/-]+\.md\b", _sources()))
+    assert "docs/protocol.md" in named
+    assert {page for page in named if not (ROOT / page).is_file()} == set()
