@@ -62,19 +62,16 @@ class Supervisor:
         Raises:
             InputError: it cannot be started.
         """
-        try:
-            self._process = self._spawn(None)
-        except OSError as error:
-            raise InputError(
-                f"cannot be started: {error.strerror}",
-                where=self._command[0],
-                expected="the app's ELF for ESP-IDF's linux target, executable here",
-            ) from error
+        self._process = self._spawn(None)
         self._thread = threading.Thread(target=self._watch, name="board supervisor", daemon=True)
         self._thread.start()
 
     def reset(self) -> None:
-        """Ends the process and starts a new one, which finds no reset reason, as after power-on; waits for it."""
+        """Ends the process and starts a new one, which finds no reset reason, as after power-on.
+
+        Raises:
+            InputError: it cannot be started.
+        """
         with self._lock:
             self._end(self._process)
             self._process = self._spawn(None)
@@ -95,10 +92,17 @@ class Supervisor:
             environment["QUANT_RESET_REASON"] = reason
         self._line.drop_input()
         end = self._line.device_end
-        # A session of its own: a Ctrl-C for the tests does not reach it, and its children end with it.
-        return subprocess.Popen(
-            self._command, stdin=end, stdout=end, stderr=end, env=environment, start_new_session=True
-        )
+        try:
+            # A session of its own: a Ctrl-C for the tests does not reach it, and its children end with it.
+            return subprocess.Popen(
+                self._command, stdin=end, stdout=end, stderr=end, env=environment, start_new_session=True
+            )
+        except OSError as error:
+            raise InputError(
+                f"cannot be started: {error.strerror}",
+                where=self._command[0],
+                expected="the app's ELF for ESP-IDF's linux target, executable here",
+            ) from error
 
     def _watch(self) -> None:
         pause, started = _FIRST_PAUSE, time.monotonic()
@@ -113,8 +117,9 @@ class Supervisor:
             with self._lock:
                 if self._process is process:
                     self._end(process)
-                    self._process = self._spawn(reset_reason(process.returncode))
-                    self.restarts += 1
+                    with contextlib.suppress(InputError):  # the ELF is being built anew: later
+                        self._process = self._spawn(reset_reason(process.returncode))
+                        self.restarts += 1
             started = time.monotonic()
 
     @staticmethod

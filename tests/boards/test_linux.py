@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -152,6 +153,23 @@ def test_what_was_sent_to_a_process_that_is_gone_is_gone(board: LinuxBoard, host
     host.until(BOOT)
     host.echo(b"new")
     assert b"lost".hex().encode() not in host.everything
+
+
+def test_an_elf_that_is_built_anew_meanwhile_is_started_once_it_is_there(tmp_path: Path) -> None:
+    elf = tmp_path / "app.elf"
+    shutil.copy(APP, elf)
+    with LinuxBoard(elf) as board:
+        host = Host(board.port)
+        host.echo(b"up")
+        elf.unlink()
+        host.port.write(b"panic\n")
+        time.sleep(0.5)
+        assert board.restarts == 0
+        with pytest.raises(InputError, match="cannot be started"):
+            board.hard_reset()
+        shutil.copy(APP, elf)
+        assert host.until(BOOT)[2] == b"panic"
+        host.port.close()
 
 
 @pytest.mark.parametrize(
