@@ -91,6 +91,8 @@ def hard_reset(line: SerialBase, *, native_usb: bool = False) -> None:
     """
     from esptool.reset import HardReset  # type: ignore[import-untyped, unused-ignore]
 
+    # On development boards RTS resets only while DTR is not asserted, and esptool's pulse is one of RTS alone.
+    line.dtr = False
     HardReset(line, uses_usb=native_usb)()
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import pytest
+import serial
 
 from quant.boards.board import Board, Work
 from quant.boards.board_map import BoardEntry, Command, Revision
@@ -233,6 +235,62 @@ def test_silence_is_no_error_but_a_reason_to_flash(chip: FakeChip, build: Build)
 def test_a_port_that_cannot_be_asked_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LinkError, match="no such port"):
         ask_board(str(tmp_path / "ttyUSB0"), 921600)
+
+
+class AutoReset:
+    """The two transistors of a development board: what DTR and RTS do to a chip's EN and IO0.
+
+    Both asserted or neither: both pins high. DTR alone pulls IO0, RTS alone EN. IO0 is read when EN rises.
+    """
+
+    name = port = "the fake"
+
+    def __init__(self, dtr: bool, rts: bool) -> None:
+        self._lines = (dtr, rts)
+        self.boots: list[str] = []
+
+    @property
+    def dtr(self) -> bool:
+        return self._lines[0]
+
+    @dtr.setter
+    def dtr(self, asserted: bool) -> None:
+        self._drive(asserted, self._lines[1])
+
+    def setDTR(self, asserted: bool) -> None:  # noqa: N802
+        self._drive(asserted, self._lines[1])
+
+    def setRTS(self, asserted: bool) -> None:  # noqa: N802
+        self._drive(self._lines[0], asserted)
+
+    def _drive(self, dtr: bool, rts: bool) -> None:
+        was_reset, is_reset = self._lines == (False, True), (dtr, rts) == (False, True)
+        if was_reset and not is_reset:
+            self.boots.append("bootloader" if (dtr, rts) == (True, False) else "app")
+        self._lines = (dtr, rts)
+
+    def isOpen(self) -> bool:  # noqa: N802
+        return True
+
+    def __enter__(self) -> AutoReset:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drive(False, False)
+
+
+@pytest.mark.parametrize("dtr", [False, True])
+@pytest.mark.parametrize("rts", [False, True])
+def test_a_hard_reset_starts_the_app_whatever_the_lines_were(
+    chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch, dtr: bool, rts: bool
+) -> None:
+    line = AutoReset(dtr, rts)
+    with board_of(chip, build, monkeypatch) as board:
+        board.hard_reset(cast(serial.SerialBase, line))
+        opened = AutoReset(True, True)  # as Linux leaves them on opening
+        monkeypatch.setattr(serial, "serial_for_url", lambda *_, **__: opened)
+        board.hard_reset()
+    assert set(line.boots) == set(opened.boots) == {"app"}
 
 
 REPORTED = Reported("11" * 32, "22" * 32, Silicon("esp32", "24:6f:28:aa:bb:cc", 301))

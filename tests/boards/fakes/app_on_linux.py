@@ -13,8 +13,6 @@ def main() -> None:
     if told["MODELS"] != "none":
         told["MODELS"] = hashlib.sha256(Path(told["MODELS"]).read_bytes()).hexdigest()[:16]
     say(f"boot pid {os.getpid()} reason {told['RESET_REASON']} models {told['MODELS']} mac {told['MAC']}.")
-    if os.environ.get("FAKE_DIES_AT_ONCE"):
-        sys.exit(1)
     while True:
         data = os.read(0, 4096)
         if not data:
