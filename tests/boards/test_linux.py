@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import time
@@ -16,6 +17,7 @@ import serial
 
 from quant.boards.board import Board, Work
 from quant.boards.linux import ELF_ENVIRONMENT, LinuxBoard, find_elf, reset_reason
+from quant.boards.pty_line import open_pty_line
 from quant.errors import InputError
 from tests.boards.fakes.builds import make_build
 
@@ -73,6 +75,14 @@ def test_it_is_a_board(board: LinuxBoard) -> None:
     assert isinstance(board, Board)
     assert board.embedded().services == "serial"
     assert board.embedded().options == {"port": board.port, "baud": "921600"}
+
+
+def test_what_a_device_says_to_nobody_does_not_come_back_to_it() -> None:
+    line = open_pty_line()
+    os.write(line.device_end, b"boot\r\n\x03")
+    assert not select.select([line.device_end], [], [], 0.1)[0]
+    assert os.read(line.host_end, 100) == b"boot\r\n\x03"
+    line.close()
 
 
 def test_bytes_pass_unchanged_both_ways(host: Host) -> None:
