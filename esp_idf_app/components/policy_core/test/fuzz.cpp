@@ -57,7 +57,8 @@ Buffer frame(Message type, uint16_t sequence, const Buffer &payload = {}) {
 
 /// A board, and what is known of it.
 struct Subject {
-    Subject(const Buffer &pack, bool is_good, bool has_faults) : bench(pack, has_faults), good(is_good), faults(has_faults) {}
+    Subject(const Buffer &pack, bool is_good, bool has_faults)
+        : bench(pack, has_faults), good(is_good), faults(has_faults) {}
 
     Bench bench;
     bool good;  ///< The pack is the whole one.
@@ -185,6 +186,10 @@ private:
         }
     }
 
+    uint32_t repeats() {
+        return random_.one_in(100) ? random_.pick<uint32_t>({999, 1000, 1001, 65535}) : random_.next() % 4;
+    }
+
     Buffer payload(Message type) {
         Buffer body;
         const uint8_t slot = random_.one_in(30) ? random_.byte() : static_cast<uint8_t>(random_.below(3));
@@ -195,8 +200,8 @@ private:
                 break;
             case Message::kBench:
                 body = {slot};
-                put(&body, random_.one_in(100) ? random_.pick<uint32_t>({999, 1000, 1001, 65535}) : random_.below(3), 2);
-                put(&body, random_.one_in(100) ? random_.pick<uint32_t>({999, 1000, 1001, 65535}) : random_.below(4), 2);
+                put(&body, repeats(), 2);
+                put(&body, repeats(), 2);
                 put_observation(&body, slot);
                 break;
             case Message::kInvoke: {
@@ -284,8 +289,8 @@ private:
 
     // --- replies ---
 
-    /// The last frame of what the board wrote, its type first. All of it must be frames; one with a wrong CRC only where
-    /// that may have been ordered.
+    /// The last frame of what the board wrote, its type first. All of it must be frames; one with a wrong CRC only
+    /// where that may have been ordered.
     Buffer read_replies(const Buffer &out) {
         Buffer last;
         for (const uint8_t byte : out) {
@@ -325,8 +330,8 @@ private:
         return reply;
     }
 
-    /// Whatever came before, a HELLO and a DECIDE are answered right. Each is asked twice, because a fault may have been
-    /// ordered for the first reply; and a delimiter first ends whatever has begun.
+    /// Whatever came before, a HELLO and a DECIDE are answered right. Each is asked twice, because a fault may have
+    /// been ordered for the first reply; and a delimiter first ends whatever has begun.
     void check() {
         read_replies(subject_->bench.say({0}));
         ask(Message::kHello, 1);

@@ -232,6 +232,22 @@ class Seen:
 # --- the fake board ------------------------------------------------------------------------------------------------
 
 
+def largest() -> Slot:
+    """A slot that is as large as one may be: the longest DECIDE and its reply."""
+    features, ego, embedding, outputs = 16, 64, 128, 32
+    target = tensor(outputs, 0.07, -1)
+    return Slot(
+        "fifteen-letters",
+        "mean",
+        16,
+        Affine(np.linspace(1, 40, features, dtype=np.float32), np.linspace(-9, 9, features, dtype=np.float32)),
+        Affine(np.linspace(-50, 50, ego, dtype=np.float32), np.linspace(4, -4, ego, dtype=np.float32)),
+        (tensor(features, 0.1, 0), tensor(embedding, 0.05, -3)),
+        (tensor(embedding + ego, 0.04, 1), target),
+        (tuple(np.linspace(-4, 0, outputs).tolist()), tuple(np.linspace(0.5, 5, outputs).tolist())),
+    )
+
+
 class EngineFailedError(Exception):
     """The fake engine failed, as it was made to."""
 
@@ -696,6 +712,25 @@ def fault_board(out: Lines) -> None:
     out.ask("right-decide", Message.DECIDE, decide, board.decide_reply(0, SEEN, 1))
 
 
+def largest_board(out: Lines, partition: bytes) -> None:
+    """Everything at its largest."""
+    slot = largest()
+    board = Board((slot,))
+    ego = np.linspace(-3, 3, 64, dtype=np.float32).tolist()
+    peers = np.linspace(-4, 4, 256, dtype=np.float32).reshape(16, 16).tolist()
+    out.start("server", "largest", "largest")
+    out.ask("models-largest", Message.MODELS, b"", models_reply(PackStatus.OK, partition, (slot,)))
+    for present in (16, 7, 0):
+        seen = Seen([1] * present + [0] * (16 - present), ego, peers)
+        reply = board.decide_reply(0, seen, 1)
+        out.ask(f"decide-largest-{present}", Message.DECIDE, bytes([0, 1]) + seen.payload, reply)
+    row = [(7 * i) % 95 for i in range(192)]
+    body = bytes([0, 1, *row])
+    out.ask("invoke-largest", Message.INVOKE, body, board.invoke_reply(0, 1, row))
+    many = Seen([0] * 17, ego, [[0.0] * 16] * 17).payload
+    out.fail("too-many-peers-for-any-pack", Message.DECIDE, START + many, ErrorCode.TOO_MANY_PEERS)
+
+
 def bad_packs(good: bytes) -> dict[str, tuple[bytes, PackStatus, str]]:
     """Packs that are refused, why, and what is said besides."""
     body = good[64:]
@@ -738,10 +773,16 @@ def vectors() -> str:
     decoders(out)
     good = pack(SLOTS)
     refused = bad_packs(good)
-    for name, data in {"good": good, **{name: data for name, (data, _, _) in refused.items()}}.items():
+    large = pack([largest()])
+    for name, data in {
+        "good": good,
+        "largest": large,
+        **{name: data for name, (data, _, _) in refused.items()},
+    }.items():
         out.start("pack", name)
         out.hexes("hex", data)
     whole_board(out, good)
+    largest_board(out, large)
     fault_board(out)
     statuses = {"none": (b"", PackStatus.EMPTY, ""), **refused}
     for name, (data, status, note) in statuses.items():

@@ -1,10 +1,15 @@
 // Computes what is asked on the standard input and writes the results to the standard output, for a comparison with the
-// host's arithmetic. Values are as they lie in memory on a little-endian machine. An operation is a byte and its operands:
-//   q  u32 n, f32 x[n], gain[n], offset[n]                                                    -> i8 q[n]
-//   m  u32 n, i32 mantissa, shift, x[n]                                                        -> i32 product[n]
+// host's arithmetic. Values are as they lie in memory on a little-endian machine. An operation is a byte and its
+// operands:
+//   q  u32 n, f32 x[n], gain[n], offset[n]
+//      -> i8 q[n]
+//   m  u32 n, i32 mantissa, shift, x[n]
+//      -> i32 product[n]
 //   p  u32 pooling, P, D, M, f32 scale, i32 zero point of source and target, i32 (mantissa, shift)[M], u8 mask[P],
-//      i8 embeddings[P * D]                                                                   -> i8 z[D]
-//   o  u32 n, f32 scale, i32 zero point, i8 q[n], f32 low[n], high[n]                          -> f32 clipped[n], u32 largest
+//      i8 embeddings[P * D]
+//      -> i8 z[D]
+//   o  u32 n, f32 scale, i32 zero point, i8 q[n], f32 low[n], high[n]
+//      -> f32 clipped[n], u32 largest
 #include <cstdio>
 #include <cstdlib>
 #include <vector>

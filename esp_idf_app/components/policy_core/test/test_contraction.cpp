@@ -1,4 +1,4 @@
-// The core's arithmetic with its own options on a processor that has a fused multiply-add: the product is still rounded.
+// The core's arithmetic with its own options on a processor with a fused multiply-add: the product is still rounded.
 #include <cmath>
 
 #include "check.hpp"

@@ -45,11 +45,11 @@ private:
 ///
 /// Outside a frame everything up to a 0x00 is text. Inside, bytes are collected up to a 0x00, and then:
 ///  - nothing was collected: the second 0x00 of two is the opening one;
-///  - all is printable (tab, line feed, carriage return, escape, 0x20 and above): it was text, and this 0x00 opens a frame;
+///  - all is printable (tab, line feed, carriage return, escape, 0x20 and above): it was text, this 0x00 opens a frame;
 ///  - it is COBS with a good CRC: a frame of any version, or damage with a header if the length is wrong; then outside;
 ///  - anything else: damage, and this 0x00 may open a frame.
-/// A line feed inside ends a text that is all printable so far, so that a log line does not wait for a 0x00. One byte more
-/// than the longest frame has is damage (or text) at once; what follows counts as text.
+/// A line feed inside ends a text that is all printable so far, so that a log line does not wait for a 0x00. One byte
+/// more than the longest frame has is damage (or text) at once; what follows counts as text.
 class Decoder {
 public:
     enum class Event : uint8_t {

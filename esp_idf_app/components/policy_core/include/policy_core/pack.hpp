@@ -62,8 +62,8 @@ struct Pack {
 /// kBadVersion   made for another reader: version, or a reserved byte of the header that is not 0
 /// kBadLength    longer than the partition, or too short for its slots
 /// kBadHash      the contents, or a model, are not those it was made with
-/// kBadSlot      no slots or too many, or a gap between their records and what follows; or a slot's name, sizes, offsets,
-///               scales, bounds or multipliers are out of range
+/// kBadSlot      no slots or too many, or a gap between their records and what follows; or a slot's name, sizes,
+///               offsets, scales, bounds or multipliers are out of range
 ///
 /// With anything but kOk, `pack->slots` is 0. Whether the models fit what the slots say is for the engine to see.
 PackStatus read_pack(Bytes partition, Pack *pack);
