@@ -21,7 +21,7 @@ import serial
 from quant import __version__
 from quant.boards import _virtual_board, time_model
 from quant.boards.board import Board, Work
-from quant.boards.codec import encode_frame
+from quant.boards.codec import Decoder, Frame, encode_frame
 from quant.boards.faults import ByteRates, Faults, LineFault
 from quant.boards.link import Link
 from quant.boards.messages import (
@@ -36,6 +36,7 @@ from quant.boards.messages import (
 )
 from quant.boards.pack import build_pack
 from quant.boards.protocol import (
+    REPLY,
     Capability,
     EvidenceCode,
     FaultKind,
@@ -45,7 +46,7 @@ from quant.boards.protocol import (
 )
 from quant.boards.streams import PyserialStream
 from quant.boards.virtual import VirtualBoard, VirtualOptions
-from quant.boards.virtual_firmware import PARTITION_BYTES, RX_BUFFER
+from quant.boards.virtual_firmware import PARTITION_BYTES, RX_BUFFER, Firmware
 from quant.errors import InputError, LinkError
 from quant.runners import Int8Runner
 from quant.runners.flatbuffer import read_model
@@ -296,6 +297,20 @@ def test_it_restarts_in_the_middle_of_a_frame(
         assert same(list(link.stream(requests(candidates[0], 0, 60))), candidates[0])
         assert link.request(HelloRequest()).reset_reason == reason
         assert link.request(StatsRequest()).decisions < 60
+
+
+@pytest.mark.parametrize("cut", [0, 5, 10_000])
+def test_an_accident_happens_at_its_byte(cut: int) -> None:
+    """However the bytes come: what is whole by then is answered, and what follows is lost until the board is up."""
+    hello = encode_frame(Message.HELLO, 1)
+    firmware = Firmware(b"", VirtualOptions(faults=Faults(reboot_after=len(hello) + 4), boot_seconds=2.0))
+    data = hello + encode_frame(Message.STATS, 2) + encode_frame(Message.STATS, 3)
+    out = firmware.receive(data[:cut], 10.0) + firmware.receive(data[cut:], 11.0)
+    assert [event.type for event in Decoder().feed(out) if isinstance(event, Frame)] == [Message.HELLO | REPLY]
+    assert firmware.due == pytest.approx(13.0, abs=1.0)
+    assert firmware.receive(hello, 12.0) == b""
+    assert re.search(BOOT_LINE, firmware.wake(13.0))
+    assert firmware.receive(hello, 13.0).count(b"\0") == 2
 
 
 def test_another_model_answers_in_its_name(pack: bytes, candidates: tuple[Candidate, ...]) -> None:
