@@ -42,7 +42,7 @@ class ExchangeLog:
     def __init__(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="ascii")
+            self._file = path.open("a", buffering=1, encoding="ascii")  # a crash loses no line
         except OSError as error:
             raise InputError(f"the exchange log cannot be written: {error.strerror}", where=path) from error
 
@@ -59,7 +59,7 @@ class ExchangeLog:
         self._file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
-        """Writes what is still in memory."""
+        """Closes the file."""
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -42,6 +43,9 @@ from quant.boards.protocol import (
     PoolingCode,
 )
 from quant.policy.observations import F32, Mask
+
+patient = settings(deadline=None)
+"""A busy machine takes its time."""
 
 u8, u16, u32 = st.integers(0, 0xFF), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
 i32 = st.integers(-(1 << 31), (1 << 31) - 1)

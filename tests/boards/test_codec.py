@@ -37,6 +37,7 @@ def decode(data: bytes) -> list[Event]:
     return merged(Decoder().feed(data))
 
 
+@some.patient
 @given(frames)
 def test_round_trip(frame: Frame) -> None:
     wire = encode(frame)
@@ -57,6 +58,7 @@ def test_longest_frame() -> None:
         encode_frame(1, 2, bytes(MAX_PAYLOAD + 1))
 
 
+@some.patient
 @given(st.lists(some.text | frames, max_size=8), st.data())
 def test_text_between_frames_is_never_lost(parts: list[bytes | Frame], data: st.DataObject) -> None:
     wire = b"".join(part if isinstance(part, bytes) else encode(part) for part in parts)
@@ -77,6 +79,7 @@ pieces = st.one_of(
 )
 
 
+@some.patient
 @given(st.lists(pieces, max_size=8), st.data())
 @example([b"\0", b"\n", encode_frame(1, 2, b"abc"), b"abc\n\n", b"\x80\x01"], None)
 def test_portions_make_no_difference(parts: list[bytes], data: st.DataObject | None) -> None:
@@ -86,12 +89,14 @@ def test_portions_make_no_difference(parts: list[bytes], data: st.DataObject | N
     assert merged([event for portion in portions for event in decoder.feed(portion)]) == decode(wire)
 
 
+@some.patient
 @given(st.lists(pieces, max_size=6), frames)
 def test_a_frame_gets_through_whatever_came_before(parts: list[bytes], frame: Frame) -> None:
     # Two zeros at most are needed to end what came before.
     assert decode(b"".join(parts) + b"\0" + encode(frame))[-1] == frame
 
 
+@some.patient
 @given(frames, st.lists(frames, max_size=2), st.data())
 def test_any_single_corrupted_byte_is_detected(frame: Frame, after: list[Frame], data: st.DataObject) -> None:
     wire = bytearray(encode(frame))
@@ -104,6 +109,7 @@ def test_any_single_corrupted_byte_is_detected(frame: Frame, after: list[Frame],
     assert unfinished or any(isinstance(event, Damage | Text) for event in events)
 
 
+@some.patient
 @given(frames, st.data())
 def test_any_lost_or_repeated_byte_is_detected(frame: Frame, data: st.DataObject) -> None:
     wire = encode(frame)
@@ -112,6 +118,7 @@ def test_any_lost_or_repeated_byte_is_detected(frame: Frame, data: st.DataObject
         assert not any(isinstance(event, Frame) for event in decode(harmed + b"\0\0"))
 
 
+@some.patient
 @given(frames, st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 255)), min_size=2, max_size=20))
 def test_no_wrong_frame_is_ever_accepted(frame: Frame, flips: list[tuple[int, int]]) -> None:
     wire = bytearray(encode(frame))
@@ -135,7 +142,7 @@ def damaged(content: bytes, *, crc: int | None = None) -> bytes:
         (damaged(b"\1\1\1\0\1\0"), ErrorCode.BAD_LENGTH),
         (damaged(b"\1\1\1\0\1\0ab"), ErrorCode.BAD_LENGTH),
         (damaged(bytes(HEADER_SIZE + MAX_PAYLOAD + 1)), ErrorCode.TOO_LONG),
-        (b"\0" + b"\1" * (MAX_SEGMENT + 1) + b"\0", ErrorCode.TOO_LONG),
+        (b"\0" + b"\1" * MAX_SEGMENT + b"\5\0", ErrorCode.TOO_LONG),
         (b"\0" + b"\1" * 100_000 + b"\0", ErrorCode.TOO_LONG),
     ],
 )
@@ -145,6 +152,12 @@ def test_damage_is_named_once_and_leaves_the_decoder_right(wire: bytes, code: Er
     causes = [event.code for event in events if isinstance(event, Damage)]
     assert causes == [code]
     assert events[-3:] == [good, Text(b"log\n"), good]
+
+
+@pytest.mark.parametrize("wire", [damaged(b"\1\1\1\0\0\0", crc=5), b"\0\xff\x01\x02\0"])
+def test_the_zero_behind_damage_may_open_the_next_frame(wire: bytes) -> None:
+    good = Frame(0x81, 7, b"payload")
+    assert decode(wire[:-1] + encode(good))[1:] == [good]
 
 
 def test_the_longest_damage_is_no_longer_than_a_frame() -> None:

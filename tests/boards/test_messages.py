@@ -52,6 +52,7 @@ REPLIES: list[tuple[Any, st.SearchStrategy[Any]]] = [
 
 @pytest.mark.parametrize(("decode", "values"), REPLIES)
 def test_replies_round_trip(decode: Any, values: st.SearchStrategy[Any]) -> None:
+    @some.patient
     @given(values)
     def check(value: Coded) -> None:
         decoded = decode(value.encode())
@@ -64,6 +65,7 @@ def test_replies_round_trip(decode: Any, values: st.SearchStrategy[Any]) -> None
 
 @pytest.mark.parametrize(("decode", "values"), REPLIES)
 def test_a_cut_or_lengthened_reply_is_refused(decode: Any, values: st.SearchStrategy[Any]) -> None:
+    @some.patient
     @given(values, st.data())
     def check(value: Coded, data: st.DataObject) -> None:
         payload = value.encode()
@@ -80,6 +82,7 @@ def test_a_cut_or_lengthened_reply_is_refused(decode: Any, values: st.SearchStra
     check()
 
 
+@some.patient
 @given(st.binary(max_size=400))
 def test_noise_is_refused_and_nothing_else_happens(payload: bytes) -> None:
     for decode, _ in REPLIES:
@@ -90,6 +93,7 @@ def test_noise_is_refused_and_nothing_else_happens(payload: bytes) -> None:
         assert decode(value.encode()).encode() == value.encode()
 
 
+@some.patient
 @given(some.decides())
 def test_decide_requests_round_trip(request: m.DecideRequest) -> None:
     ego, features = len(request.ego), request.peers.shape[1]
@@ -103,6 +107,7 @@ def test_decide_requests_round_trip(request: m.DecideRequest) -> None:
         m.DecideRequest.decode(request.encode()[:-1], ego + (not ego and not len(request.mask)), features)
 
 
+@some.patient
 @given(some.bench_requests())
 def test_bench_requests_round_trip(request: m.BenchRequest) -> None:
     decoded = m.BenchRequest.decode(request.encode(), len(request.ego), request.peers.shape[1])
@@ -111,6 +116,7 @@ def test_bench_requests_round_trip(request: m.BenchRequest) -> None:
     assert (decoded.slot, decoded.warmup, decoded.repeats) == (request.slot, request.warmup, request.repeats)
 
 
+@some.patient
 @given(some.invokes, some.faults)
 def test_other_requests_round_trip(invoke: m.InvokeRequest, fault: m.FaultRequest) -> None:
     assert m.InvokeRequest.decode(invoke.encode()) == invoke

@@ -167,7 +167,7 @@ def sealed(data: bytes) -> bytes:
     return data[:16] + hashlib.sha256(data[64:]).digest() + data[48:]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
 def test_any_changed_byte_is_noticed(place: int, bits: int) -> None:
     harmed = bytearray(GOOD)
@@ -176,7 +176,7 @@ def test_any_changed_byte_is_noticed(place: int, bits: int) -> None:
         read_pack(bytes(harmed))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2 * 176 - 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_hostile_records_are_read_or_refused(changes: list[tuple[int, int]]) -> None:
     harmed = bytearray(GOOD)
