@@ -243,12 +243,12 @@ def evaluate_command(run: Path, limits_file: Path | None, workers: int | None) -
 @limits_option
 @board_options
 def device_command(run: Path, limits_file: Path | None, **options: Any) -> int:
-    """Lets a board run the candidates of a finished run, and decides again with what it showed."""
+    """Lets a board run the candidates of an evaluated run, and decides with what it showed."""
     from quant import pipeline
     from quant.boards.bench import Bench
 
     board, limits = board_of(options), _limits(limits_file)
-    pipeline.read_run(run)
+    pipeline.read_run(run, devices=False)
     with watching() as watch, watch.step("device") as progress, Bench(board, pipeline.pack_of(run)) as bench:
         pipeline.run_device(run, bench, progress)
     return _conclude(run, pipeline.decide(run, limits))
@@ -391,7 +391,7 @@ def _conclude(folder: Path, verdict: Verdict) -> int:
 def _show(verdict: Verdict, run: Run) -> int:
     from quant.report.terminal import report
 
-    show(report(run.evaluations, verdict, run.policy.facts, run.parity))
+    show(report(run.evaluations, verdict, run.policy.facts, run.parity, run.devices))
     if verdict.winner is None:
         raise GateError("every candidate fails a criterion; see the table above")
     return verdict.exit_code

@@ -309,7 +309,8 @@ def decide(folder: Path, limits: Limits, seconds: Mapping[str, float] | None = N
     runfolder.unfinish(folder)
     verdict.save(folder / runfolder.WINNER)
     write_text(
-        folder / runfolder.REPORT, as_text(terminal.report(run.evaluations, verdict, run.policy.facts, run.parity))
+        folder / runfolder.REPORT,
+        as_text(terminal.report(run.evaluations, verdict, run.policy.facts, run.parity, run.devices)),
     )
     runfolder.write_manifest(folder, seconds)
     return verdict
@@ -413,8 +414,13 @@ def open_run(folder: Path) -> Run:
     return read_run(folder)
 
 
-def read_run(folder: Path) -> Run:
-    """Reads a run's artifacts up to the evaluations, whether or not it is finished, and checks that they fit."""
+def read_run(folder: Path, *, devices: bool = True) -> Run:
+    """Reads a run's artifacts, whether or not it is finished, and checks that they fit.
+
+    Args:
+        folder: the run.
+        devices: False leaves the boards' reports alone, for a step that makes one anew.
+    """
     settings = read_settings(folder)
     policy, dataset = read_inputs(folder)
     candidates = read_candidates(folder, settings)
@@ -431,7 +437,7 @@ def read_run(folder: Path) -> Run:
         candidates,
         evaluations,
         _read_parity(folder, candidates),
-        _read_devices(folder, candidates),
+        _read_devices(folder, candidates) if devices else {},
         world,
         scenarios,
     )

@@ -252,7 +252,7 @@ def test_the_steps_one_by_one_give_the_bytes_of_the_whole(material: Path, finish
     assert quant("ptq", run).code == 0
     assert spawn("qat", run, *STEPS, PYTHONHASHSEED="7").code == 0
     assert quant("evaluate", run).code == 0
-    assert quant("decide", run).code == 0
+    assert quant("device", run, "--board", "virtual").code == 0
     whole, steps = contents(finished), contents(run)
     assert set(whole) == set(steps)
     assert [name for name in whole if whole[name] != steps[name]] == [runfolder.MANIFEST]
@@ -267,12 +267,19 @@ def test_every_artifact_of_the_plan_is_there(finished: Path) -> None:
         *(f"{part}_{track}_int8.tflite" for part in ("peer_encoder", "policy_head") for track in ("ptq", "qat")),
         *(f"eval_{track}.json" for track in ("float", "ptq", "qat")),
         *(f"conversion_{track}.log" for track in ("ptq", "qat")),
-        *("loss_curve_qat.csv", "quant_eval_scenarios.json", "winner.json", "manifest.json", "report.txt"),
+        *(
+            "loss_curve_qat.csv",
+            "quant_eval_scenarios.json",
+            "winner.json",
+            "manifest.json",
+            "report.txt",
+            "device_virtual.json",
+        ),
         "policy_saved_model/saved_model.pb",
     }
     manifest = json.loads((finished / runfolder.MANIFEST).read_bytes())
     assert set(manifest["files"]) == names - {runfolder.MANIFEST}
-    assert set(manifest["seconds"]) == {"import", "dataset", "ptq", "qat", "evaluate"}
+    assert set(manifest["seconds"]) == {"import", "dataset", "ptq", "qat", "evaluate", "device"}
     assert len((finished / "loss_curve_qat.csv").read_text().splitlines()) > 2
 
 
@@ -347,7 +354,10 @@ def test_after_another_dataset_its_candidates_are_stale(run: Path, material: Pat
     refuses(run, {"evaluate": "run quant qat again", "decide": "quant qat again"})
     assert quant("qat", run).code == 0
     refuses(run, {"decide": "run quant evaluate again"})
-    assert [quant(step, run).code for step in ("evaluate", "decide", "show")] == [0, 0, 0]
+    assert quant("evaluate", run).code == 0
+    refuses(run, {"decide": "run the board again"})
+    assert quant("device", run, "--board", "virtual").code == 0
+    assert quant("show", run).code == 0
 
 
 def test_after_another_policy_its_dataset_is_stale(run: Path, material: Path) -> None:

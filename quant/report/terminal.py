@@ -15,6 +15,7 @@ from quant.acceptance.assessment import Assessment
 from quant.acceptance.criterion import Criterion, Outcome, quantity
 from quant.acceptance.decision import Verdict
 from quant.acceptance.device import DEVICE_CRITERIA
+from quant.boards.report import DeviceReport, TrackReport
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.open_loop import Closeness
 from quant.evaluation.outcomes import SliceOutcome
@@ -33,6 +34,7 @@ def report(
     verdict: Verdict,
     facts: Sequence[Fact] = (),
     parity: Mapping[str, ParityReport] = MappingProxyType({}),
+    devices: Mapping[str, DeviceReport] = MappingProxyType({}),
 ) -> Group:
     """Everything a person needs to judge a run: facts, driving, frames, criteria, the gate and the winner.
 
@@ -41,6 +43,7 @@ def report(
         verdict: of these evaluations.
         facts: what is known of the policy.
         parity: of the other engines with the arithmetic of the verdict, by track.
+        devices: what boards showed, by board.
     """
     parts: list[RenderableType] = [known(facts)] if facts else []
     parts += [head_to_head(evaluations, verdict), by_peers(evaluations), criteria(verdict)]
@@ -48,6 +51,7 @@ def report(
         parts.append(gate(verdict))
     if parity:
         parts.append(engines(parity))
+    parts += [on_board(device) for device in devices.values()]
     return Group(*(Group(part, "") for part in parts), winner(verdict))
 
 
@@ -131,6 +135,24 @@ def engines(parity: Mapping[str, ParityReport]) -> Group:
             f"head's, {litert.decisions_differing} of {one.decisions} decisions"
         )
     return Group(Text("Engines, against the arithmetic of the verdict", style="bold"), *map(_line, lines))
+
+
+def on_board(device: DeviceReport) -> Group:
+    """What one board showed: times by number of peers, conformance, arenas."""
+    evidence = device.board.evidence
+    title = f"On the {device.board}: a decision in microseconds, {evidence}, median / 99th percentile / maximum"
+    times = _table("", ("peers", *(track.upper() for track in device.tracks)), right=True)
+    tracks = list(device.tracks.values())
+    for row in zip(*(own.times for own in tracks), strict=False):
+        cells = [f"{t.total.median:.1f} / {t.total.p99:.1f} / {t.total.maximum:.1f}" for t in row]
+        _row(times, str(row[0].peers), *cells)
+    lines = [f"{track}: {own.conformance}; {_arena(own)}" for track, own in device.tracks.items()]
+    return Group(Text(title, style="bold"), times, *map(_line, lines))
+
+
+def _arena(own: TrackReport) -> str:
+    used = [f"{part} {m.arena_used:,} of {m.arena_size:,} bytes" for part, m in own.models.items() if m.arena_used]
+    return f"arena: {', '.join(used)}" if used else "arena: the board gives no figure"
 
 
 def winner(verdict: Verdict) -> Group:
