@@ -119,6 +119,15 @@ def test_another_board_is_refused_before_anything_is_written(
     assert chip.runs, "the chip was started again"
 
 
+def test_another_board_is_refused_even_if_it_has_everything(
+    chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip.load(build, PACK)
+    with board_of(chip, build, monkeypatch, mac="24:6f:28:aa:bb:cd") as board, pytest.raises(InputError, match="MAC"):
+        board.prepare(PACK)
+    assert chip.events == ["ask"]
+
+
 @pytest.mark.parametrize("runs", [True, False])
 def test_another_kind_of_chip_is_refused(build: Build, monkeypatch: pytest.MonkeyPatch, runs: bool) -> None:
     chip = FakeChip(name="ESP32-S3", runs=runs)

@@ -7,6 +7,8 @@ import re
 import select
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -152,6 +154,30 @@ def test_closing_ends_the_process_and_its_children(board: LinuxBoard, host: Host
     assert not Path(path).exists()
     with pytest.raises(RuntimeError):
         _ = board.port
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from quant.boards.linux import LinuxBoard
+board = LinuxBoard(Path(sys.argv[1]))
+board.open()
+print(board._supervisor._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_process_ends_with_its_owner_however_that_ends() -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(APP)], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        time.sleep(1)
+        owner.kill()
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError("the process lives on")
 
 
 def test_what_was_sent_to_a_process_that_is_gone_is_gone(board: LinuxBoard, host: Host) -> None:

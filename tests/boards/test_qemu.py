@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from itertools import pairwise
@@ -185,6 +189,38 @@ def test_closing_ends_qemu(board: QemuBoard, host: Host) -> None:
     board.close()
     board.close()
     assert not Path(f"/proc/{pid}").exists()
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from quant.boards.build import load_build
+from quant.boards.qemu import QemuBoard
+QemuBoard(load_build(Path(sys.argv[1]))).open()
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+def test_qemu_ends_with_its_owner_however_that_ends(build: Build, record: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(build.folder)], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None and owner.stdout.readline() == b"open\n"
+        efuse = next(word for word in json.loads(record.read_text()) if word.endswith("id=efuse"))
+        assert efuse in running()
+        owner.kill()
+    deadline = time.monotonic() + 10
+    while efuse in running():
+        assert time.monotonic() < deadline, "QEMU lives on"
+        time.sleep(0.05)
+
+
+def running() -> str:
+    """The command lines of all processes."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return "\n".join(lines)
 
 
 def test_the_stand_in_can_be_started() -> None:
