@@ -52,7 +52,9 @@ def assert_decides_as(host: Int8Runner, device: Device, observations: Observatio
     found = compare(board.decision, board.values, expected, values)
     if found.example is not None:
         row = observations[slice(found.example, found.example + 1)]
-        pytest.fail(f"{host.candidate.track}: {found}\nego {row.ego}\npeers {row.peers}\nmask {row.mask}", pytrace=False)
+        pytest.fail(
+            f"{host.candidate.track}: {found}\nego {row.ego}\npeers {row.peers}\nmask {row.mask}", pytrace=False
+        )
     discrete = isinstance(host.action_space, Discrete)
     actions = values.argmax(axis=1) if discrete else np.full(len(values), NO_ACTION)
     np.testing.assert_array_equal(board.actions, actions)

@@ -12,8 +12,22 @@ from quant.policy import Observations
 
 F32 = NDArray[np.float32]
 
-EDGES = [0.0, -0.0, 1.0, -1.0, 2.0**-149, -(2.0**-126), 1e-30, 1e30, -1e30, 3.4028234663852886e38, -3.4028234663852886e38]
-finite = st.floats(-3, 3, width=32) | st.sampled_from(EDGES) | st.floats(width=32, allow_nan=False, allow_infinity=False)
+EDGES = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    2.0**-149,
+    -(2.0**-126),
+    1e-30,
+    1e30,
+    -1e30,
+    3.4028234663852886e38,
+    -3.4028234663852886e38,
+]
+finite = (
+    st.floats(-3, 3, width=32) | st.sampled_from(EDGES) | st.floats(width=32, allow_nan=False, allow_infinity=False)
+)
 not_finite = st.sampled_from([np.nan, -np.nan, np.inf, -np.inf])
 
 
