@@ -64,8 +64,8 @@ class Damage:
 
     @property
     def text(self) -> bytes:
-        """The printable lines after the first: log that a lost 0x00 glued to a frame."""
-        return b"\n".join(line for line in self.data.split(b"\n")[1:] if _is_text(line))
+        """The printable lines: log that a lost 0x00 glued to a frame."""
+        return b"\n".join(line for line in self.data.split(b"\n") if _is_text(line))
 
 
 Event = Frame | Text | Damage
