@@ -44,11 +44,13 @@ class Reported:
         elf_sha256: of the image, in hexadecimal.
         pack_sha256: of the pack, in hexadecimal; `NO_PACK` where it has none that is whole.
         silicon: the chip it runs on.
+        refusal: why it does not run the models of a whole pack, in its words; empty where it runs them or has none.
     """
 
     elf_sha256: str
     pack_sha256: str
     silicon: Silicon
+    refusal: str = ""
 
 
 Ask = Callable[[str, int], Reported | str]
@@ -135,7 +137,9 @@ def ask_board(port: str, baud: int) -> Reported | str:
     finally:
         link.close()
     silicon = Silicon(hello.chip.replace("-", "").lower(), hello.mac.lower(), hello.chip_revision)
-    return Reported(hello.elf_sha256, models.sha256 if models.status is PackStatus.OK else NO_PACK, silicon)
+    # A pack that is not whole has no hash there; a whole one can still be of no use to this image.
+    refused = models.status is not PackStatus.OK and models.sha256 != NO_PACK
+    return Reported(hello.elf_sha256, models.sha256, silicon, models.words if refused else "")
 
 
 class ChipBoard(Board):
@@ -202,7 +206,13 @@ class ChipBoard(Board):
         work, why = what_to_write(reported, build, pack)
         if work is not Work.NOTHING:
             flashing.write(build, pack, work, port=self.port, baud=self.baud, check=expected.check)
-            self._confirm(build, pack)
+            reported = self._confirm(build, pack)
+        if isinstance(reported, Reported) and reported.refusal:
+            raise InputError(
+                f"the board has the pack and refuses it: {reported.refusal}",
+                where=self.port,
+                hint="a pack of this version of quant, and an image that has the operators of its models",
+            )
         return Prepared(work, why, time.monotonic() - started)
 
     def build(self, chip: str | None = None) -> Build:
@@ -261,7 +271,7 @@ class ChipBoard(Board):
     def _expected(self) -> Expected:
         return Expected(self.chip, self.entry.mac, self.entry.revision, self.entry.where or f"--board {self.name}")
 
-    def _confirm(self, build: Build, pack: bytes) -> None:
+    def _confirm(self, build: Build, pack: bytes) -> Reported | str:
         """Asks until the chip has started; what was written has to be what it reports."""
         deadline = time.monotonic() + _BOOT_SECONDS
         while True:
@@ -272,7 +282,7 @@ class ChipBoard(Board):
                 reported = str(error.what)
             work, why = what_to_write(reported, build, pack)
             if work is Work.NOTHING:
-                return
+                return reported
             # A chip that has started says at once what it has: no answer is worth waiting for, a wrong one is not.
             if isinstance(reported, Reported) or time.monotonic() > deadline:
                 raise InputError(f"the board was written, but {why}", where=self.port, hint="docs/boards.md, Trouble")

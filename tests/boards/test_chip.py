@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from quant.boards.build import Build, load_build
 from quant.boards.chip import NO_PACK, ChipBoard, Expected, Reported, ask_board, pack_sha256, what_to_write
 from quant.boards.flashing import Silicon
 from quant.boards.pack import build_pack
+from quant.boards.protocol import PACK_HEADER_SIZE
 from quant.boards.virtual import VirtualBoard
 from quant.errors import InputError, LinkError
 from tests.boards.fakes.builds import MODELS, MODELS_SIZE, elf_sha, make_build
@@ -138,6 +140,17 @@ def test_another_kind_of_chip_is_refused(build: Build, monkeypatch: pytest.Monke
     assert not [event for event in chip.events if event.startswith("write")]
 
 
+@pytest.mark.parametrize("has_it", [True, False])
+def test_a_pack_the_board_refuses_is_an_error_with_its_words(
+    chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch, has_it: bool
+) -> None:
+    chip.load(build, PACK if has_it else None)
+    chip.refusal = "the engine has no TANH"
+    with board_of(chip, build, monkeypatch) as board, pytest.raises(InputError, match="refuses it: the engine has no"):
+        board.prepare(PACK)
+    assert [event for event in chip.events if event.startswith("write")] == ([] if has_it else [f"write {MODELS:#x}"])
+
+
 def test_what_did_not_arrive_is_noticed(chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     chip.load(build)
     chip.broken = True
@@ -233,6 +246,16 @@ def test_a_damaged_pack_is_no_pack(real_pack: bytes) -> None:
     with VirtualBoard(real_pack[:-1] + bytes([real_pack[-1] ^ 1])) as board:
         reported = ask_board(board.port, board.baud)
     assert isinstance(reported, Reported) and reported.pack_sha256 == NO_PACK
+
+
+def test_a_whole_pack_the_engine_refuses_is_told_apart(real_pack: bytes) -> None:
+    slot = PACK_HEADER_SIZE + 108  # the embedding's scale: not that of the models' tensors
+    content = real_pack[PACK_HEADER_SIZE:slot] + struct.pack("<f", 0.123) + real_pack[slot + 4 :]
+    lying = real_pack[:16] + sha256(content).digest() + real_pack[48:PACK_HEADER_SIZE] + content
+    with VirtualBoard(lying) as board:
+        reported = ask_board(board.port, board.baud)
+    assert isinstance(reported, Reported)
+    assert reported.pack_sha256 == pack_sha256(lying) and reported.refusal
 
 
 def test_silence_is_no_error_but_a_reason_to_flash(chip: FakeChip, build: Build) -> None:

@@ -31,6 +31,7 @@ class FakeChip:
         flash: its content.
         runs: whether the app runs, or the chip waits in its bootloader.
         broken: writes do not reach the flash.
+        refusal: what its app says of every whole pack.
     """
 
     name: str = "ESP32"
@@ -41,6 +42,7 @@ class FakeChip:
     flash: bytearray = field(default_factory=lambda: bytearray(b"\xff" * (4 << 20)))
     runs: bool = True
     broken: bool = False
+    refusal: str = ""
 
     @property
     def CHIP_NAME(self) -> str:  # noqa: N802
@@ -67,7 +69,7 @@ class FakeChip:
         size = int.from_bytes(self.flash[MODELS + 8 : MODELS + 12], "little")
         whole = self.flash[MODELS : MODELS + 4] == b"QPAK" and PACK_HEADER_SIZE <= size <= MODELS_SIZE
         pack = sha256(self.flash[MODELS + PACK_HEADER_SIZE : MODELS + size]).hexdigest() if whole else NO_PACK
-        return Reported(elf.hex(), pack, self.silicon)
+        return Reported(elf.hex(), pack, self.silicon, self.refusal)
 
     # What pytest-embedded and esptool call.
 
