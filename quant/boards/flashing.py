@@ -62,6 +62,7 @@ def write(build: Build, pack: bytes, work: Work, *, port: str, baud: int, check:
     Raises:
         InputError: ``check``'s, or the chip cannot be reached, is of another kind, or was not written.
     """
+    _require_tools()
     transcript = _Transcript()
     with tempfile.TemporaryDirectory(prefix="quant-") as folder:
         file = Path(folder) / "models.bin"
@@ -94,6 +95,18 @@ def hard_reset(line: SerialBase, *, native_usb: bool = False) -> None:
     # On development boards RTS resets only while DTR is not asserted, and esptool's pulse is one of RTS alone.
     line.dtr = False
     HardReset(line, uses_usb=native_usb)()
+
+
+def _require_tools() -> None:
+    try:
+        import esptool  # type: ignore[import-untyped, unused-ignore]  # noqa: F401
+        import pytest_embedded_idf  # type: ignore[import-untyped, unused-ignore]  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"what flashes chips is not installed: {error.name}",
+            expected="esptool, pytest-embedded-idf and pytest-embedded-serial-esp",
+            hint="pip install 'quant[test]'",
+        ) from error
 
 
 def _connect(build: Build, port: str, baud: int, transcript: _Transcript) -> Any:

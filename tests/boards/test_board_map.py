@@ -119,6 +119,11 @@ def test_the_map_is_looked_for_where_it_may_be(tmp_path: Path, monkeypatch: pyte
         find_board_map(tmp_path / "missing.yaml", here)
 
 
+def test_both_ends_of_a_range_of_revisions_count() -> None:
+    revision = Revision(300, 399)
+    assert [number in revision for number in (299, 300, 399, 400)] == [False, True, True, False]
+
+
 def test_revisions_in_words() -> None:
     assert [str(Revision(301, 301)), str(Revision(300, 0xFFFF)), str(Revision(0, 399))] == [
         "v3.1",
@@ -204,7 +209,8 @@ def test_the_board_map_knows_which(tmp_path: Path, bench: list[ListPortInfo]) ->
     assert meant(tmp_path, "a").entry.mac == "24:6f:28:aa:bb:cc"
     assert (meant(tmp_path, "esp32").name, meant(tmp_path, "esp32").baud) == ("b", 115200)
     assert meant(tmp_path, "esp32c3").name == "c"
-    assert meant(tmp_path, "b", baud=230400).baud == 230400
+    moved = meant(tmp_path, "a", port="/dev/ttyUSB0", baud=230400)
+    assert (port_of(moved), moved.baud, moved.entry.mac) == ("/dev/ttyUSB0", 230400, "24:6f:28:aa:bb:cc")
     assert meant(tmp_path, port=str(there)).entry.mac == "24:6f:28:aa:bb:cc", "a known port is checked as that board"
     with pytest.raises(InputError, match=r"a at .* is an esp32"):
         meant(tmp_path, "esp32c3", port=str(there))

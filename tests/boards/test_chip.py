@@ -158,6 +158,16 @@ def test_what_did_not_arrive_is_noticed(chip: FakeChip, build: Build, monkeypatc
         board.prepare(PACK)
 
 
+@pytest.mark.parametrize("missing", ["esptool", "pytest_embedded_idf"])
+def test_without_the_tools_the_error_says_what_to_install(
+    chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    with board_of(chip, build, monkeypatch) as board:
+        monkeypatch.setitem(sys.modules, missing, None)
+        with pytest.raises(InputError, match=f"(?s)not installed: {missing}.*pip install"):
+            board.prepare(PACK)
+
+
 def test_a_pack_that_does_not_fit_is_refused(chip: FakeChip, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     with board_of(chip, build, monkeypatch) as board, pytest.raises(InputError, match="models partition"):
         board.prepare(bytes(MODELS_SIZE + 1))
