@@ -443,66 +443,95 @@ class Lines:
         return frame(protocol.ERROR, sequence, bytes([code, kind]) + text(protocol.ERROR_WORDS[code]))
 
 
+Case = tuple[object, ...]
+"""A decoder's case: name, bytes on the line, and its events."""
+
+GOOD = frame(Message.DECIDE, 513, b"\x00\x01\x02\xff")
+GOOD_FRAME = ("frame", 1, 3, 513, b"\x00\x01\x02\xff")
+
+
 def decoders(out: Lines) -> None:
     """What is on the line, and what it is."""
-    good = frame(Message.DECIDE, 513, b"\x00\x01\x02\xff")
-    big = frame(Message.INVOKE, 7, bytes(i * 7 % 256 for i in range(protocol.MAX_PAYLOAD)))
-    full = frame(Message.INVOKE, 0x0A0A, b"\x01" * protocol.MAX_PAYLOAD)
-    crc = bytearray(good)
-    crc[6] ^= 0x40
-
-    def case(name: str, data: bytes, *events: tuple[object, ...]) -> None:
+    for name, data, *events in (*frame_cases(), *text_cases(), *damage_cases()):
+        assert isinstance(data, bytes)
         out.start("decoder", name)
         out.hexes("in", data)
         for event in events:
+            assert isinstance(event, tuple)
             out.put(*(hexed(e) if isinstance(e, bytes) else str(e) for e in event))
 
-    frame_good = ("frame", 1, 3, 513, b"\x00\x01\x02\xff")
-    case("a-frame", good, frame_good)
-    case("empty-payload", frame(Message.HELLO, 0), ("frame", 1, 1, 0, b""))
-    case("two-frames", good + good, frame_good, frame_good)
-    case("shared-delimiter-is-lost", good + good[1:], frame_good, ("text", good[1:-1]))
-    case("many-delimiters", b"\0\0\0" + good + b"\0\0", frame_good)
-    case("text-before", b"boot: \x1b[32mok\r\n" + good, ("text", b"boot: \x1b[32mok\r\n"), frame_good)
-    case("text-between", good + b"log\n" + good, frame_good, ("text", b"log\n"), frame_good)
-    case("text-without-line-end-between", good + b"log" + good, frame_good, ("text", b"log"), frame_good)
-    case("text-in-utf-8", "Grad: 20 °C".encode() + good, ("text", "Grad: 20 °C".encode()), frame_good)
-    case("lost-opening-delimiter", good[1:] + good, ("text", good[1:-1]), frame_good)
-    case("lost-closing-delimiter", good[:-1] + good, frame_good, ("text", good[1:-1]))
-    case("lost-closing-delimiter-and-text", good[:-1] + b"panic\n" + good, ("damage", "BAD_FRAME"), frame_good)
-    case("text-inside", b"\0log\n" + good, ("text", b"log\n"), frame_good)
-    case("text-inside-without-line-end", b"\0log" + good, ("text", b"log"), frame_good)
-    case("two-lines-inside", b"\0one\ntwo\n" + good, ("text", b"one\ntwo\n"), frame_good)
+
+def frame_cases() -> tuple[Case, ...]:
+    """Frames as they should be, and delimiters lost and added."""
+    big = frame(Message.INVOKE, 7, bytes(i * 7 % 256 for i in range(protocol.MAX_PAYLOAD)))
+    full = frame(Message.INVOKE, 0x0A0A, b"\x01" * protocol.MAX_PAYLOAD)
     begins = frame(Message.INVOKE, 0x0101, b"\1\1\1\0".ljust(0x101, b"\1"))
     assert begins[1] == 0x0A
-    case("first-byte-is-a-line-feed", begins, _frame_event(begins))
-    case("bad-crc", bytes(crc) + good, ("damage", "BAD_CRC"), frame_good)
-    case("too-short", enclosed(b"\x01" * 9) + good, ("damage", "BAD_FRAME"), frame_good)
-    case("one-byte", b"\0\x01" + good, ("damage", "BAD_FRAME"), frame_good)
-    case("block-cut-off", b"\0\x09\x01\x02" + good, ("damage", "BAD_FRAME"), frame_good)
-    case("cut-off", good[:9] + b"\0" + good, ("damage", "BAD_FRAME"), frame_good)
-    case("largest-payload", big, ("frame", 1, 4, 7, bytes(i * 7 % 256 for i in range(protocol.MAX_PAYLOAD))))
-    case("longest-frame", full, _frame_event(full))
+    return (
+        ("a-frame", GOOD, GOOD_FRAME),
+        ("empty-payload", frame(Message.HELLO, 0), ("frame", 1, 1, 0, b"")),
+        ("two-frames", GOOD + GOOD, GOOD_FRAME, GOOD_FRAME),
+        ("many-delimiters", b"\0\0\0" + GOOD + b"\0\0", GOOD_FRAME),
+        ("shared-delimiter-is-lost", GOOD + GOOD[1:], GOOD_FRAME, ("text", GOOD[1:-1])),
+        ("lost-opening-delimiter", GOOD[1:] + GOOD, ("text", GOOD[1:-1]), GOOD_FRAME),
+        ("lost-closing-delimiter", GOOD[:-1] + GOOD, GOOD_FRAME, ("text", GOOD[1:-1])),
+        ("largest-payload", big, ("frame", 1, 4, 7, bytes(i * 7 % 256 for i in range(protocol.MAX_PAYLOAD)))),
+        ("longest-frame", full, _frame_event(full)),
+        ("first-byte-is-a-line-feed", begins, _frame_event(begins)),
+        ("another-version", frame(1, 5, b"ab", version=2) + GOOD, ("frame", 2, 1, 5, b"ab"), GOOD_FRAME),
+    )
+
+
+def text_cases() -> tuple[Case, ...]:
+    """Log before, between and inside of delimiters."""
+    colours = b"\x1b[1m\tok\x1b[0m\r"
+    return (
+        ("text-before", b"boot: \x1b[32mok\r\n" + GOOD, ("text", b"boot: \x1b[32mok\r\n"), GOOD_FRAME),
+        ("text-between", GOOD + b"log\n" + GOOD, GOOD_FRAME, ("text", b"log\n"), GOOD_FRAME),
+        ("text-without-line-end-between", GOOD + b"log" + GOOD, GOOD_FRAME, ("text", b"log"), GOOD_FRAME),
+        ("text-in-utf-8", "Grad: 20 °C".encode() + GOOD, ("text", "Grad: 20 °C".encode()), GOOD_FRAME),
+        ("text-inside", b"\0log\n" + GOOD, ("text", b"log\n"), GOOD_FRAME),
+        ("text-inside-without-line-end", b"\0log" + GOOD, ("text", b"log"), GOOD_FRAME),
+        ("two-lines-inside", b"\0one\ntwo\n" + GOOD, ("text", b"one\ntwo\n"), GOOD_FRAME),
+        ("colours-inside", b"\0" + colours + GOOD, ("text", colours), GOOD_FRAME),
+        ("line-inside-then-frame", b"\0log\n" + GOOD[1:] + GOOD, ("text", b"log\n"), GOOD_FRAME, GOOD_FRAME),
+        ("much-text", b"\0" + b"x" * 4000 + GOOD, ("text", b"x" * 4000), GOOD_FRAME),
+        ("longest-text", b"\0" + b"x" * LONGEST + GOOD, ("text", b"x" * LONGEST), GOOD_FRAME),
+    )
+
+
+def damage_cases() -> tuple[Case, ...]:
+    """What is neither frame nor text; a good frame after it is found."""
+    crc = bytearray(GOOD)
+    crc[6] ^= 0x40
     longer = frame(Message.INVOKE, 7, bytes(protocol.MAX_PAYLOAD + 1))
-    case("one-byte-too-long", longer + good, ("damage", "TOO_LONG"), frame_good)
-    limit = len(full) - 2
     flood = bytes([1 + i % 7 for i in range(4000)])
-    kept = limit + 1
-    case("much-too-long", b"\0" + flood + good, ("damage", "TOO_LONG"), ("text", flood[kept:]), frame_good)
-    case("much-text", b"\0" + b"x" * 4000 + good, ("text", b"x" * 4000), frame_good)
-    case("longest-text", b"\0" + b"x" * limit + good, ("text", b"x" * limit), frame_good)
-    case("another-version", frame(1, 5, b"ab", version=2) + good, ("frame", 2, 1, 5, b"ab"), frame_good)
-    case("wrong-length", frame(1, 5, b"ab", length=3) + good, ("damage", "BAD_LENGTH"), frame_good)
-    case("wrong-length-then-text", frame(1, 5, b"a", length=0) + b"log", ("damage", "BAD_LENGTH"), ("text", b"log"))
+    kept = LONGEST + 1
+    return (
+        ("lost-closing-delimiter-and-text", GOOD[:-1] + b"panic\n" + GOOD, ("damage", "BAD_FRAME"), GOOD_FRAME),
+        ("control-characters-inside", b"\0ok\x08\x07" + GOOD, ("damage", "BAD_FRAME"), GOOD_FRAME),
+        ("line-inside-then-damage", b"\0log\n\x01\x02" + GOOD, ("text", b"log\n"), ("damage", "BAD_FRAME"), GOOD_FRAME),
+        ("damage-then-line", b"\0\x01\x02log\n" + GOOD, ("damage", "BAD_FRAME"), GOOD_FRAME),
+        ("bad-crc", bytes(crc) + GOOD, ("damage", "BAD_CRC"), GOOD_FRAME),
+        ("too-short", enclosed(b"\x01" * 9) + GOOD, ("damage", "BAD_FRAME"), GOOD_FRAME),
+        ("one-byte", b"\0\x01" + GOOD, ("damage", "BAD_FRAME"), GOOD_FRAME),
+        ("block-cut-off", b"\0\x09\x01\x02" + GOOD, ("damage", "BAD_FRAME"), GOOD_FRAME),
+        ("cut-off", GOOD[:9] + b"\0" + GOOD, ("damage", "BAD_FRAME"), GOOD_FRAME),
+        ("one-byte-too-long", longer + GOOD, ("damage", "TOO_LONG"), GOOD_FRAME),
+        ("much-too-long", b"\0" + flood + GOOD, ("damage", "TOO_LONG"), ("text", flood[kept:]), GOOD_FRAME),
+        ("wrong-length", frame(1, 5, b"ab", length=3) + GOOD, ("damage", "BAD_LENGTH"), GOOD_FRAME),
+        ("wrong-length-then-text", frame(1, 5, b"a", length=0) + b"log", ("damage", "BAD_LENGTH"), ("text", b"log")),
+    )
 
 
-def _frame_event(whole: bytes) -> tuple[object, ...]:
+LONGEST = len(frame(Message.INVOKE, 0x0A0A, b"\x01" * protocol.MAX_PAYLOAD)) - 2
+"""Bytes between the delimiters of the longest frame."""
+
+
+def _frame_event(whole: bytes) -> Case:
     raw = cobs.decode(whole[1:-1])
     version, kind, sequence, _ = struct.unpack_from("<BBHH", raw)
     return ("frame", version, kind, sequence, raw[6:-4])
-
-
-NAN, INF = float("nan"), float("inf")
 
 
 EGO = (0.5, 1e38)
