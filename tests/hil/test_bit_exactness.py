@@ -16,7 +16,7 @@ from tests.hil.expectations import Int8, corner_rows
 pytestmark = pytest.mark.hil
 
 RANDOM_ROWS = 2000
-"""Of each sub-model: with the corners about a quarter of a million bytes over the line, three seconds of 921600 baud."""
+"""Of each sub-model: with the corners about three seconds of a line of 921600 baud."""
 
 
 @pytest.mark.parametrize("part", list(PART_CODES))

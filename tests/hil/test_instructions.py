@@ -1,4 +1,4 @@
-"""The instructions of a decision, counted in emulation: they repeat, and they do not grow unnoticed. Never a latency."""
+"""The instructions of a decision, counted in emulation, repeat and do not grow unnoticed. They are never a latency."""
 
 from __future__ import annotations
 
