@@ -227,6 +227,12 @@ def test_the_trouble_list_quotes_what_is_said() -> None:
     assert [heading for heading in headings if heading not in sources] == []
 
 
+def test_the_bench_page_says_what_every_file_of_device_tests_shows() -> None:
+    page = (ROOT / "docs" / "bench.md").read_text("utf-8")
+    told = re.findall(r"^\| `(test_\w+\.py)` \| \w", page, re.MULTILINE)
+    assert sorted(told) == sorted(path.name for path in (ROOT / "tests" / "hil").glob("test_*.py"))
+
+
 def test_pages_the_code_names_exist() -> None:
     named = set(re.findall(r"\bdocs/[\w/-]+\.md\b", _sources()))
     assert "docs/protocol.md" in named
