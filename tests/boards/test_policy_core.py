@@ -76,7 +76,7 @@ def test_the_vectors_leave_nothing_out() -> None:
     assert statuses == set(protocol.PackStatus)
 
 
-@pytest.mark.parametrize("name", ["units", "vectors", "pack", "fuzz", "contraction"])
+@pytest.mark.parametrize("name", ["units", "vectors", "server", "pack", "fuzz", "contraction"])
 def test_cpp(build: Path, name: str) -> None:
     ctest = _tool("ctest")
     _run(ctest, "--test-dir", build, "--tests-regex", f"^{name}$", "--no-tests=error", "--output-on-failure")
@@ -172,8 +172,9 @@ def test_pooling_is_the_hosts(build: Path, pooling: Pooling) -> None:
     for peers in range(9):
         for _ in range(250):
             source, target = _tensor(random, size), _tensor(random, size)
-            if random.random() < 0.3:
-                target = source
+            if random.random() < 0.4:  # One scale, and in half of these one zero point as well.
+                zero_point = source.zero_point if random.random() < 0.5 else target.zero_point
+                target = Quantized(target.shape, source.scale, zero_point)
             pool = Pool.build(pooling, source, target, 8)
             mask = random.random(peers) < random.choice([0.0, 0.5, 1.0])
             embeddings = random.integers(-128, 128, (peers, size)).astype(np.int8)

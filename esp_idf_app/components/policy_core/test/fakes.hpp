@@ -44,7 +44,7 @@ class Clock final : public policy_core::Clock {
 public:
     uint32_t ticks() override {
         const uint32_t value = now;
-        now += 5;
+        now += 5 + value % 7;
         return value;
     }
     uint32_t ticks_per_second() const override { return 1000000; }
@@ -144,7 +144,10 @@ public:
     void stats(policy_core::SystemStats *into) override {
         *into = {123000, 200000, 150000, 3000, 400000, policy_core::kNotAvailable, 524288, 41.5f};
     }
-    void restart() override { calls.emplace_back("restart"); }
+    void restart() override {
+        written_at_restart = line == nullptr ? 0 : line->out.size();
+        calls.emplace_back("restart");
+    }
     bool fault(policy_core::FaultKind kind) override {
         calls.push_back("fault " + std::to_string(static_cast<int>(kind)));
         return true;
@@ -153,6 +156,8 @@ public:
 
     std::vector<std::string> calls;
     size_t beats = 0;
+    const Line *line = nullptr;
+    size_t written_at_restart = 0;
 
 private:
     std::string long_text_;

@@ -56,13 +56,12 @@ HEAD = """\
 #             output: 24 bytes, anything else is refused as "not a fake model".
 #             Output j is (7 j + sum over i of (i + j + 1) input[i]) mod 256, as int8.
 #             It fails where input[0] is 99. Arena used: 100 + K, of 8192; operators "FULLY_CONNECTED,TANH".
-#   clock     starts at 4294967040; a reading is followed by 5 ticks, and a stage told to it by
-#             (stage + 1) * elements; 1000000 ticks a second.
+#   clock     starts at 4294967040; a reading R is followed by 5 + R mod 7 ticks, and a stage told to it by
+#             (stage + 1) * elements; modulo 2^32; 1000000 ticks a second.
 #   system    what HELLO and STATS answer here; test faults only on the board named `faults`.
 """
 
 CLOCK_START = 0xFFFFFF00
-CLOCK_STEP = 5
 FAILING_INPUT = 99
 
 
@@ -269,7 +268,7 @@ class Clock:
     def read(self) -> int:
         """The counter, which moves on."""
         value = self.now
-        self.now = (self.now + CLOCK_STEP) % (1 << 32)
+        self.now = (value + 5 + value % 7) % (1 << 32)
         return value
 
     def account(self, stage: Stage, elements: int) -> None:
@@ -760,39 +759,51 @@ def largest_board(out: Lines, partition: bytes) -> None:
     out.fail("too-many-peers-for-any-pack", Message.DECIDE, START + many, ErrorCode.TOO_MANY_PEERS)
 
 
+def patched(good: bytes, at: int, data: bytes) -> bytes:
+    """A pack with other bytes at an offset, and a hash that says they belong there."""
+    return sealed((good[:at] + data + good[at + len(data) :])[64:], struct.unpack_from("<H", good, 6)[0])
+
+
+def with_model(good: bytes, part: int, at: int, data: bytes) -> bytes:
+    """A pack whose first slot has other bytes in a model, and hashes that say they belong there."""
+    start, size = struct.unpack_from("<II", good, 64 + 16 + 8 * part)
+    changed = patched(good, start + at, data)
+    return patched(changed, 64 + 32 + 32 * part, hashlib.sha256(changed[start : start + size]).digest())
+
+
 def bad_packs(good: bytes) -> dict[str, tuple[bytes, PackStatus, str]]:
     """Packs that are refused, why, and what is said besides."""
-    body = good[64:]
-    flipped = bytearray(good)
-    flipped[200] ^= 1
-    no_peers = bytearray(body)
-    no_peers[98] = 0
-    wrong_hash = bytearray(body)
-    wrong_hash[32] ^= 1
-    slot = SLOTS[0]
-    unfit = struct.pack("<fi", 0.0625, -128)
-    at = 64 + 116
-    other_scale = bytearray(body)
-    other_scale[at - 64 : at - 64 + 8] = unfit
-    model = good.index(b"FAKE") - 64
-    no_model = bytearray(body)
-    no_model[model : model + 4] = b"NONE"
-    no_model[32:64] = hashlib.sha256(b"NONE" + slot.models[0][4:]).digest()
-    note = ": the head's input has another scale or zero point"
+    flipped = good[:200] + bytes([good[200] ^ 1]) + good[201:]
+    encoder_sizes, head_sizes = (f": the {part}'s tensors have other sizes" for part in ("encoder", "head"))
+    encoder_output, head_input, head_output = (
+        f": the {tensor} has another scale or zero point"
+        for tensor in ("encoder's output", "head's input", "head's output")
+    )
+    model = PackStatus.BAD_MODEL
     return {
         "erased": (b"\xff" * 256, PackStatus.EMPTY, ""),
         "zeros": (bytes(256), PackStatus.EMPTY, ""),
         "other": (b"\x1c\0\0\0TFL3" + bytes(100), PackStatus.BAD_MAGIC, ""),
-        "newer": (sealed(body, 3, version=2), PackStatus.BAD_VERSION, ""),
+        "newer": (sealed(good[64:], 3, version=2), PackStatus.BAD_VERSION, ""),
         "reserved": (good[:48] + b"\1" + good[49:], PackStatus.BAD_VERSION, ""),
         "cut-off": (good[:-1], PackStatus.BAD_LENGTH, ""),
         "header-only": (good[:40], PackStatus.BAD_LENGTH, ""),
-        "damaged": (bytes(flipped), PackStatus.BAD_HASH, ""),
-        "other-model": (sealed(bytes(wrong_hash), 3), PackStatus.BAD_HASH, ""),
-        "no-slots": (sealed(body, 0), PackStatus.BAD_SLOT, ""),
-        "no-peers": (sealed(bytes(no_peers), 3), PackStatus.BAD_SLOT, ""),
-        "refused-model": (sealed(bytes(no_model), 3), PackStatus.BAD_MODEL, ": not a fake model"),
-        "unfit-model": (sealed(bytes(other_scale), 3), PackStatus.BAD_MODEL, note),
+        "damaged": (flipped, PackStatus.BAD_HASH, ""),
+        "other-model": (patched(good, 64 + 32, bytes(32)), PackStatus.BAD_HASH, ""),
+        "no-slots": (sealed(good[64:], 0), PackStatus.BAD_SLOT, ""),
+        "a-slot-lost": (sealed(good[64:], 2), PackStatus.BAD_SLOT, ""),
+        "no-peers": (patched(good, 64 + 98, b"\0"), PackStatus.BAD_SLOT, ""),
+        "refused-model": (with_model(good, 0, 0, b"NONE"), model, ": not a fake model"),
+        "encoder-input-size": (with_model(good, 0, 4, b"\3\0"), model, encoder_sizes),
+        "encoder-output-size": (with_model(good, 0, 6, b"\2\0"), model, encoder_sizes),
+        "encoder-output-scale": (with_model(good, 0, 16, struct.pack("<f", 0.0625)), model, encoder_output),
+        "encoder-output-zero-point": (with_model(good, 0, 20, struct.pack("<i", -127)), model, encoder_output),
+        "head-input-size": (with_model(good, 1, 4, b"\6\0"), model, head_sizes),
+        "head-output-size": (with_model(good, 1, 6, b"\5\0"), model, head_sizes),
+        "head-input-scale": (with_model(good, 1, 8, struct.pack("<f", 0.0625)), model, head_input),
+        "head-input-zero-point": (with_model(good, 1, 12, struct.pack("<i", -127)), model, head_input),
+        "head-output-scale": (with_model(good, 1, 16, struct.pack("<f", 0.0625)), model, head_output),
+        "head-output-zero-point": (with_model(good, 1, 20, struct.pack("<i", 4)), model, head_output),
     }
 
 
