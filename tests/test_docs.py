@@ -237,3 +237,19 @@ def test_pages_the_code_names_exist() -> None:
     named = set(re.findall(r"\bdocs/[\w/-]+\.md\b", _sources()))
     assert "docs/protocol.md" in named
     assert {page for page in named if not (ROOT / page).is_file()} == set()
+
+
+def test_settings_the_pages_name_exist() -> None:
+    pages = "\n".join(page.read_text("utf-8") for page in PAGES)
+    kconfig = (ROOT / "esp_idf_app" / "main" / "Kconfig.projbuild").read_text("utf-8")
+    settings = set(re.findall(r"CONFIG_(QUANT_\w+)", pages))
+    assert settings
+    assert settings <= set(re.findall(r"^\s*config (\w+)", kconfig, re.MULTILINE))
+
+
+def test_variables_the_pages_name_are_read() -> None:
+    pages = "\n".join(page.read_text("utf-8") for page in PAGES)
+    variables = set(re.findall(r"(?<![\w.])QUANT_[A-Z_]+", pages))
+    cmake = "\n".join(file.read_text("utf-8") for file in (ROOT / "esp_idf_app").rglob("*.cmake"))
+    assert "QUANT_BOARD_MAP" in variables
+    assert {name for name in variables if f'"{name}"' not in _sources() and f"set({name} " not in cmake} == set()
