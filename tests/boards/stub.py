@@ -60,6 +60,7 @@ class StubBoard:
     name: str = "stub"
     requests: list[Frame] = field(default_factory=list)
     most_waiting: int = 0
+    writes: int = 0
     closed: bool = False
     reopened: int = 0
 
@@ -78,6 +79,7 @@ class StubBoard:
         return data
 
     def write(self, data: bytes) -> None:
+        self.writes += 1
         self.most_waiting = max(self.most_waiting, len(data))
         for event in self._decoder.feed(self.to_board(data)):
             self._out += self.to_host(b"".join(self._answer(event)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -74,6 +75,7 @@ def test_what_is_under_way_fits_the_boards_buffer(room: int) -> None:
     assert outputs(asked, 50) == EXPECTED[:50]
     size = len(encode_frame(Message.INVOKE, 1, invoke_request().encode()))
     assert room - size < stub.most_waiting <= room
+    assert stub.writes == -(-50 // (room // size))
 
 
 def test_one_frame_is_sent_even_if_it_is_larger_than_the_buffer() -> None:
@@ -149,7 +151,15 @@ def test_a_repeat_has_a_new_sequence() -> None:
 def test_a_lone_request_that_the_board_could_not_read_is_repeated_at_once() -> None:
     asked = link(board(to_board=Every(1000, "flip")), timeout=30.0)
     asked.request(m.StatsRequest())
-    assert asked.counters.line_errors.total() == 1 and asked.counters.repeats == 1
+    assert asked.counters.line_errors.total() == asked.counters.repeats == 1 and asked.counters.silences == 0
+
+
+def test_the_line_doubled_a_request_and_lost_its_answer() -> None:
+    stub = board(to_board=Every(1000, "twice"), to_host=Every(1000, "drop"))
+    asked = link(stub, timeout=30.0)
+    assert asked.request(invoke_request(4)).output == EXPECTED[4]
+    # The copy was refused as a duplicate, which says that there was an answer.
+    assert len(stub.requests) == 2 and asked.counters.silences == asked.counters.refusals == 0
 
 
 def test_the_line_error_of_old_noise_disturbs_nobody() -> None:
@@ -158,6 +168,14 @@ def test_the_line_error_of_old_noise_disturbs_nobody() -> None:
     asked = link(stub)
     assert outputs(asked, 20) == EXPECTED[:20]
     assert asked.counters.line_errors.total() == 1
+
+
+def test_the_line_error_of_old_noise_is_not_the_end_of_a_reset() -> None:
+    stub = board()
+    stub.write(b"\0\x05\x06")
+    asked = link(stub)
+    asked.request(m.ResetRequest())
+    assert asked.counters.line_errors.total() == 1 and len(stub.requests) == 1
 
 
 def test_late_and_strange_replies_are_dropped() -> None:
@@ -283,6 +301,7 @@ def test_everything_is_in_the_exchange_log(tmp_path: Path) -> None:
     ]
     assert lines[0]["payload"] == invoke_request(1).encode().hex()
     assert lines[4]["payload"].endswith(EXPECTED[1].hex())
+    assert abs(lines[-1]["t"] - time.monotonic()) < 60
     assert all(before["t"] <= after["t"] for before, after in pairwise(lines))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="exchange log"):

@@ -194,7 +194,7 @@ def test_hostile_records_are_read_or_refused(changes: list[tuple[int, int]]) -> 
     ("at", "layout", "value"),
     [
         (16, "I", len(GOOD)),
-        (16, "I", 64 + 8),  # inside the records
+        (16, "I", 64 + 16),  # inside the records
         (16, "I", struct.unpack_from("<I", GOOD, 64 + 16)[0] + 4),  # not aligned
         (20, "I", 0),
         (20, "I", 0xFFFFFFFF),
