@@ -791,7 +791,6 @@ def bad_packs(good: bytes) -> dict[str, tuple[bytes, PackStatus, str]]:
         "damaged": (flipped, PackStatus.BAD_HASH, ""),
         "other-model": (patched(good, 64 + 32, bytes(32)), PackStatus.BAD_HASH, ""),
         "no-slots": (sealed(good[64:], 0), PackStatus.BAD_SLOT, ""),
-        "a-slot-lost": (sealed(good[64:], 2), PackStatus.BAD_SLOT, ""),
         "no-peers": (patched(good, 64 + 98, b"\0"), PackStatus.BAD_SLOT, ""),
         "refused-model": (with_model(good, 0, 0, b"NONE"), model, ": not a fake model"),
         "encoder-input-size": (with_model(good, 0, 4, b"\3\0"), model, encoder_sizes),
