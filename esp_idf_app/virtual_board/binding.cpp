@@ -32,7 +32,7 @@ using policy_core::kStages;
 /// What the board's world asks for: nothing, or one of the ways a program ends.
 enum class Event : uint8_t { kNone, kRestart, kPanic, kHang };
 
-/// Bytes to and from Python. Once the program has ended, nothing is read or written any more.
+/// Bytes to and from Python. Once the program has ended, nobody hears of what it still does with the bytes it had read.
 class QueueLine final : public policy_core::Line {
 public:
     explicit QueueLine(const Event &event) : event_(event) {}
@@ -52,9 +52,6 @@ public:
     }
 
     size_t read(uint8_t *into, size_t capacity) override {
-        if (event_ != Event::kNone) {
-            incoming_ = {};
-        }
         const size_t size = std::min(capacity, incoming_.size);
         if (size != 0) {
             std::memcpy(into, incoming_.data, size);
@@ -267,16 +264,16 @@ public:
     }
 
     void restart() override {
-        event_ = Event::kRestart;
+        end(Event::kRestart);
     }
 
     bool fault(policy_core::FaultKind kind) override {
         if (kind == policy_core::FaultKind::kPanic) {
-            event_ = Event::kPanic;
+            end(Event::kPanic);
             return true;
         }
         if (kind == policy_core::FaultKind::kHang) {
-            event_ = Event::kHang;
+            end(Event::kHang);
             return true;
         }
         return false;
@@ -285,6 +282,12 @@ public:
     void alive() override {}
 
 private:
+    void end(Event event) {
+        if (event_ == Event::kNone) {
+            event_ = event;
+        }
+    }
+
     template <size_t N>
     static void copy(const nb::object &value, uint8_t (&into)[N]) {
         const auto bytes = nb::cast<nb::bytes>(value);

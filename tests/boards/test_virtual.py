@@ -227,9 +227,11 @@ def test_a_hang_is_silent_until_the_watchdog_bites(pack: bytes) -> None:
 
 def test_what_follows_a_reset_in_the_same_write_is_lost(board: VirtualBoard) -> None:
     with serial.Serial(board.port, timeout=0.3) as port:
-        port.write(encode_frame(Message.HELLO, 1) + encode_frame(Message.RESET, 2) + encode_frame(Message.HELLO, 3))
+        panic = encode_frame(Message.FAULT, 3, bytes([FaultKind.PANIC]))
+        port.write(encode_frame(Message.HELLO, 1) + encode_frame(Message.RESET, 2) + panic)
         heard = port.read(4000)
     assert heard.count(b"\0") == 4
+    assert b"Guru" not in heard
 
 
 def test_an_empty_board_says_so_and_is_flashed(pack: bytes) -> None:
