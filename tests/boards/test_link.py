@@ -68,6 +68,19 @@ def test_a_stream_keeps_many_under_way_and_the_order() -> None:
     assert stub.most_waiting == 64 * size
 
 
+def test_the_board_works_on_while_replies_are_looked_at() -> None:
+    stub = board()
+    replies = link(stub).stream(invoke_request(i % 100) for i in range(300))
+    next(replies)
+    assert len(stub.requests) == 2 * 64
+
+
+def test_silence_means_that_all_under_way_is_lost() -> None:
+    asked = link(board(silent=10))
+    assert outputs(asked, 10) == EXPECTED[:10]
+    assert (asked.counters.silences, asked.counters.repeats, asked.counters.gaps) == (1, 10, 0)
+
+
 @pytest.mark.parametrize("room", [100, 200, 1000])
 def test_what_is_under_way_fits_the_boards_buffer(room: int) -> None:
     stub = board()
