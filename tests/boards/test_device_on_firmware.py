@@ -1,0 +1,109 @@
+"""The library's view of a board, with the firmware's own core at the other end of a pseudo-terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from quant.boards.device import Device
+from quant.boards.link import Link
+from quant.boards.pack import build_pack, read_pack
+from quant.boards.protocol import ErrorCode, FaultKind, PackStatus
+from quant.boards.streams import PyserialStream
+from quant.boards.virtual import VirtualBoard, VirtualOptions
+from quant.errors import DeviceError
+from quant.policy.observations import Observations
+from quant.policy.policy import Pooling
+from quant.runners import Decision, Int8Runner
+from quant.tracks.candidate import PARTS, Candidate
+from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
+
+
+def candidate(track: str, pooling: Pooling, share_scale: bool) -> Candidate:
+    return replace(quantize_policy(random_policy(pooling=pooling), share_scale=share_scale), track=track)
+
+
+CANDIDATES = (
+    replace(quantize_policy(box_policy()), track="box"),
+    candidate("max", "max", False),
+    candidate("sum", "sum", False),
+    candidate("mean", "mean", True),
+)
+PACK = build_pack(CANDIDATES)
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Device]:
+    with VirtualBoard(PACK, VirtualOptions(boot_seconds=0.02, watchdog_seconds=0.1)) as board:
+        link = Link(PyserialStream(board.port))
+        yield Device.open(link)
+        link.close()
+
+
+def test_the_board_reads_the_pack_as_it_was_written(device: Device) -> None:
+    models, pack = device.models(), read_pack(PACK)
+    assert (models.status, models.sha256, models.size) == (PackStatus.OK, pack.sha256, len(PACK))
+    for slot, track in zip(models.slots, pack.tracks, strict=True):
+        assert (slot.track, slot.pooling, slot.action) == (track.track, track.pooling, track.action)
+        assert {"peer_encoder": slot.peer_encoder.sha256, "policy_head": slot.policy_head.sha256} == track.hashes
+        assert slot.policy_head.input.scale == track.head_input.scale
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES, ids=lambda candidate: candidate.track)
+def test_decisions_are_the_hosts(device: Device, candidate: Candidate) -> None:
+    seen = random_observations(300, ego=len(candidate.ego_input.gain), present=0.5)
+    seen.peers[~seen.mask] = np.nan
+    runner, found = Int8Runner(candidate), device.decide(candidate.track, seen)
+    expected = runner.decide(seen)
+    for item in fields(Decision):
+        np.testing.assert_array_equal(getattr(found.decision, item.name), getattr(expected, item.name), item.name)
+    np.testing.assert_array_equal(found.values, runner.values(seen))
+    for part in PARTS:
+        rows = expected.head_inputs if part == "policy_head" else expected.peer_inputs.reshape(-1, 6)
+        np.testing.assert_array_equal(device.invoke(candidate.track, part, rows), runner.engine.invoke(part, rows))
+
+
+def test_it_times_itself(device: Device) -> None:
+    seen = random_observations(1, ego=6)
+    times = device.bench("box", seen, 5, 50)
+    assert all(0 < time.minimum <= time.median <= time.p99 <= time.maximum for time in times.values())
+    stages = sum(time.median for name, time in times.items() if name != "total")
+    assert stages <= times["total"].median < 20_000
+    one = device.decide("box", seen).microseconds[0]
+    np.testing.assert_allclose(one[-1], times["total"].median, rtol=0.5)
+
+
+def test_it_refuses_what_is_no_number_and_goes_on(device: Device) -> None:
+    seen = random_observations(20, ego=6)
+    seen.ego[7, 0] = np.nan
+    with pytest.raises(DeviceError, match="NaN") as caught:
+        device.decide("box", seen)
+    assert caught.value.code == ErrorCode.BAD_INPUT
+    good = Observations(seen.ego[:7], seen.peers[:7], seen.mask[:7])
+    np.testing.assert_array_equal(device.decide("box", good).values, Int8Runner(CANDIDATES[0]).values(good))
+
+
+def test_it_comes_back(device: Device) -> None:
+    seen = random_observations(5, ego=6)
+    before = device.decide("box", seen).values
+    assert device.reset().reset_reason == "software"
+    for kind, reason in ((FaultKind.PANIC, "panic"), (FaultKind.HANG, "task watchdog")):
+        since = time.monotonic()
+        device.fault(kind)
+        assert device.await_restart(since).reset_reason == reason
+        np.testing.assert_array_equal(device.decide("box", seen).values, before)
+
+
+def test_its_own_faults_do_not_pass_unseen(device: Device) -> None:
+    seen = random_observations(5, ego=6)
+    before, damaged = device.decide("box", seen), device.link.counters.damage.total()
+    device.fault(FaultKind.CORRUPT_REPLY)
+    np.testing.assert_array_equal(device.decide("box", seen).values, before.values)
+    assert device.link.counters.damage.total() == damaged + 1
+    device.fault(FaultKind.CORRUPT_OUTPUT)
+    after = device.decide("box", seen).decision
+    assert (after.outputs != before.decision.outputs).sum() == 1
