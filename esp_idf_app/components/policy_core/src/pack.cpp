@@ -42,15 +42,14 @@ bool has_hash(const uint8_t *data, size_t size, const uint8_t *expected) {
     return std::memcmp(found, expected, kShaSize) == 0;
 }
 
-/// The part of the pack that a slot may point to: what follows the records.
+/// What a slot points into: the whole pack.
 struct Body {
     const uint8_t *pack;
-    size_t first;
     size_t end;
 
     /// Where `size` bytes at `offset` are, or null if that is outside or not aligned.
     const uint8_t *at(uint32_t offset, size_t size, size_t alignment) const {
-        const bool fits = offset >= first && offset <= end && size <= end - offset;
+        const bool fits = offset <= end && size <= end - offset;
         return fits && offset % alignment == 0 ? pack + offset : nullptr;
     }
 };
@@ -203,9 +202,9 @@ bool read_slot(const uint8_t *record, const Body &body, Slot *slot) {
            read_multipliers(record, body, slot);
 }
 
-/// Whether nothing stands between the records and what they point to. The header's count of slots is outside the hash:
-/// were it too small by damage, tracks would vanish unseen.
-bool records_end_at(const uint8_t *data, size_t slots, size_t end) {
+/// Whether what the records point to begins where they end. The header's count of slots is outside the hash: were it too
+/// small by damage, tracks would vanish unseen.
+bool body_follows(const uint8_t *data, size_t slots) {
     size_t first = SIZE_MAX;
     for (size_t i = 0; i < slots; ++i) {
         const uint8_t *record = data + kPackHeaderSize + i * kPackSlotSize;
@@ -213,7 +212,7 @@ bool records_end_at(const uint8_t *data, size_t slots, size_t end) {
             first = std::min<size_t>(first, load_u32(record + field));
         }
     }
-    return first == end;
+    return first == kPackHeaderSize + slots * kPackSlotSize;
 }
 
 }  // namespace
@@ -236,14 +235,14 @@ PackStatus read_pack(Bytes partition, Pack *pack) {
     if (slots < 1 || slots > kMaxSlots) {
         return PackStatus::kBadSlot;
     }
-    const Body body = {data, kPackHeaderSize + slots * kPackSlotSize, pack->bytes};
+    if (!body_follows(data, slots)) {
+        return PackStatus::kBadSlot;
+    }
+    const Body body = {data, pack->bytes};
     for (size_t i = 0; i < slots; ++i) {
         if (!read_slot(data + kPackHeaderSize + i * kPackSlotSize, body, &pack->slot[i])) {
             return PackStatus::kBadSlot;
         }
-    }
-    if (!records_end_at(data, slots, body.first)) {
-        return PackStatus::kBadSlot;
     }
     for (size_t i = 0; i < slots; ++i) {
         for (size_t part = 0; part < kParts; ++part) {

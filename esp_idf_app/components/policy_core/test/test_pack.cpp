@@ -174,6 +174,28 @@ void test_fields(const Buffer &good) {
     }
 }
 
+/// Two fields that are right alone: the distance from a zero point is largest at either end.
+void test_range(const Buffer &good) {
+    const Fields max(good, 0);
+    for (const int zero_point : {-128, 127}) {
+        Buffer pack = good;
+        set(&pack, max.at(112), static_cast<uint32_t>(zero_point), 4);
+        set(&pack, max.multipliers + 4, 24, 4);
+        CHECK(status_of(sealed(pack)) == PackStatus::kBadSlot);
+        set(&pack, max.multipliers + 4, 23, 4);
+        CHECK(status_of(sealed(pack)) == PackStatus::kOk);
+    }
+}
+
+/// A name ends within its 16 bytes.
+void test_name(const Buffer &good) {
+    Buffer pack = good;
+    std::fill_n(pack.begin() + kPackHeaderSize, kTrackSize - 1, uint8_t{'x'});
+    CHECK(status_of(sealed(pack)) == PackStatus::kOk);
+    pack[kPackHeaderSize + kTrackSize - 1] = 'x';
+    CHECK(status_of(sealed(pack)) == PackStatus::kBadSlot);
+}
+
 void test_header(const Buffer &good) {
     CHECK(status_of(good) == PackStatus::kOk);
     for (size_t size = 0; size < good.size(); ++size) {
@@ -241,6 +263,8 @@ int main(int count, char **arguments) {
     }
     test_header(packs.at("good"));
     test_fields(packs.at("good"));
+    test_name(packs.at("good"));
+    test_range(packs.at("good"));
     test_bits(packs.at("good"));
     return outcome();
 }
