@@ -265,9 +265,13 @@ def _check(report: DeviceReport) -> None:
     if report.board.evidence not in EVIDENCE:
         raise ValueError(f"evidence {report.board.evidence!r}")
     for track, own in report.tracks.items():
-        figures = [own.conformance.compared, own.conformance.differing, own.p99_ms, own.maximum_ms]
+        # Each by itself: among several numbers a NaN can hide from max().
+        figures = [x for times in own.times for stage in times.stages.values() for x in vars(stage).values()]
         if not own.times or not all(type(x) in (int, float) and math.isfinite(x) and x >= 0 for x in figures):
-            raise ValueError(f"the figures of {track}")
+            raise ValueError(f"the times of {track}")
+        compared, differing = own.conformance.compared, own.conformance.differing
+        if type(compared) is not int or type(differing) is not int or not 0 <= differing <= compared:
+            raise ValueError(f"the comparison of {track}")
     for name in ("heap_minimum", "stack_left"):
         figure = getattr(report.memory, name)
         if figure is not None and (type(figure) is not int or figure < 0):

@@ -1,0 +1,195 @@
+"""The hardware half of the plugin, in sessions of its own: which board, what is skipped, what is written down."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from quant.acceptance.limits import Limits
+from quant.files import read_json
+from quant.pipeline import open_run, run_all
+from quant.policy import save_policy
+from quant.runfolder import Settings
+from tests.tracks import strategies
+
+pytest_plugins = ["pytester"]
+
+CONFTEST = """
+import quant.boards.discovery
+
+quant.boards.discovery.plugged_in = lambda: ()  # whatever is plugged into this machine
+
+pytest_plugins = ["quant.pytest_plugin", "quant.pytest_hil"]
+"""
+INI = """
+[pytest]
+addopts = --strict-markers -p no:cacheprovider -ra
+junit_family = xunit1
+markers =
+    slow: slow
+    hil: needs a board
+    board_only: needs a chip
+filterwarnings = ignore:record_xml_attribute:pytest.PytestExperimentalApiWarning
+"""
+SUITE = """
+import pytest
+
+pytestmark = pytest.mark.hil
+
+def test_it_answers(device, record):
+    record("chip", device.hello().chip, "")
+    record("uptime", device.stats().uptime_ms / 1000, "s")
+
+def test_it_is_too_slow(record):
+    record("frames a second", 12.5, "1/s")
+    assert False, "recorded before"
+
+@pytest.mark.board_only
+def test_brown_out():
+    raise AssertionError("not on this board")
+
+def test_it_is_lent(bench, device):
+    with bench.lent() as port:
+        assert port == bench.board.port
+        bench.board.hard_reset()
+    assert device.stats().decisions == 0
+
+def test_the_dut_reads_its_boot(board_dut, bench):
+    bench.board.hard_reset()
+    board_dut.expect(r"quant \\S+ elf ([0-9a-f]{16})", timeout=10)
+
+def test_the_verdict(confirmed, report, track, hold):
+    assert confirmed.device.startswith("ESP32 latency + memory: unproven - what is simulated is not measured")
+    hold(*(one for one in confirmed.assessment(track).criteria if one.name == "latency"))
+"""
+ELSEWHERE = "def test_anything():\n    pass\n"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished run of a policy with continuous actions."""
+    folder = tmp_path_factory.mktemp("finished")
+    save_policy(strategies.policy(2, ego=6), folder / "policy.npz")
+    strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, ego=6, slots=4, most=3))
+    settings = Settings("policy.npz", drives=(str(folder / "drive.npz"),), qat_steps=20)
+    run_all(folder / "policy.npz", folder / "run", settings, Limits())
+    return folder / "run"
+
+
+@pytest.fixture
+def run_folder(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A bench without any board or board map."""
+    monkeypatch.delenv("QUANT_BOARD_MAP", raising=False)
+    monkeypatch.setenv("HOME", str(pytester.path))
+    pytester.makeconftest(CONFTEST)
+    pytester.makeini(INI)
+    pytester.makepyfile(test_board=SUITE, test_elsewhere=ELSEWHERE)
+    return pytester
+
+
+def case(junit: Path, name: str) -> ElementTree.Element:
+    (found,) = ElementTree.parse(junit).getroot().iterfind(f".//testcase[@name='{name}']")
+    return found
+
+
+def properties(element: ElementTree.Element) -> dict[str | None, str | None]:
+    return {one.get("name"): one.get("value") for one in element.iterfind("./properties/property")}
+
+
+def test_asked_for_a_board_without_one_is_a_usage_error(session: pytest.Pytester) -> None:
+    result = session.runpytest_subprocess("-m", "hil")
+    assert result.ret == 4
+    said = result.stderr.str() + result.stdout.str()
+    assert "no board is plugged in" in said and "--board virtual" in said
+    assert "Traceback" not in said and "passed" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--board-map", "missing.yaml"), "missing.yaml"),
+        (("--board", "virtual", "--port", "/dev/ttyUSB9"), "makes its own"),
+        (("--board", "esp32", "--port", "/dev/no-such-port"), "there is no such port"),
+    ],
+)
+def test_a_board_that_is_not_to_be_had_ends_the_session(
+    session: pytest.Pytester, run_folder: Path, options: tuple[str, ...], words: str
+) -> None:
+    result = session.runpytest_subprocess("-m", "hil", f"--run={run_folder}", *options)
+    said = result.stderr.str() + result.stdout.str()
+    assert result.ret in {2, 4}
+    assert words in said and "Traceback" not in said and " passed" not in said
+
+
+def test_without_a_board_its_tests_are_skipped_with_a_reason(session: pytest.Pytester) -> None:
+    result = session.runpytest_subprocess()
+    result.assert_outcomes(passed=1, skipped=len(SUITE.split("def test_")))
+    assert "--board virtual rehearses" in result.stdout.str()
+
+
+def test_tests_can_be_listed_without_a_board(session: pytest.Pytester, run_folder: Path) -> None:
+    result = session.runpytest_subprocess("-m", "hil", "--collect-only", "-q", f"--run={run_folder}")
+    assert result.ret == 0
+    assert "test_it_answers" in result.stdout.str() and "test_anything" not in result.stdout.str()
+
+
+def test_a_session_leaves_figures_report_verdict_and_a_valid_manifest(
+    session: pytest.Pytester, run_folder: Path
+) -> None:
+    log, junit = session.path / "link.jsonl", session.path / "junit.xml"
+    options = ("-m", "hil", "--board", "virtual", f"--run={run_folder}")
+    result = session.runpytest_subprocess(*options, "--junitxml", str(junit), "--link-log", str(log))
+    result.assert_outcomes(passed=3, failed=1, skipped=3)
+    said = result.stdout.str()
+    assert "only a chip can show this, not the virtual board" in said
+    assert "unproven: latency: what is simulated is not measured on a board" in said
+    assert "virtual board: ms a decision by number of peers, simulated" in said
+    assert "ESP32 latency + memory: unproven - what is simulated is not measured on a board" in said
+
+    figures = {one["name"]: one for one in read_json(run_folder / "hil_virtual.json")["figures"]}
+    assert figures["chip"]["value"] == "virtual"
+    assert (figures["frames a second"]["value"], figures["frames a second"]["unit"]) == (12.5, "1/s")
+    assert figures["frames a second"]["test"].endswith("test_it_is_too_slow")
+    failed = case(junit, "test_it_is_too_slow")
+    assert failed.find("failure") is not None
+    assert properties(failed)["frames a second"] == "12.5 1/s"
+
+    run = open_run(run_folder)  # whose manifest has every file, and every hash is right
+    files = read_json(run_folder / "manifest.json")["files"]
+    assert {"device_virtual.json", "hil_virtual.json", "winner.json"} <= set(files)
+    assert run.devices["virtual"].board.evidence == "simulated"
+    winner = read_json(run_folder / "winner.json")
+    assert winner["status"] == "provisional"
+    assert winner["device"] == "ESP32 latency + memory: unproven - what is simulated is not measured on a board"
+    suite = ElementTree.parse(junit).getroot().find("testsuite")
+    assert suite is not None and properties(suite)["device"] == winner["device"]
+    words = " ".join((run_folder / "report.txt").read_text().split())  # which are wrapped
+    assert words.count(winner["device"]) == 1
+
+    exchanges = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(exchanges) > 100
+
+
+def test_figures_are_kept_without_a_report_too(session: pytest.Pytester, run_folder: Path) -> None:
+    options = ("-m", "hil", "--board", "virtual", f"--run={run_folder}", "-k", "too_slow")
+    result = session.runpytest_subprocess(*options)
+    result.assert_outcomes(failed=1, deselected=7)
+    assert [one["value"] for one in read_json(run_folder / "hil_virtual.json")["figures"]] == [12.5]
+    assert open_run(run_folder).devices == {}
+
+
+def test_a_session_without_figures_leaves_the_run_as_it_was(session: pytest.Pytester, run_folder: Path) -> None:
+    before = (run_folder / "manifest.json").read_bytes()
+    options = ("-m", "hil", "--board", "virtual", f"--run={run_folder}", "-k", "lent")
+    session.runpytest_subprocess(*options).assert_outcomes(passed=1, deselected=7)
+    assert (run_folder / "manifest.json").read_bytes() == before
+    assert not (run_folder / "hil_virtual.json").exists()
