@@ -202,8 +202,8 @@ bool read_slot(const uint8_t *record, const Body &body, Slot *slot) {
            read_multipliers(record, body, slot);
 }
 
-/// Whether what the records point to begins where they end. The header's count of slots is outside the hash: were it too
-/// small by damage, tracks would vanish unseen.
+/// Whether what the records point to begins where they end. The header's count of slots is outside the hash: were it
+/// too small by damage, tracks would vanish unseen.
 bool body_follows(const uint8_t *data, size_t slots) {
     size_t first = SIZE_MAX;
     for (size_t i = 0; i < slots; ++i) {
