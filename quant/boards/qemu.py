@@ -44,6 +44,8 @@ ERASED = b"\xff"
 _SAID = 1500
 _START_SECONDS = 20.0
 _END_SECONDS = 5.0
+_UNREAD_SECONDS = 0.5
+"""No host takes so long to read what has come: then there is none, and what the chip says is lost, as on a bench."""
 _CHUNK = 65536
 
 
@@ -310,6 +312,7 @@ class _Running:
             [*_tied(), *command], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True
         )
         self._over = threading.Event()
+        self._heard = True
         self._thread: threading.Thread | None = None
         try:
             self._socket = self._connect(port)
@@ -385,7 +388,7 @@ class _Running:
         raise InputError(f"QEMU has not opened its line within {_START_SECONDS:g} s", hint=self._said() or None)
 
     def _carry(self) -> None:
-        """Bytes in both directions. What no host reads is lost beyond the terminal's own buffer, as on a bench."""
+        """Bytes in both directions, until QEMU or the board ends."""
         chip, host = self._socket, self._line.device_end
         to_chip = b""
         while not self._over.is_set():
@@ -408,9 +411,16 @@ class _Running:
                 return
 
     def _to_host(self, data: bytes) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while data:
-                data = data[os.write(self._line.device_end, data) :]
+        """Waits for a host that reads slowly; one that does not read at all is given up until it reads again."""
+        host = self._line.device_end
+        while data and not self._over.is_set():
+            try:
+                data = data[os.write(host, data) :]
+                self._heard = True
+            except BlockingIOError:
+                if not self._heard:
+                    return
+                self._heard = bool(select.select([], [host], [], _UNREAD_SECONDS)[1])
 
     def _said(self) -> str:
         self._log.flush()

@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -74,6 +75,21 @@ def test_it_is_a_board(board: QemuBoard) -> None:
 
 def test_the_line_carries_every_byte_both_ways(host: Host) -> None:
     answers(host, bytes(range(256)) * 40)
+
+
+def test_a_host_that_reads_slowly_loses_nothing(host: Host) -> None:
+    answers(host, b"up")
+    data = bytes(range(256)) * 1200
+    sender = threading.Thread(target=host.port.write, args=(data,))
+    sender.start()
+    got = bytearray()
+    deadline = time.monotonic() + 30
+    while len(got) < len(data) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        got += host.port.read(host.port.in_waiting or 1)
+    host.port.reset_output_buffer()
+    sender.join(10)
+    assert bytes(got) == bytes(255 - byte for byte in data)
 
 
 def test_the_flash_holds_the_pack_and_a_machine_that_has_it_is_left_alone(board: QemuBoard, host: Host) -> None:
