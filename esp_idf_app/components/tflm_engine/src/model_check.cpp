@@ -1,0 +1,253 @@
+#include "model_check.hpp"
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "tensorflow/compiler/mlir/lite/schema/schema_utils.h"
+
+namespace tflm_engine {
+namespace {
+
+constexpr int32_t kMaxDimension = 4096;
+constexpr uint32_t kMaxTensors = 256;
+constexpr uint32_t kSchemaVersion = 3;
+
+struct NamedOperator {
+    tflite::BuiltinOperator code;
+    const char *name;
+};
+constexpr NamedOperator kOperators[] = {
+    {tflite::BuiltinOperator_FULLY_CONNECTED, "FULLY_CONNECTED"},
+    {tflite::BuiltinOperator_TANH, "TANH"},
+    {tflite::BuiltinOperator_LOGISTIC, "LOGISTIC"},
+    {tflite::BuiltinOperator_ELU, "ELU"},
+};
+
+template <typename T>
+uint32_t count(const flatbuffers::Vector<T> *vector) {
+    return vector == nullptr ? 0 : vector->size();
+}
+
+const char *name_of(tflite::BuiltinOperator code) {
+    for (const NamedOperator &known : kOperators) {
+        if (known.code == code) {
+            return known.name;
+        }
+    }
+    return nullptr;
+}
+
+void append(char *text, size_t size, const char *name) {
+    const size_t used = std::strlen(text);
+    const size_t need = std::strlen(name) + (used == 0 ? 0 : 1);
+    if (used + need < size) {
+        std::strcat(text, used == 0 ? "" : ",");
+        std::strcat(text, name);
+    }
+}
+
+/// Values of a tensor, or 0 if its shape is none.
+uint32_t value_count(const tflite::Tensor &tensor) {
+    if (count(tensor.shape()) == 0 || count(tensor.shape()) > 4) {
+        return 0;
+    }
+    uint32_t values = 1;
+    for (const int32_t dimension : *tensor.shape()) {
+        if (dimension < 1 || dimension > kMaxDimension || values > UINT32_MAX / kMaxDimension) {
+            return 0;
+        }
+        values *= static_cast<uint32_t>(dimension);
+    }
+    return values;
+}
+
+class Checker {
+public:
+    explicit Checker(const tflite::Model &model) : model_(model) {}
+
+    const char *run(char *operators, size_t size);
+    size_t arena_bound() const;
+
+private:
+    const char *check_tensor(const tflite::Tensor &tensor) const;
+    bool check_int8(const tflite::Tensor &tensor) const;
+    const char *check_operator(const tflite::Operator &op, char *operators, size_t size);
+    const char *check_fully_connected(const tflite::Operator &op, const tflite::Tensor &in, const tflite::Tensor &out);
+
+    /// The tensor, or null if the index is out of range.
+    const tflite::Tensor *tensor(int32_t index) const {
+        const auto *tensors = graph_->tensors();
+        return index < 0 || static_cast<uint32_t>(index) >= tensors->size() ? nullptr : tensors->Get(index);
+    }
+    uint32_t stored_bytes(const tflite::Tensor &tensor) const {
+        return count(model_.buffers()->Get(tensor.buffer())->data());
+    }
+    bool is_activation(const tflite::Tensor &tensor) const {
+        return tensor.type() == tflite::TensorType_INT8 && stored_bytes(tensor) == 0;
+    }
+
+    const tflite::Model &model_;
+    const tflite::SubGraph *graph_ = nullptr;
+    int32_t current_ = -1;  ///< The tensor that the chain has come to.
+    size_t channels_ = 0;  ///< Of all operators with a scale for each.
+    size_t activations_ = 0;  ///< Bytes.
+};
+
+const char *Checker::run(char *operators, size_t size) {
+    if (model_.version() != kSchemaVersion || count(model_.subgraphs()) != 1 || count(model_.buffers()) == 0) {
+        return "not one graph of the TFLite schema, version 3";
+    }
+    graph_ = model_.subgraphs()->Get(0);
+    if (count(graph_->inputs()) != 1 || count(graph_->outputs()) != 1 || count(graph_->operators()) == 0 ||
+        count(graph_->tensors()) == 0 || graph_->tensors()->size() > kMaxTensors ||
+        graph_->operators()->size() > kMaxTensors) {
+        return "not a graph of one input and one output";
+    }
+    for (const tflite::Tensor *each : *graph_->tensors()) {
+        if (const char *words = check_tensor(*each)) {
+            return words;
+        }
+    }
+    current_ = graph_->inputs()->Get(0);
+    if (tensor(current_) == nullptr || !is_activation(*tensor(current_))) {
+        return "the input is not an int8 tensor";
+    }
+    for (const tflite::Operator *each : *graph_->operators()) {
+        if (const char *words = check_operator(*each, operators, size)) {
+            return words;
+        }
+    }
+    return current_ == graph_->outputs()->Get(0) ? nullptr : "the last operator does not make the output";
+}
+
+const char *Checker::check_tensor(const tflite::Tensor &tensor) const {
+    const uint32_t values = value_count(tensor);
+    if (values == 0 || tensor.buffer() >= model_.buffers()->size() || tensor.is_variable() ||
+        tensor.sparsity() != nullptr) {
+        return "a tensor has no shape or no buffer";
+    }
+    const bool is_int8 = tensor.type() == tflite::TensorType_INT8;
+    if (!is_int8 && tensor.type() != tflite::TensorType_INT32) {
+        return "a tensor is neither int8 nor int32";
+    }
+    const uint32_t stored = stored_bytes(tensor);
+    if (stored != 0 && stored != values * (is_int8 ? 1 : 4)) {
+        return "a constant is not as long as its shape";
+    }
+    return is_int8 && !check_int8(tensor) ? "an int8 tensor has no good scale or zero point" : nullptr;
+}
+
+bool Checker::check_int8(const tflite::Tensor &tensor) const {
+    const auto *quantization = tensor.quantization();
+    if (quantization == nullptr || count(quantization->scale()) == 0 ||
+        count(quantization->scale()) != count(quantization->zero_point())) {
+        return false;
+    }
+    for (const float scale : *quantization->scale()) {
+        if (!std::isfinite(scale) || scale <= 0.0f) {
+            return false;
+        }
+    }
+    const bool is_constant = stored_bytes(tensor) != 0;
+    for (const int64_t zero_point : *quantization->zero_point()) {
+        if (zero_point < -128 || zero_point > 127 || (is_constant && zero_point != 0)) {
+            return false;
+        }
+    }
+    const uint32_t scales = quantization->scale()->size();
+    return scales == 1 || (is_constant && quantization->quantized_dimension() == 0 &&
+                           scales == static_cast<uint32_t>(tensor.shape()->Get(0)));
+}
+
+const char *Checker::check_operator(const tflite::Operator &op, char *operators, size_t size) {
+    if (op.opcode_index() >= count(model_.operator_codes())) {
+        return "an operator has no code";
+    }
+    const tflite::BuiltinOperator code = tflite::GetBuiltinCode(model_.operator_codes()->Get(op.opcode_index()));
+    const char *name = name_of(code);
+    if (name == nullptr) {
+        return "an operator is none of FULLY_CONNECTED, TANH, LOGISTIC, ELU";
+    }
+    if (count(op.inputs()) == 0 || count(op.outputs()) != 1 || op.inputs()->Get(0) != current_) {
+        return "the operators are not one chain";
+    }
+    const tflite::Tensor *in = tensor(current_);
+    const tflite::Tensor *out = tensor(op.outputs()->Get(0));
+    if (out == nullptr || out == in || !is_activation(*out)) {
+        return "an operator has no int8 output of its own";
+    }
+    if (code == tflite::BuiltinOperator_FULLY_CONNECTED) {
+        if (const char *words = check_fully_connected(op, *in, *out)) {
+            return words;
+        }
+    } else if (op.inputs()->size() != 1 || value_count(*in) != value_count(*out)) {
+        return "an activation changes the number of values";
+    }
+    append(operators, size, name);
+    activations_ += value_count(*in) + value_count(*out);
+    current_ = op.outputs()->Get(0);
+    return nullptr;
+}
+
+const char *Checker::check_fully_connected(const tflite::Operator &op, const tflite::Tensor &in,
+                                           const tflite::Tensor &out) {
+    const auto *options = op.builtin_options_as_FullyConnectedOptions();
+    if (options == nullptr || options->weights_format() != tflite::FullyConnectedOptionsWeightsFormat_DEFAULT) {
+        return "a FULLY_CONNECTED has no options, or shuffled weights";
+    }
+    const uint32_t inputs = op.inputs()->size();
+    const tflite::Tensor *weight = inputs == 2 || inputs == 3 ? tensor(op.inputs()->Get(1)) : nullptr;
+    if (weight == nullptr || weight->type() != tflite::TensorType_INT8 || stored_bytes(*weight) == 0 ||
+        weight->shape()->size() != 2) {
+        return "a FULLY_CONNECTED has no constant int8 weights";
+    }
+    const auto rows = static_cast<uint32_t>(weight->shape()->Get(0));
+    const auto columns = static_cast<uint32_t>(weight->shape()->Get(1));
+    if (value_count(in) != columns || value_count(out) != rows ||
+        static_cast<uint32_t>(out.shape()->Get(out.shape()->size() - 1)) != rows) {
+        return "the weights of a FULLY_CONNECTED do not fit its input and output";
+    }
+    if (inputs == 3 && op.inputs()->Get(2) != -1) {
+        const tflite::Tensor *bias = tensor(op.inputs()->Get(2));
+        if (bias == nullptr || bias->type() != tflite::TensorType_INT32 || stored_bytes(*bias) != rows * 4) {
+            return "the bias of a FULLY_CONNECTED is not one int32 for each output";
+        }
+    }
+    channels_ += weight->quantization()->scale()->size();
+    return nullptr;
+}
+
+size_t Checker::arena_bound() const {
+    // Every allocation TFLite-Micro makes, counted generously: its own objects; for each tensor its record, its place in
+    // the plan and its temporaries; for each operator its record, parameters, scratch requests and ELU's table; for each
+    // channel a multiplier, a shift and, while it prepares, two zero points. Alignment of each is in these numbers.
+    constexpr size_t kPointers = sizeof(void *) / 4;
+    constexpr size_t kBase = 1024 * kPointers;
+    constexpr size_t kTensor = 72 * kPointers;
+    constexpr size_t kOperator = 224 * kPointers + 272;
+    constexpr size_t kChannel = 16;
+    return kBase + graph_->tensors()->size() * kTensor + graph_->operators()->size() * kOperator + channels_ * kChannel +
+           activations_ + 32 * graph_->operators()->size();
+}
+
+}  // namespace
+
+CheckedModel check_model(policy_core::Bytes bytes, char *operators, size_t size) {
+    operators[0] = '\0';
+    CheckedModel checked;
+    flatbuffers::Verifier verifier(bytes.data, bytes.size);
+    if (bytes.data == nullptr || !tflite::VerifyModelBuffer(verifier)) {
+        checked.words = "not a TFLite model, or a damaged one";
+        return checked;
+    }
+    checked.model = tflite::GetModel(bytes.data);
+    Checker checker(*checked.model);
+    checked.words = checker.run(operators, size);
+    if (checked.words == nullptr) {
+        checked.arena_bound = checker.arena_bound();
+    }
+    return checked;
+}
+
+}  // namespace tflm_engine

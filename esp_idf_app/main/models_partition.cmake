@@ -1,0 +1,31 @@
+# Flashes a model pack to the `models` partition together with the app, so that every flasher and emulator that reads
+# flasher_args.json finds it there.
+idf_build_get_property(project_dir PROJECT_DIR)
+idf_build_get_property(build_dir BUILD_DIR)
+idf_build_get_property(python PYTHON)
+
+set(QUANT_MODELS "" CACHE FILEPATH "Model pack to flash; relative paths start at the app's folder")
+if(QUANT_MODELS)
+    get_filename_component(models "${QUANT_MODELS}" ABSOLUTE BASE_DIR "${project_dir}")
+    if(NOT EXISTS "${models}")
+        message(FATAL_ERROR "QUANT_MODELS: there is no ${models}; write one with `quant pack RUN -o ${models}`")
+    endif()
+else()
+    set(models "${project_dir}/models.bin")
+endif()
+
+if(EXISTS "${models}")
+    file(SIZE "${models}" models_size)
+    partition_table_get_partition_info(partition_size "--partition-name models" "size")
+    math(EXPR partition_size "${partition_size}")
+    if(models_size GREATER partition_size)
+        message(FATAL_ERROR "${models} has ${models_size} bytes, the models partition ${partition_size}")
+    endif()
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${models}")
+else()
+    # One erased sector: whatever pack was there before is no pack any more.
+    set(models "${build_dir}/no_models.bin")
+    execute_process(COMMAND ${python} -c "open(r'${models}', 'wb').write(b'\\xff' * 4096)" COMMAND_ERROR_IS_FATAL ANY)
+endif()
+message(STATUS "Models to flash: ${models}")
+esptool_py_flash_to_partition(flash "models" "${models}")
