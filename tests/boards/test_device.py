@@ -172,6 +172,10 @@ def test_reset_waits_for_another_boot() -> None:
     before = device.stats().uptime_ms
     assert device.reset() == device.identity
     assert device.stats().uptime_ms < before
+    # Other models may have been flashed meanwhile.
+    device.slot("test")
+    device.slot("test")
+    assert [frame.type for frame in stub.requests].count(Message.MODELS) == 2
 
     class Stubborn(StubBoard):
         def restart(self) -> None:
