@@ -105,7 +105,7 @@ def _require_tools() -> None:
         raise InputError(
             f"what flashes chips is not installed: {error.name}",
             expected="esptool, pytest-embedded-idf and pytest-embedded-serial-esp",
-            hint="pip install 'quant[test]'",
+            hint="pip install 'quant[bench]'",
         ) from error
 
 

@@ -44,6 +44,8 @@ from quant.tracks.candidate import Affine, Candidate
 
 _HEADER = struct.Struct("<4sHHII32s16s")
 _SLOT = struct.Struct("<16s4I32s32s4B4HfififiIIHH32s")
+_OFFSETS = (1, 3, 21, 22)
+"""Which of a record's fields are offsets: of the models, the gains and the multipliers."""
 _MULTIPLIER = struct.Struct("<ii")
 _FLOAT = 4
 _POOLING = {"max": PoolingCode.MAX, "sum": PoolingCode.SUM, "mean": PoolingCode.MEAN}
@@ -276,6 +278,9 @@ def read_pack(data: bytes) -> Pack:
         raise _refused(PackStatus.BAD_SLOT)
     first = PACK_HEADER_SIZE + slots * PACK_SLOT_SIZE
     records = [pack[at : at + PACK_SLOT_SIZE] for at in range(PACK_HEADER_SIZE, first, PACK_SLOT_SIZE)]
+    # The hash does not cover the header: what the records point to begins where they end, or a track is missing.
+    if min(min(_SLOT.unpack(record)[at] for at in _OFFSETS) for record in records) != first:
+        raise _refused(PackStatus.BAD_SLOT)
     tracks = [_read_slot(record, _Body(pack, first)) for record in records]
     for track, record in zip(tracks, records, strict=True):
         if b"".join(bytes.fromhex(found) for found in track.hashes.values()) != record[32:96]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from quant.boards import protocol
 from quant.boards.pack import build_pack, read_pack
-from quant.boards.protocol import ActionCode, PoolingCode
+from quant.boards.protocol import PACK_WORDS, ActionCode, PackStatus, PoolingCode
 from quant.errors import InputError
 from quant.files import sha256
 from quant.policy.policy import Box, Discrete, Pooling
@@ -226,3 +226,10 @@ def test_a_multiplier_out_of_range_is_refused(mantissa: int, shift: int) -> None
     struct.pack_into("<ii", harmed, struct.unpack_from("<I", GOOD, 64 + 136)[0], mantissa, shift)
     with pytest.raises(InputError, match="slot"):
         read_pack(sealed(bytes(harmed)))
+
+
+def test_a_track_missing_from_the_header_is_noticed() -> None:
+    data = bytearray(GOOD)
+    struct.pack_into("<H", data, 6, 1)
+    with pytest.raises(InputError, match=PACK_WORDS[PackStatus.BAD_SLOT]):
+        read_pack(bytes(data))
