@@ -203,8 +203,11 @@ def report(
 
 @pytest.fixture(scope="session")
 def confirmed(run: Run, report: DeviceReport, limits: Limits) -> Verdict:
-    """The verdict with what the board showed."""
-    return replace(run, devices=run.devices | {report.board.name: report}).verdict(limits)
+    """The verdict on what this board showed, whatever the run knows of others.
+
+    A run is decided on the strongest evidence it has; a session judges its own board.
+    """
+    return replace(run, devices={report.board.name: report}).verdict(limits)
 
 
 @pytest.fixture

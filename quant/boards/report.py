@@ -219,9 +219,18 @@ class DeviceReport:
 
 
 def strongest(reports: Iterable[DeviceReport], target: str) -> DeviceReport | None:
-    """The report a verdict rests on: the strongest evidence, of the target rather than of another chip."""
-    ordered = sorted(reports, key=lambda r: (EVIDENCE.index(r.board.evidence), r.board.chip != target, r.board.name))
-    return next(iter(ordered), None)
+    """The report a verdict rests on: the strongest evidence, of the target rather than of another chip.
+
+    Among equals it is the worst: what one of several boards disproves, no other proves.
+    """
+
+    def rank(report: DeviceReport) -> tuple[int, bool, int, float, str]:
+        differing = sum(own.conformance.differing for own in report.tracks.values())
+        slowest = max((own.maximum_ms for own in report.tracks.values()), default=0.0)
+        board = report.board
+        return EVIDENCE.index(board.evidence), board.chip != target, -differing, -slowest, board.name
+
+    return min(reports, key=rank, default=None)
 
 
 def load_report(path: Path) -> DeviceReport:

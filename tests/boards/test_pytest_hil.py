@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from quant.acceptance.limits import Limits
+from quant.boards.bench import Bench
+from quant.boards.virtual import VirtualBoard
 from quant.files import read_json
-from quant.pipeline import open_run, run_all
+from quant.pipeline import keep_device, open_run, pack_of, run_all, run_device
 from quant.policy import save_policy
 from quant.runfolder import Settings
 from tests.tracks import strategies
@@ -177,6 +180,23 @@ def test_a_session_leaves_figures_report_verdict_and_a_valid_manifest(
 
     exchanges = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(exchanges) > 100
+
+
+def test_a_session_judges_its_own_board_and_no_other(session: pytest.Pytester, run_folder: Path) -> None:
+    """What an ESP32 proved before neither passes for this board nor is lost by it."""
+    with Bench(VirtualBoard(), pack_of(run_folder)) as bench:
+        shown = run_device(run_folder, bench)
+    identity = replace(shown.board, name="bench-1", evidence="measured", chip="esp32")
+    memory = replace(shown.memory, heap_minimum=180_000, stack_left=2_048)
+    (run_folder / "device_virtual.json").unlink()
+    keep_device(run_folder, replace(shown, board=identity, memory=memory), Limits())
+    assert "confirmed - " in read_json(run_folder / "winner.json")["device"]
+    options = ("-m", "hil", "--board", "virtual", f"--run={run_folder}", "-k", "verdict")
+    result = session.runpytest_subprocess(*options)
+    result.assert_outcomes(skipped=2, deselected=6)
+    assert "unproven: latency: what is simulated is not measured on a board" in result.stdout.str()
+    assert "confirmed - " in read_json(run_folder / "winner.json")["device"]
+    assert set(open_run(run_folder).devices) == {"bench-1", "virtual"}
 
 
 def test_figures_are_kept_without_a_report_too(session: pytest.Pytester, run_folder: Path) -> None:

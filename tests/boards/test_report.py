@@ -95,6 +95,16 @@ def test_the_strongest_evidence_counts_and_the_targets_above_all_of_its_kind() -
     assert strongest([], "esp32") is None
 
 
+def test_of_several_boards_alike_the_worst_counts() -> None:
+    good, slow, wrong = report(name="a"), report(name="b"), report(name="c")
+    own = good.tracks["ptq"]
+    slow = replace(slow, tracks={"ptq": replace(own, times=(*own.times, times(2, 60_000.0)))})
+    wrong = replace(wrong, tracks={"ptq": replace(own, conformance=replace(own.conformance, differing=3))})
+    assert strongest([good, slow], "esp32") is slow
+    assert strongest([good, slow, wrong], "esp32") is wrong
+    assert strongest([report(name="z"), good], "esp32") is good
+
+
 DAMAGE: dict[str, Any] = {
     "no version": lambda it: it.pop("schema_version"),
     "another version": lambda it: it.update(schema_version=99),

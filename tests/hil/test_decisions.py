@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from tests.hil.expectations import Raw, assert_decides_as, assert_refused
 from tests.hil.strategies import not_finite, observations
 
 pytestmark = pytest.mark.hil
+
+NAME = attrgetter("name")
 
 Hosts = dict[str, Int8Runner]
 
@@ -161,7 +164,7 @@ def test_more_peers_than_the_models_take_are_refused(
 
 
 @pytest.mark.parametrize("excess", [-4, -1, 1, 4])
-@pytest.mark.parametrize("kind", [Message.DECIDE, Message.INVOKE, Message.BENCH])
+@pytest.mark.parametrize("kind", [Message.DECIDE, Message.INVOKE, Message.BENCH], ids=NAME)
 def test_a_payload_of_another_size_is_refused(
     device: Device, track: str, kind: Message, excess: int, some_frames: Observations, decides_right: Callable[[], None]
 ) -> None:
@@ -171,7 +174,7 @@ def test_a_payload_of_another_size_is_refused(
     decides_right()
 
 
-@pytest.mark.parametrize("kind", [Message.DECIDE, Message.INVOKE, Message.BENCH])
+@pytest.mark.parametrize("kind", [Message.DECIDE, Message.INVOKE, Message.BENCH], ids=NAME)
 def test_no_payload_at_all_is_refused(device: Device, kind: Message) -> None:
     assert_refused(device, Raw(kind, b""), ErrorCode.BAD_LENGTH)
 

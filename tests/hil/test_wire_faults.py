@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from tests.hil.expectations import Raw
 from tests.hil.wire import Heard, Wire
 
 pytestmark = pytest.mark.hil
+
+NAME = attrgetter("name")
 
 STATS = encode_frame(Message.STATS, 700)
 LINE_ERROR = (0, 0)
@@ -46,6 +49,7 @@ class Line(Wire):
 @pytest.fixture
 def line(bench: Bench, device: Device, hosts: dict[str, Int8Runner], some_frames: Observations) -> Iterator[Line]:
     tracks = [slot.track for slot in device.models().slots]
+    assert set(tracks) == set(hosts)
     with bench.lent() as port, closing(PyserialStream(port, bench.board.baud)) as stream:
         yield Line(stream, hosts, tracks, some_frames[-1:])
 
@@ -192,7 +196,7 @@ def test_a_header_that_lies_about_its_length_is_refused(line: Line, excess: int)
     line.is_right()
 
 
-@pytest.mark.parametrize("kind", [Message.HELLO, Message.MODELS, Message.STATS, Message.RESET, Message.FAULT])
+@pytest.mark.parametrize("kind", [Message.HELLO, Message.MODELS, Message.STATS, Message.RESET, Message.FAULT], ids=NAME)
 def test_a_payload_where_none_belongs_is_refused(line: Line, kind: Message) -> None:
     for payload in (bytes(2), bytes(MAX_PAYLOAD)):
         line.send(line.frame(Raw(kind, payload)))
