@@ -26,7 +26,7 @@ from quant.boards.messages import (
     StatsRequest,
     TickQuantiles,
 )
-from quant.boards.protocol import VERSION, ActionCode, FaultKind, PackStatus, PartCode, Stage
+from quant.boards.protocol import VERSION, ActionCode, EvidenceCode, FaultKind, PackStatus, PartCode, Stage
 from quant.boards.report import STAGE_NAMES, Quantiles
 from quant.errors import InputError, LinkError, ProtocolError
 from quant.policy.observations import F32, Observations
@@ -241,26 +241,30 @@ class Device:
     def await_restart(self, since: float, *, timeout: float = BOOT_SECONDS) -> HelloReply:
         """Waits until the board has restarted and answers.
 
+        A board that is up for longer than since then has not restarted. An emulated one's time may run at any rate: it
+        has not restarted if it has received more frames than it was sent from now on.
+
         Args:
-            since: ``time.monotonic()`` before what made it restart. A board that is up for longer has not.
+            since: ``time.monotonic()`` before what made it restart.
             timeout: seconds from now.
 
         Raises:
             LinkError: it does not answer, or has not restarted.
         """
         self._models = None
-        until = time.monotonic() + timeout
+        until, sent = time.monotonic() + timeout, self.link.counters.frames_out
         while True:
             try:
                 hello = self._take(self.link.request(HelloRequest(), timeout=_ASK_SECONDS, retries=0))
-                uptime = self.link.request(StatsRequest(), timeout=_ASK_SECONDS, retries=1).uptime_ms / 1000
+                stats = self.link.request(StatsRequest(), timeout=_ASK_SECONDS, retries=1)
             except LinkError:
                 if time.monotonic() > until:
                     raise
                 self._reopen_if_gone()
                 continue
-            age = time.monotonic() - since
-            if uptime <= age:
+            age, uptime = time.monotonic() - since, stats.uptime_ms / 1000
+            emulated = hello.evidence is EvidenceCode.EMULATED
+            if stats.frames_good <= self.link.counters.frames_out - sent if emulated else uptime <= age:
                 return hello
             if time.monotonic() > until:
                 raise LinkError(

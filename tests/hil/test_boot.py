@@ -76,7 +76,8 @@ def test_a_reset_starts_everything_anew(
     assert hello.mac == device.hello().mac
     assert before.decisions > 0 == after.decisions == after.invokes
     assert after.frames_good < 100
-    assert after.uptime_ms / 1000 <= time.monotonic() - began
+    if hello.evidence is not EvidenceCode.EMULATED:  # whose time goes as fast as it gets instructions
+        assert after.uptime_ms / 1000 <= time.monotonic() - began
     assert device.models().status is PackStatus.OK
     decides_right()
 

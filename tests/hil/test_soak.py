@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from quant.boards.device import Device
+from quant.boards.protocol import EvidenceCode
 from quant.policy import Observations
 from quant.pytest_hil import Record
 from quant.runners import Int8Runner
@@ -44,4 +45,5 @@ def test_a_long_stream_of_decisions(
     unchanged = ("frames_bad", "bad_crc", "noise_bytes")
     assert [getattr(after, name) for name in unchanged] == [getattr(before, name) for name in unchanged]
     assert after.uptime_ms >= before.uptime_ms
-    assert abs((after.uptime_ms - before.uptime_ms) / 1000 - seconds) < 0.5 + 0.05 * seconds, "it restarted"
+    if device.identity.evidence is not EvidenceCode.EMULATED:  # whose time goes as fast as it gets instructions
+        assert abs((after.uptime_ms - before.uptime_ms) / 1000 - seconds) < 0.5 + 0.05 * seconds
