@@ -18,7 +18,7 @@ from quant.native import import_tensorflow, silent_stderr
 from quant.policy.observations import F32
 from quant.policy.policy import Activation, Dense
 from quant.tracks.candidate import Candidate, Part, SubModel
-from quant.tracks.plan import PEER_RANGE, LayerRanges, Plan, Range, weight_scale
+from quant.tracks.plan import PEER_RANGE, LayerRanges, Plan, Range, needs_short_scale, weight_scale
 
 
 def export(track: str, plan: Plan, dataset: Dataset, log: list[str]) -> Candidate:
@@ -66,8 +66,9 @@ def convert(layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: 
 
     def network(x: Any) -> Any:
         x = fake_quantize(x, inputs)
-        for layer, own in zip(layers, ranges, strict=True):
-            x = tf.matmul(x, tf.constant(_exact(layer)), transpose_b=True) + tf.constant(layer.bias)
+        before = (inputs, *(own.after for own in ranges))
+        for layer, own, its_inputs in zip(layers, ranges, before, strict=False):
+            x = tf.matmul(x, tf.constant(_exact(layer, its_inputs)), transpose_b=True) + tf.constant(layer.bias)
             if own.before is not None:
                 x = fake_quantize(x, own.before)
             x = fake_quantize(activations[layer.activation](x), own.after)
@@ -88,18 +89,18 @@ def convert(layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: 
     return tflite
 
 
-def _exact(layer: Dense) -> F32:
-    """The weights; those of a single output are given a short scale, by a change of their largest within 2^-12.
+def _exact(layer: Dense, inputs: Range) -> F32:
+    """The weights; for a short scale the largest is changed by 2^-12 at most, and the converter finds that scale.
 
     A single output has one scale for all weights. TFLM releases multiply that by the input's scale in float32 or in
     float64, and only a product that is exact in both gives the same bytes on every device
     (:func:`quant.runners.release_dependent`).
     """
     largest = np.unravel_index(np.abs(layer.weight).argmax(), layer.weight.shape)
-    if layer.outputs > 1 or layer.weight[largest] == 0:
+    if not needs_short_scale(layer, inputs) or layer.weight[largest] == 0:
         return layer.weight
     weight = layer.weight.copy()
-    weight[largest] = np.copysign(np.float32(127) * weight_scale(weight)[0, 0], weight[largest])
+    weight[largest] = np.copysign(np.float32(127) * weight_scale(layer, inputs)[0, 0], weight[largest])
     return weight
 
 

@@ -323,31 +323,37 @@ def _action_range(space: Box) -> Range:
     return Range.covering(min(space.low), max(space.high))
 
 
-def weight_scale(weight: F32) -> F32:
-    """(M, K) weights -> (M, 1) width of a step, from -127 to 127 of each output's own; short where M is 1."""
-    scale: F32 = np.maximum(np.abs(weight).max(axis=1, keepdims=True), np.float32(1e-12)) / np.float32(127)
-    return scale if len(scale) > 1 else np.array([[short(float(scale[0, 0]))]], np.float32)
+def needs_short_scale(layer: Dense, inputs: Range) -> bool:
+    """Whether a layer's weights share one scale whose product with its input's would be rounded in float32."""
+    return layer.outputs == 1 and inputs not in FIXED.values()
 
 
-def fake_quantize_weight(weight: F32) -> F32:
-    """Symmetric int8 steps of each output channel's own, as the converter rounds them."""
-    scale = weight_scale(weight)
-    return np.asarray(np.rint(weight / scale) * scale, np.float32)
+def weight_scale(layer: Dense, inputs: Range) -> F32:
+    """(M, 1) width of a step of the weights, from -127 to 127 of each output's own."""
+    scale: F32 = np.maximum(np.abs(layer.weight).max(axis=1, keepdims=True), np.float32(1e-12)) / np.float32(127)
+    return np.array([[short(float(scale[0, 0]))]], np.float32) if needs_short_scale(layer, inputs) else scale
+
+
+def fake_quantize_weight(layer: Dense, inputs: Range) -> F32:
+    """(M, K) weights in symmetric int8 steps of each output channel's own, as the converter rounds them."""
+    scale = weight_scale(layer, inputs)
+    return np.asarray(np.rint(layer.weight / scale) * scale, np.float32)
 
 
 def simulate(plan: Plan, observations: Observations) -> F32:
     """(N, A) head outputs with every rounding of the plan in float arithmetic: for search, never for a verdict."""
     peers = PEER_RANGE.fake_quantize(plan.fold_peers(observations.peers[observations.mask]))
     embeddings = np.zeros((*observations.mask.shape, plan.policy.embedding_size), np.float32)
-    embeddings[observations.mask] = _simulate_layers(plan.encoder, plan.encoder_ranges, peers)
+    embeddings[observations.mask] = _simulate_layers(plan.encoder, plan.encoder_ranges, PEER_RANGE, peers)
     z = pool(embeddings, observations.mask, plan.policy.pooling)
     head_inputs = plan.z.fake_quantize(np.concatenate([z, plan.fold_ego(observations.ego)], axis=1))
-    return _simulate_layers(plan.head, plan.head_ranges, head_inputs)
+    return _simulate_layers(plan.head, plan.head_ranges, plan.z, head_inputs)
 
 
-def _simulate_layers(layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], x: F32) -> F32:
+def _simulate_layers(layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: Range, x: F32) -> F32:
     for layer, own in zip(layers, ranges, strict=True):
-        x = x @ fake_quantize_weight(layer.weight).T + layer.bias
+        x = x @ fake_quantize_weight(layer, inputs).T + layer.bias
+        inputs = own.after
         if own.before is not None:
             x = own.before.fake_quantize(x)
         x = own.after.fake_quantize(ACTIVATIONS[layer.activation](x))

@@ -69,14 +69,15 @@ def test_the_output_range_of_a_box_is_its_bounds(each: Exported) -> None:
 
 
 def test_weights_are_the_folded_ones_rounded_by_channel(each: Exported) -> None:
-    for model, layers in (
-        (each.candidate.peer_encoder, each.plan.encoder),
-        (each.candidate.policy_head, each.plan.head),
+    plan = each.plan
+    for model, layers, inputs in (
+        (each.candidate.peer_encoder, plan.encoder, [PEER_RANGE, *(own.after for own in plan.encoder_ranges)]),
+        (each.candidate.policy_head, plan.head, [plan.z, *(own.after for own in plan.head_ranges)]),
     ):
         dense = [found for found in read_model(model.tflite).layers if isinstance(found, FullyConnected)]
-        for found, layer in zip(dense, layers, strict=True):
+        for found, layer, before in zip(dense, layers, inputs[:-1], strict=True):
             stored = found.weight.astype(np.float32) * found.weight_scale[:, None]
-            np.testing.assert_allclose(stored, fake_quantize_weight(layer.weight), rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(stored, fake_quantize_weight(layer, before), rtol=1e-4, atol=1e-6)
             assert found.weight.min() >= -127
 
 

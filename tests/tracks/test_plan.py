@@ -287,10 +287,25 @@ def test_kept_shares_narrow_the_ranges_they_name() -> None:
 @given(weight=hnp.arrays(np.float32, (3, 5), elements=st.floats(-3, 3, width=32)))
 @thorough
 def test_weights_have_127_steps_a_channel(weight: F32) -> None:
-    rounded = fake_quantize_weight(weight)
+    layer = Dense(weight, np.zeros(3, np.float32), "linear")
+    rounded = fake_quantize_weight(layer, PEER_RANGE)
     peak = np.abs(weight).max(axis=1, keepdims=True)
     assert (np.abs(rounded - weight) <= peak / 127 / 2 * 1.001 + 1e-12).all()
     np.testing.assert_allclose(np.abs(rounded).max(axis=1), peak[:, 0], rtol=1e-5, atol=1e-10)
+
+
+@given(scale=st.floats(2.0**-60, 2.0**60))
+@thorough
+def test_short_scales_multiply_exactly_and_are_hardly_wider(scale: float) -> None:
+    found = short(scale)
+    assert scale <= found <= scale * (1 + 2.0**-11)
+    assert float(np.float32(found) * np.float32(short(0.3))) == found * short(0.3)
+
+
+def test_a_power_of_two_needs_no_short_scale() -> None:
+    layer = Dense(np.array([[0.3, -0.7]], np.float32), np.zeros(1, np.float32), "linear")
+    assert not needs_short_scale(layer, FIXED["tanh"])
+    assert needs_short_scale(layer, PEER_RANGE)
 
 
 @given(policy=strategies.policies())
