@@ -28,6 +28,8 @@ from quant.tracks.plan import (
     equalize,
     fake_quantize_weight,
     make_plan,
+    needs_short_scale,
+    short,
     simulate,
 )
 from tests.tracks import strategies
