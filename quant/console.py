@@ -18,7 +18,7 @@ def show(renderable: Any) -> None:
     from quant.report.text import as_text
 
     if sys.stdout.isatty():
-        Console().print(renderable)
+        Console().print(renderable, crop=False)
     else:
         click.echo(as_text(renderable), nl=False)
 

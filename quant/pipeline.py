@@ -8,7 +8,7 @@ on one BLAS thread, so that the bytes do not depend on the number of processors.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from quant.boards.bench import Bench
 from quant.boards.board import Board
 from quant.boards.measure import measure
 from quant.boards.pack import build_pack
-from quant.boards.report import DeviceReport, load_report, strongest
+from quant.boards.report import DeviceReport, evidence_of, load_report
 from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset, read_drive, save_dataset
 from quant.dataset.build import check_recordings
 from quant.dataset.storage import DESCRIPTION
@@ -112,7 +112,7 @@ class Run:
 
     def verdict(self, limits: Limits) -> Verdict:
         """The decision under these limits."""
-        return verdict_of(self.candidates, self.evaluations, limits, strongest(self.devices.values(), limits.target))
+        return verdict_of(self.candidates, self.evaluations, limits, self.devices.values())
 
 
 def import_policy(checkpoint: Path, folder: Path, settings: Settings, **given: Any) -> Policy:
@@ -350,11 +350,11 @@ def verdict_of(
     candidates: Mapping[str, Candidate],
     evaluations: Mapping[str, Evaluation],
     limits: Limits,
-    device: DeviceReport | None = None,
+    devices: Collection[DeviceReport] = (),
 ) -> Verdict:
     """Assesses every candidate and decides between them."""
     reference = evaluations[FLOAT]
-    shown = {} if device is None else {track: device.evidence(track) for track in device.tracks}
+    shown = evidence_of(devices, limits.target)
     assessments = [
         assess(candidate, evaluations[name], reference, limits, shown.get(name))
         for name, candidate in candidates.items()

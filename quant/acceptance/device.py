@@ -33,6 +33,7 @@ class DeviceEvidence:
         differing: how many of them differ.
         heap_bytes: least free heap since boot, bytes; None where the board has no such figure.
         stack_bytes: least free stack of the task that decides, bytes; None likewise.
+        contradicted_by: another board whose bytes differ from the host's, though these do not.
     """
 
     board: str
@@ -44,6 +45,7 @@ class DeviceEvidence:
     differing: int
     heap_bytes: int | None
     stack_bytes: int | None
+    contradicted_by: DeviceEvidence | None = None
 
     def not_of(self, target: str) -> str:
         """Why its figures are not the target's; empty if they are."""
@@ -70,7 +72,7 @@ def device_criteria(shown: DeviceEvidence | None, limits: Limits) -> tuple[Crite
     return (
         time("latency", shown.latency_p99_ms, "99th percentile"),
         time("latency_max", shown.latency_max_ms, "maximum"),
-        _same_bytes(shown, foreign),
+        _same_bytes(shown.contradicted_by or shown, foreign),
         _memory("heap_free", shown.heap_bytes, limits.heap_bytes, shown, foreign),
         _memory("stack_left", shown.stack_bytes, limits.stack_bytes, shown, foreign),
     )

@@ -6,8 +6,8 @@ A report is a file of the run, ``device_NAME.json``. All of its times are of the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -231,6 +231,19 @@ def strongest(reports: Iterable[DeviceReport], target: str) -> DeviceReport | No
         return EVIDENCE.index(board.evidence), board.chip != target, -differing, -slowest, board.name
 
     return min(reports, key=rank, default=None)
+
+
+def evidence_of(reports: Collection[DeviceReport], target: str) -> dict[str, DeviceEvidence]:
+    """What the strongest report shows, by track; bytes that differ on any board are not hidden behind it."""
+    rests_on = strongest(reports, target)
+    if rests_on is None:
+        return {}
+    found = {track: rests_on.evidence(track) for track in rests_on.tracks}
+    for report in sorted(reports, key=lambda report: report.board.name):
+        for track in found.keys() & report.tracks.keys():
+            if report.tracks[track].conformance.differing and not found[track].differing:
+                found[track] = replace(found[track], contradicted_by=report.evidence(track))
+    return found
 
 
 def load_report(path: Path) -> DeviceReport:

@@ -163,7 +163,8 @@ def winner(verdict: Verdict) -> Group:
     lines += [_line(f"Warning: {warning}", "yellow") for warning in verdict.warnings]
     if verdict.winner is not None:
         lines += [_line(str(criterion), _style(criterion)) for criterion in _of_winner(verdict)]
-        lines.append(Text(status_line(verdict), style="bold"))
+        # In one line whatever the width: people and scripts look for it.
+        lines.append(Text(status_line(verdict), style="bold", no_wrap=True, overflow="ignore"))
     return Group(*lines)
 
 

@@ -16,5 +16,5 @@ def as_text(renderable: RenderableType, width: int = WIDTH) -> str:
     console = Console(
         file=stream, width=width, color_system=None, force_terminal=False, legacy_windows=False, _environ={}
     )
-    console.print(renderable)
+    console.print(renderable, crop=False)
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())

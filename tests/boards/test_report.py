@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from quant.acceptance.device import BYTES, DEVICE_CRITERIA, device_criteria
+from quant.acceptance.limits import Limits
 from quant.boards.conformance import Conformance
 from quant.boards.messages import HelloReply
 from quant.boards.protocol import EvidenceCode
@@ -23,6 +25,7 @@ from quant.boards.report import (
     PeerTimes,
     Quantiles,
     TrackReport,
+    evidence_of,
     load_report,
     report_name,
     strongest,
@@ -103,6 +106,19 @@ def test_of_several_boards_alike_the_worst_counts() -> None:
     assert strongest([good, slow], "esp32") is slow
     assert strongest([good, slow, wrong], "esp32") is wrong
     assert strongest([report(name="z"), good], "esp32") is good
+
+
+def test_other_bytes_on_a_weaker_board_are_not_hidden_behind_a_measured_pass() -> None:
+    measured, rehearsed = report(name="esp32"), report(name="virtual", evidence="simulated")
+    own = measured.tracks["ptq"]
+    equal = replace(own, conformance=Conformance(1000, 0, {}, None))
+    measured = replace(measured, tracks={"ptq": equal})
+    found = evidence_of([measured, rehearsed], "esp32")["ptq"]
+    assert (found.evidence, found.differing) == ("measured", 0)
+    outcomes = {one.name: one.outcome.value for one in device_criteria(found, Limits())}
+    assert outcomes == dict.fromkeys(DEVICE_CRITERIA, "pass") | {BYTES: "fail"}
+    assert evidence_of([measured], "esp32")["ptq"].contradicted_by is None
+    assert evidence_of([], "esp32") == {}
 
 
 DAMAGE: dict[str, Any] = {
