@@ -47,6 +47,9 @@ const char *TflmEngine::load(size_t slot, PartCode part, Bytes model, ModelInfo 
     if (checked.arena_bound > sizeof own->arena) {
         return "the model might not fit the arena: raise CONFIG_QUANT_ARENA_BYTES";
     }
+    // Where preparing fails half-way, the interpreter's destructor looks at records that only a zeroed arena leaves
+    // empty.
+    std::memset(own->arena, 0, sizeof own->arena);
     own->interpreter.emplace(checked.model, resolver_, own->arena, sizeof own->arena);
     if (own->interpreter->AllocateTensors() != kTfLiteOk) {
         own->interpreter.reset();

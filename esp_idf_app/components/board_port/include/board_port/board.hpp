@@ -13,8 +13,8 @@ struct Board {
     policy_core::System &system;
 };
 
-/// Opens the line, sends the log through it, maps the models and starts the watchdog. Call it once, from the task that will
-/// serve: that task is the one watched.
+/// Opens the line, sends the log through it, maps the models and starts the watchdog. Call it once, from the task that
+/// will serve: that task is the one watched.
 Board open();
 
 }  // namespace board_port

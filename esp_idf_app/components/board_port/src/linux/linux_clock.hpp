@@ -14,7 +14,8 @@ public:
     uint32_t ticks() override {
         timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
-        return static_cast<uint32_t>(static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec));
+        const auto seconds = static_cast<uint64_t>(now.tv_sec);
+        return static_cast<uint32_t>(seconds * 1000000000u + static_cast<uint64_t>(now.tv_nsec));
     }
     uint32_t ticks_per_second() const override { return 1000000000u; }
 };

@@ -44,8 +44,8 @@ const char *variable(const char *name, const char *otherwise) {
 
 void read_mac(uint8_t mac[6]) {
     unsigned value[6];
-    const char *text = variable("QUANT_MAC", "");
-    if (std::sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x", &value[0], &value[1], &value[2], &value[3], &value[4], &value[5]) != 6) {
+    if (std::sscanf(variable("QUANT_MAC", ""), "%2x:%2x:%2x:%2x:%2x:%2x", &value[0], &value[1], &value[2], &value[3],
+                    &value[4], &value[5]) != 6) {
         std::memcpy(mac, kMac, sizeof kMac);
         return;
     }
@@ -113,8 +113,8 @@ void LinuxSystem::stats(policy_core::SystemStats *into) {
 }
 
 void LinuxSystem::restart() {
-    // Timers of setitimer, the signal mask and ignored signals outlive exec: FreeRTOS's tick must not kill the new program
-    // before it has a handler for it.
+    // Timers of setitimer, the signal mask and ignored signals outlive exec: FreeRTOS's tick must not kill the new
+    // program before it has a handler for it.
     std::signal(SIGALRM, SIG_IGN);
     const itimerval off = {};
     ::setitimer(ITIMER_REAL, &off, nullptr);

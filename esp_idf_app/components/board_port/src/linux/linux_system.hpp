@@ -1,6 +1,6 @@
-// Identity, restart and deliberate faults of a process. Whoever starts it plays the part of the reset circuit: it tells why
-// in QUANT_RESET_REASON, and starts it again after a panic (SIGABRT) or the watchdog (SIGALRM). QUANT_MAC may give it an
-// address of its own, as six hexadecimal bytes with colons.
+// Identity, restart and deliberate faults of a process. Whoever starts it plays the part of the reset circuit: it tells
+// why in QUANT_RESET_REASON, and starts it again after a panic (SIGABRT) or the watchdog (SIGALRM). QUANT_MAC may give
+// it an address of its own, as six hexadecimal bytes with colons.
 #pragma once
 
 #include <time.h>
