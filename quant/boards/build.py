@@ -95,13 +95,14 @@ class Build:
             )
 
 
-def find_build(names: Sequence[str], given: Path | None, app: Path) -> Path:
+def find_build(names: Sequence[str], given: Path | None, app: Path, *, command: str | None = None) -> Path:
     """The build folder: the one given, else the first of ``build_<name>``, ``build/<name>`` and ``build`` with a build.
 
     Args:
         names: of the board, the most special first.
         given: ``--build-dir``.
         app: the ESP-IDF project.
+        command: that makes it, where a plain build would be another board's.
 
     Raises:
         InputError: there is none; says where it was looked for.
@@ -112,11 +113,12 @@ def find_build(names: Sequence[str], given: Path | None, app: Path) -> Path:
     for folder in folders:
         if (folder / FLASH_FILES).is_file():
             return folder
+    plain = f"idf.py -B build_{names[0] if names else '<chip>'} build"
     raise InputError(
         "the app has not been built for this board",
         where=app,
         expected=f"{FLASH_FILES} in {' or '.join(str(folder.relative_to(app)) for folder in folders)}",
-        hint=f"idf.py -B build_{names[0] if names else '<chip>'} build, or --build-dir",
+        hint=f"{command or plain}; or --build-dir",
     )
 
 

@@ -132,9 +132,9 @@ def _without_hardware(request: BoardRequest, app: Path) -> Board:
 
         return LinuxBoard(find_elf(request.build_dir, app))
     from quant.boards.build import find_build, load_build
-    from quant.boards.qemu import QemuBoard
+    from quant.boards.qemu import BUILD_COMMAND, QemuBoard
 
-    return QemuBoard(load_build(find_build(("qemu",), request.build_dir, app)))
+    return QemuBoard(load_build(find_build(("qemu",), request.build_dir, app, command=BUILD_COMMAND)))
 
 
 def _entry(request: BoardRequest, board_map: BoardMap) -> BoardEntry:

@@ -41,6 +41,12 @@ ARGUMENTS_ENVIRONMENT = "QUANT_QEMU_ARGS"
 ERASED = b"\xff"
 """A byte of flash nobody wrote."""
 
+BUILD_COMMAND = (
+    "idf.py -B build/qemu -D SDKCONFIG=build/qemu/sdkconfig "
+    '-D SDKCONFIG_DEFAULTS="sdkconfig.defaults;sdkconfig.defaults.qemu" set-target esp32 build'
+)
+"""Builds the app for QEMU, in the app's folder, with a configuration of its own: not that of a chip's build."""
+
 _SAID = 1500
 _START_SECONDS = 20.0
 _END_SECONDS = 5.0
@@ -216,7 +222,7 @@ class QemuBoard(Board):
                 "this build would call QEMU's times measured",
                 where=self.build.folder,
                 expected="CONFIG_QUANT_EMULATED=y",
-                hint='idf.py -B build/qemu -D SDKCONFIG_DEFAULTS="sdkconfig.defaults;sdkconfig.defaults.qemu" build',
+                hint=f"{BUILD_COMMAND}, in esp_idf_app",
             )
         self._folder = tempfile.TemporaryDirectory(prefix="quant-qemu-")
         self._line = open_pty_line()

@@ -225,6 +225,9 @@ def test_boards_without_hardware_are_found_only_by_name(
     tmp_path: Path, bench: list[ListPortInfo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = tmp_path / "esp_idf_app"
+    app.mkdir()
+    with pytest.raises(InputError, match=r"(?s)has not been built.*SDKCONFIG=build/qemu.*sdkconfig\.defaults\.qemu"):
+        find_board(BoardRequest("qemu", folder=tmp_path))
     make_build(app / "build" / "qemu", emulated=True)
     (app / "build" / "linux").mkdir()
     (app / "build" / "linux" / "quant.elf").touch()
