@@ -67,6 +67,10 @@ uint32_t value_count(const tflite::Tensor &tensor) {
     return values;
 }
 
+bool same_shape(const tflite::Tensor &a, const tflite::Tensor &b) {
+    return std::equal(a.shape()->begin(), a.shape()->end(), b.shape()->begin(), b.shape()->end());
+}
+
 /// Whether an accumulator of this size, moved left as the kernel does before it multiplies, is no int32 any more.
 bool overflows(int64_t largest, const tflite::Tensor &in, const tflite::Tensor &weight, const tflite::Tensor &out) {
     const double ratio = static_cast<double>(in.quantization()->scale()->Get(0)) / out.quantization()->scale()->Get(0);
@@ -203,8 +207,8 @@ const char *Checker::check_operator(const tflite::Operator &op, char *operators,
         if (const char *words = check_fully_connected(op, *in, *out)) {
             return words;
         }
-    } else if (op.inputs()->size() != 1 || value_count(*in) != value_count(*out)) {
-        return "an activation changes the number of values";
+    } else if (op.inputs()->size() != 1 || !same_shape(*in, *out)) {
+        return "an activation changes the shape";
     }
     append(operators, size, name);
     tables_ += code == tflite::BuiltinOperator_ELU ? 1 : 0;
