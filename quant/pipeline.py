@@ -27,7 +27,7 @@ from quant.boards.bench import Bench
 from quant.boards.board import Board
 from quant.boards.measure import measure
 from quant.boards.pack import build_pack
-from quant.boards.report import DeviceReport, evidence_of, load_report
+from quant.boards.report import DeviceReport, load_report
 from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset, read_drive, save_dataset
 from quant.dataset.build import check_recordings
 from quant.dataset.storage import DESCRIPTION
@@ -354,9 +354,8 @@ def verdict_of(
 ) -> Verdict:
     """Assesses every candidate and decides between them."""
     reference = evaluations[FLOAT]
-    shown = evidence_of(devices, limits.target)
     assessments = [
-        assess(candidate, evaluations[name], reference, limits, shown.get(name))
+        assess(candidate, evaluations[name], reference, limits, [d.evidence(name) for d in devices if name in d.tracks])
         for name, candidate in candidates.items()
     ]
     return decide_between(assessments, evaluations, limits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ def assess(
     evaluation: Evaluation,
     reference: Evaluation,
     limits: Limits,
-    device: DeviceEvidence | None = None,
+    devices: Sequence[DeviceEvidence] = (),
 ) -> Assessment:
     """Holds a candidate against the limits.
 
@@ -74,7 +74,7 @@ def assess(
         reference: of the float policy, on the same scenarios and frames
             (:func:`quant.evaluation.evaluation.check_together`).
         limits: the limits.
-        device: what a board showed of it; None: no board has run it.
+        devices: what boards showed of it.
     """
     models = (candidate.peer_encoder, candidate.policy_head)
     sizes: dict[str, int] = {model.part: len(model.tflite) for model in models}
@@ -86,7 +86,7 @@ def assess(
             *_success(evaluation, reference, limits),
             _agreement(evaluation, reference, limits),
             *(_size(part, size, limits) for part, size in sizes.items()),
-            *device_criteria(device, limits),
+            *device_criteria(devices, limits),
         ),
     )
 

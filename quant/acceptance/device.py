@@ -1,17 +1,21 @@
 """What a board showed of a candidate, and the criteria that follow.
 
 Only a figure that was measured on the target chip proves or disproves latency and memory. A board that gives other
-bytes than the host disproves the verdict whatever the board is: success was computed with the host's bytes.
+bytes than the host disproves the verdict whatever the board is: success was computed with the host's bytes. Of several
+boards each criterion takes its own, the worst: what one of them disproves, no other proves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from quant.acceptance.criterion import Criterion, Evidence
+from quant.acceptance.criterion import Criterion, Evidence, Outcome
 from quant.acceptance.limits import Limits
 
+EVIDENCE: tuple[Evidence, ...] = ("measured", "emulated", "simulated", "computed")
+"""From the strongest to the weakest."""
 NO_BOARD = "no board has run this yet"
 TIMES = ("latency", "latency_max")
 MEMORY = ("heap_free", "stack_left")
@@ -33,7 +37,6 @@ class DeviceEvidence:
         differing: how many of them differ.
         heap_bytes: least free heap since boot, bytes; None where the board has no such figure.
         stack_bytes: least free stack of the task that decides, bytes; None likewise.
-        contradicted_by: another board whose bytes differ from the host's, though these do not.
     """
 
     board: str
@@ -45,7 +48,6 @@ class DeviceEvidence:
     differing: int
     heap_bytes: int | None
     stack_bytes: int | None
-    contradicted_by: DeviceEvidence | None = None
 
     def not_of(self, target: str) -> str:
         """Why its figures are not the target's; empty if they are."""
@@ -54,15 +56,39 @@ class DeviceEvidence:
         return "" if self.chip == target else f"measured on {self.chip}, the target is {target}"
 
 
-def device_criteria(shown: DeviceEvidence | None, limits: Limits) -> tuple[Criterion, ...]:
-    """The criteria of `DEVICE_CRITERIA`, in that order; all unproven where no board has run the candidate."""
-    if shown is None:
+def device_criteria(shown: Sequence[DeviceEvidence], limits: Limits) -> tuple[Criterion, ...]:
+    """The criteria of `DEVICE_CRITERIA`, in that order; all unproven where no board has run the candidate.
+
+    Args:
+        shown: what boards showed of the candidate, in any order.
+        limits: the limits.
+    """
+    if not shown:
         return (
             *(Criterion(name, limits.latency_ms, "ms", unproven=NO_BOARD) for name in TIMES),
             Criterion(BYTES, 0, "decisions", unproven=NO_BOARD),
             Criterion("heap_free", limits.heap_bytes, "bytes", "at least", unproven=NO_BOARD),
             Criterion("stack_left", limits.stack_bytes, "bytes", "at least", unproven=NO_BOARD),
         )
+    each = [
+        [(one, criterion) for criterion in _criteria(one, limits)] for one in sorted(shown, key=lambda one: one.board)
+    ]
+    return tuple(min(alike, key=lambda pair: _rank(pair[0], pair[1], limits))[1] for alike in zip(*each, strict=True))
+
+
+def _rank(shown: DeviceEvidence, criterion: Criterion, limits: Limits) -> tuple[bool, int, bool, bool, float]:
+    """Lowest for the board a criterion rests on: one that fails it, then the strongest evidence, of it the worst."""
+    value = math.inf if criterion.value is None else criterion.value
+    return (
+        criterion.outcome is not Outcome.FAIL,
+        EVIDENCE.index(shown.evidence),
+        shown.chip != limits.target,
+        criterion.outcome is not Outcome.UNPROVEN,
+        -value if criterion.direction == "at most" else value,
+    )
+
+
+def _criteria(shown: DeviceEvidence, limits: Limits) -> tuple[Criterion, ...]:
     foreign = shown.not_of(limits.target)
 
     def time(name: str, value: float, what: str) -> Criterion:
@@ -72,7 +98,7 @@ def device_criteria(shown: DeviceEvidence | None, limits: Limits) -> tuple[Crite
     return (
         time("latency", shown.latency_p99_ms, "99th percentile"),
         time("latency_max", shown.latency_max_ms, "maximum"),
-        _same_bytes(shown.contradicted_by or shown, foreign),
+        _same_bytes(shown, foreign),
         _memory("heap_free", shown.heap_bytes, limits.heap_bytes, shown, foreign),
         _memory("stack_left", shown.stack_bytes, limits.stack_bytes, shown, foreign),
     )
@@ -96,7 +122,7 @@ def _memory(name: str, value: int | None, limit: int, shown: DeviceEvidence, for
 def device_line(criteria: Iterable[Criterion], target: str) -> str:
     """Whether latency and memory are confirmed on the target, in one line.
 
-    >>> line = device_line(device_criteria(None, Limits()), "esp32")
+    >>> line = device_line(device_criteria((), Limits()), "esp32")
     >>> line
     'ESP32 latency + memory: unproven - no board has run this yet'
     """

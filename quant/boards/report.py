@@ -6,13 +6,13 @@ A report is a file of the run, ``device_NAME.json``. All of its times are of the
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from quant.acceptance.criterion import Evidence
-from quant.acceptance.device import DeviceEvidence
+from quant.acceptance.device import EVIDENCE, DeviceEvidence
 from quant.boards.conformance import Conformance
 from quant.boards.messages import HelloReply
 from quant.boards.protocol import Stage
@@ -21,8 +21,6 @@ from quant.files import read_json, write_json
 from quant.tracks.candidate import PARTS
 
 SCHEMA_VERSION = 1
-EVIDENCE: tuple[Evidence, ...] = ("measured", "emulated", "simulated", "computed")
-"""From the strongest to the weakest."""
 STAGE_NAMES = tuple(stage.name.lower() for stage in Stage)
 TOTAL = Stage.TOTAL.name.lower()
 
@@ -216,34 +214,6 @@ class DeviceReport:
     def save(self, folder: Path) -> None:
         """Writes the report into a run folder."""
         write_json(folder / report_name(self.board.name), self.to_json())
-
-
-def strongest(reports: Iterable[DeviceReport], target: str) -> DeviceReport | None:
-    """The report a verdict rests on: the strongest evidence, of the target rather than of another chip.
-
-    Among equals it is the worst: what one of several boards disproves, no other proves.
-    """
-
-    def rank(report: DeviceReport) -> tuple[int, bool, int, float, str]:
-        differing = sum(own.conformance.differing for own in report.tracks.values())
-        slowest = max((own.maximum_ms for own in report.tracks.values()), default=0.0)
-        board = report.board
-        return EVIDENCE.index(board.evidence), board.chip != target, -differing, -slowest, board.name
-
-    return min(reports, key=rank, default=None)
-
-
-def evidence_of(reports: Collection[DeviceReport], target: str) -> dict[str, DeviceEvidence]:
-    """What the strongest report shows, by track; bytes that differ on any board are not hidden behind it."""
-    rests_on = strongest(reports, target)
-    if rests_on is None:
-        return {}
-    found = {track: rests_on.evidence(track) for track in rests_on.tracks}
-    for report in sorted(reports, key=lambda report: report.board.name):
-        for track in found.keys() & report.tracks.keys():
-            if report.tracks[track].conformance.differing and not found[track].differing:
-                found[track] = replace(found[track], contradicted_by=report.evidence(track))
-    return found
 
 
 def load_report(path: Path) -> DeviceReport:

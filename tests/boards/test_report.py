@@ -1,4 +1,4 @@
-"""A board's report is read back as it was written; a damaged one is refused; the strongest evidence counts."""
+"""A board's report is read back as it was written; a damaged one is refused."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from quant.acceptance.device import BYTES, DEVICE_CRITERIA, device_criteria
-from quant.acceptance.limits import Limits
 from quant.boards.conformance import Conformance
 from quant.boards.messages import HelloReply
 from quant.boards.protocol import EvidenceCode
 from quant.boards.report import (
-    EVIDENCE,
     STAGE_NAMES,
     DeviceReport,
     Identity,
@@ -25,10 +22,8 @@ from quant.boards.report import (
     PeerTimes,
     Quantiles,
     TrackReport,
-    evidence_of,
     load_report,
     report_name,
-    strongest,
 )
 from quant.errors import InputError
 from tests.boards.strategies import hellos
@@ -84,41 +79,6 @@ def test_evidence_is_what_the_board_says(code: EvidenceCode, evidence: str, hell
     hello = replace(hello, evidence=code, chip_revision=301)
     found = Identity.of("x", hello)
     assert (found.evidence, found.revision, found.mac) == (evidence, "3.1", hello.mac)
-
-
-def test_the_strongest_evidence_counts_and_the_targets_above_all_of_its_kind() -> None:
-    kinds = [report(name=kind, evidence=kind) for kind in reversed(EVIDENCE)]
-    assert [one.board.evidence for one in kinds][-1] == "measured"
-    assert strongest(kinds, "esp32") is kinds[-1]
-    assert strongest(kinds[:-1], "esp32") is kinds[-2]
-    s3, esp32 = report(name="a", chip="esp32s3"), report(name="b")
-    assert strongest([s3, esp32], "esp32") is esp32
-    assert strongest([esp32, s3], "esp32s3") is s3
-    assert strongest([s3, kinds[0]], "esp32") is s3
-    assert strongest([], "esp32") is None
-
-
-def test_of_several_boards_alike_the_worst_counts() -> None:
-    good, slow, wrong = report(name="a"), report(name="b"), report(name="c")
-    own = good.tracks["ptq"]
-    slow = replace(slow, tracks={"ptq": replace(own, times=(*own.times, times(2, 60_000.0)))})
-    wrong = replace(wrong, tracks={"ptq": replace(own, conformance=replace(own.conformance, differing=3))})
-    assert strongest([good, slow], "esp32") is slow
-    assert strongest([good, slow, wrong], "esp32") is wrong
-    assert strongest([report(name="z"), good], "esp32") is good
-
-
-def test_other_bytes_on_a_weaker_board_are_not_hidden_behind_a_measured_pass() -> None:
-    measured, rehearsed = report(name="esp32"), report(name="virtual", evidence="simulated")
-    own = measured.tracks["ptq"]
-    equal = replace(own, conformance=Conformance(1000, 0, {}, None))
-    measured = replace(measured, tracks={"ptq": equal})
-    found = evidence_of([measured, rehearsed], "esp32")["ptq"]
-    assert (found.evidence, found.differing) == ("measured", 0)
-    outcomes = {one.name: one.outcome.value for one in device_criteria(found, Limits())}
-    assert outcomes == dict.fromkeys(DEVICE_CRITERIA, "pass") | {BYTES: "fail"}
-    assert evidence_of([measured], "esp32")["ptq"].contradicted_by is None
-    assert evidence_of([], "esp32") == {}
 
 
 DAMAGE: dict[str, Any] = {

@@ -100,7 +100,7 @@ def undriven_reference() -> Evaluation:
 def assessed(
     made: Candidate, evaluation: Evaluation, original: Evaluation | None = None, device: DeviceEvidence | None = None
 ) -> Assessment:
-    return assess(made, evaluation, original or reference(), LIMITS, device)
+    return assess(made, evaluation, original or reference(), LIMITS, () if device is None else (device,))
 
 
 def shown(**changes: Any) -> DeviceEvidence:

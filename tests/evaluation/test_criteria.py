@@ -13,7 +13,7 @@ from quant.acceptance import criterion as criterion_module
 from quant.acceptance import device as device_module
 from quant.acceptance.assessment import Assessment, assess
 from quant.acceptance.criterion import Criterion, Outcome
-from quant.acceptance.device import DEVICE_CRITERIA
+from quant.acceptance.device import DEVICE_CRITERIA, EVIDENCE, DeviceEvidence, device_criteria
 from quant.acceptance.limits import Limits, load_limits
 from quant.errors import InputError
 from quant.evaluation.evaluation import ClosedLoop
@@ -151,6 +151,51 @@ def test_only_what_is_measured_on_the_target_proves_anything(foreign: dict[str, 
 @pytest.mark.parametrize("foreign", FOREIGN, ids=str)
 def test_other_bytes_than_the_hosts_fail_on_every_board(foreign: dict[str, Any]) -> None:
     assert device_outcomes(**foreign, differing=1)["device_mismatches"] == "fail"
+
+
+def of_several(*boards: DeviceEvidence, target: str = "esp32") -> dict[str, Criterion]:
+    """By name, the same in whatever order the boards come."""
+    limits = Limits(target=target)
+    found = device_criteria(boards, limits)
+    assert found == device_criteria(boards[::-1], limits)
+    return {one.name: one for one in found}
+
+
+def test_of_several_boards_the_strongest_evidence_counts_and_the_targets_above_all_of_its_kind() -> None:
+    kinds = [shown(board=kind, evidence=kind, latency_p99_ms=float(at)) for at, kind in enumerate(EVIDENCE)]
+    for at, kind in enumerate(EVIDENCE):
+        found = of_several(*kinds[at:])["latency"]
+        assert (found.value, found.evidence) == (at, kind)
+        assert found.outcome is (Outcome.PASS if kind == "measured" else Outcome.UNPROVEN)
+    s3 = shown(board="a", chip="esp32s3", latency_p99_ms=9.0)
+    assert of_several(s3, *kinds)["latency"].value == 0
+    assert of_several(s3, *kinds, target="esp32s3")["latency"].value == 9
+    assert of_several(s3, *kinds[1:])["latency"].value == 9
+
+
+@pytest.mark.parametrize(
+    ("bad", "figure"),
+    [("latency_p99_ms", 60.0), ("latency_max_ms", 60.0), ("heap_bytes", 1), ("stack_bytes", 1), ("differing", 1)],
+)
+def test_what_one_of_several_boards_fails_no_other_passes(bad: str, figure: float) -> None:
+    # The others are worse in everything else, yet within the limits.
+    others = [
+        shown(board=name, latency_p99_ms=49.0, latency_max_ms=49.5, heap_bytes=33_000, stack_bytes=1_100)
+        for name in ("a", "z")
+    ]
+    found = of_several(shown(board="m", **{bad: figure}), *others)
+    assert [one.value for one in found.values() if one.outcome is Outcome.FAIL] == [figure]
+    assert found["latency"].value == (figure if bad == "latency_p99_ms" else 49.0)
+
+
+def test_other_bytes_on_a_weaker_board_are_not_hidden_behind_a_measured_pass() -> None:
+    found = of_several(shown(), shown(board="virtual board", evidence="simulated", chip="virtual", differing=3))
+    assert [one.name for one in found.values() if one.outcome is not Outcome.PASS] == ["device_mismatches"]
+    assert str(found["device_mismatches"]).startswith("device_mismatches: fail, 3 decisions > 0 decisions (simulated: ")
+
+
+def test_a_figure_one_of_the_targets_boards_does_not_have_is_not_proven_by_another() -> None:
+    assert of_several(shown(board="a", stack_bytes=None), shown(board="b"))["stack_left"].outcome is Outcome.UNPROVEN
 
 
 def test_figures_a_board_does_not_have_prove_nothing() -> None:
