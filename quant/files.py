@@ -25,7 +25,18 @@ def no_progress(done: int, total: int) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes ``content`` to ``path`` by way of a temporary file in the same folder, so that no reader sees a part."""
+    """Writes ``content`` to ``path`` by way of a temporary file in the same folder, so that no reader sees a part.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", where=path) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

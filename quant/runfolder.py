@@ -164,8 +164,15 @@ def clear(folder: Path) -> None:
 
 
 def unfinish(folder: Path) -> None:
-    """Takes the manifest away: whatever is in the folder now is not a finished run."""
-    (folder / MANIFEST).unlink(missing_ok=True)
+    """Takes the manifest away: whatever is in the folder now is not a finished run.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    try:
+        (folder / MANIFEST).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"the run cannot be changed: {error.strerror}", where=folder / MANIFEST) from error
 
 
 def write_manifest(folder: Path, seconds: dict[str, float]) -> None:
