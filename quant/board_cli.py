@@ -167,9 +167,10 @@ def decide_command(
     if (frame is None) == (observation is None) or (frame is not None and run is None):
         raise InputError("no observation", expected="--observation FILE, or RUN and --frame NUMBER")
     found = []
+    given = None if observation is None else _read(observation)
     with _bench(options, _pack(run)) as bench:
         for slot in _slots(bench, track):
-            seen = _held_out(run, frame) if observation is None else _observation(observation, slot)
+            seen = _held_out(run, frame) if given is None else _observation(given, slot)
             decided = bench.device.decide(slot.track, seen, interfaces=False)
             found.append(
                 {
@@ -220,12 +221,14 @@ def _linked(link: Path | None, port: str) -> Iterator[str]:
     if link is None:
         yield port
         return
-    if link.is_symlink():
-        link.unlink()
     try:
+        # Left by a board that was killed: it leads nowhere, or to this port, whose name has come round again.
+        if link.is_symlink() and (not link.exists() or link.samefile(port)):
+            link.unlink()
         link.symlink_to(port)
     except OSError as error:
-        raise InputError(f"the link cannot be made: {error.strerror}", where=link) from error
+        hint = "another board may be served there" if link.is_symlink() else None
+        raise InputError(f"the link cannot be made: {error.strerror}", where=link, hint=hint) from error
     try:
         yield str(link)
     finally:
@@ -252,7 +255,9 @@ def _slots(bench: Bench, track: str | None) -> Sequence[SlotInfo]:
         return [bench.device.slot(track)[1]]
     models = bench.device.models()
     if not models.slots:
-        raise InputError(f"the board has no models: {models.words}", where=bench.board.name, hint="quant flash RUN")
+        raise InputError(
+            f"the board has no models: {models.words}", where=bench.board.name, hint="name a RUN to give it"
+        )
     return models.slots
 
 
@@ -286,21 +291,25 @@ def _frame(run: Path | None, slot: SlotInfo, n: int) -> Observations:
     return Observations(np.zeros((1, slot.ego), np.float32), zeros, mask)
 
 
-def _observation(source: str, slot: SlotInfo) -> Observations:
+def _read(source: str) -> bytes:
+    from quant.files import read_bytes
+
+    return sys.stdin.buffer.read() if source == "-" else read_bytes(Path(source))
+
+
+def _observation(given: bytes, slot: SlotInfo) -> Observations:
     import numpy as np
 
-    from quant.files import read_bytes
     from quant.policy import Observations
 
-    text = sys.stdin.buffer.read() if source == "-" else read_bytes(Path(source))
     try:
-        value = json.loads(text)
+        value = json.loads(given)
         ego = np.array(value["ego"], np.float32).reshape(1, slot.ego)
         peers = np.array(value["peers"], np.float32).reshape(1, -1, slot.features)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"not an observation: {error}",
-            where="standard input" if source == "-" else source,
+            where="--observation",
             expected=f'{{"ego": [{slot.ego} numbers], "peers": [up to {slot.max_peers} rows of {slot.features}]}}',
         ) from error
     return Observations(ego, peers, np.ones(peers.shape[:2], np.bool_))

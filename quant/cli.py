@@ -51,10 +51,10 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("quant: interrupted; the run is unfinished and can be started again", err=True)
+        click.echo("quant: interrupted; a run in the making is unfinished and can be started again", err=True)
         sys.exit(130)
     except _Terminated:
-        click.echo("quant: terminated; the run is unfinished and can be started again", err=True)
+        click.echo("quant: terminated; a run in the making is unfinished and can be started again", err=True)
         # The pool has been killed; threads that still look for it would only litter standard error on the way out.
         os._exit(143)
 

@@ -32,6 +32,8 @@ _BOOT_SECONDS = 15.0
 _BOOT_PAUSE = 0.2
 _PORT_SECONDS = 15.0
 _ESPRESSIF_USB = 0x303A
+PROCESSES = ("virtual", "linux")
+"""What boards that are processes call their chips; whoever started one gave it its models."""
 NO_PACK = "0" * 64
 """The hash of a pack that is not there."""
 
@@ -200,6 +202,12 @@ class ChipBoard(Board):
         expected = self._expected()
         if isinstance(reported, Reported):
             expected.check(reported.silicon)
+            if reported.silicon.chip in PROCESSES:
+                raise InputError(
+                    f"a {reported.silicon.chip} board is behind this port, which cannot be written",
+                    where=self.port,
+                    hint="--board virtual, or quant board serve RUN and no RUN here",
+                )
         build = self.build(reported.silicon.chip if isinstance(reported, Reported) else None)
         self.chip = build.chip
         build.fits(pack)

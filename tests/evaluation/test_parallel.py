@@ -131,4 +131,4 @@ def test_a_command_that_is_ended_leaves_no_worker(sent: signal.Signals, code: in
     assert command.returncode == code
     assert b"Traceback" not in errors
     if sent == signal.SIGTERM:
-        assert b"terminated; the run is unfinished" in errors
+        assert b"terminated; a run in the making is unfinished" in errors
