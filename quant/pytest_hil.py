@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from quant.errors import QuantError
+from quant.errors import InputError, QuantError
 from quant.pytest_plugin import given_path
 
 if TYPE_CHECKING:
@@ -98,18 +98,24 @@ def _find(config: pytest.Config) -> Board:
         given = config.getoption(option)
         return None if given is None else given_path(config, given)
 
-    baud = config.getoption("--baud")
     return find_board(
         BoardRequest(
             name=config.getoption("--board"),
             port=config.getoption("--port"),
-            baud=None if baud is None else int(baud),
+            baud=_baud(config.getoption("--baud")),
             build_dir=path("--build-dir"),
             board_map=path("--board-map"),
             folder=config.invocation_params.dir,
             wait=LOCK_SECONDS,
         )
     )
+
+
+def _baud(given: str | None) -> int | None:
+    try:
+        return None if given is None else int(given)
+    except ValueError as error:
+        raise InputError(f"not a number: {given}", where="--baud", expected="a baud rate, as 921600") from error
 
 
 @pytest.fixture(scope="session")

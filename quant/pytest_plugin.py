@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Hold = Callable[..., None]
 
+_tracks_key: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()
 _verdict_key: pytest.StashKey[Verdict] = pytest.StashKey()
 
 
@@ -37,26 +38,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--limits", metavar="FILE", help="limits, TOML or JSON (default: the nearest pyproject.toml)")
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Gives every test that asks for a ``track`` each track of the run."""
-    if "track" in metafunc.fixturenames:
-        metafunc.parametrize("track", _tracks(metafunc.config), scope="session")
+def pytest_configure(config: pytest.Config) -> None:
+    """Reads the run's tracks: a folder that is none is told once here, and later once for each file of tests."""
+    folder = config.getoption("--run")
+    if folder is not None:
+        config.stash[_tracks_key] = _tracks(given_path(config, folder))
 
 
-def _tracks(config: pytest.Config) -> tuple[str, ...]:
-    from quant.pipeline import TRACKS
+def _tracks(folder: Path) -> tuple[str, ...]:
     from quant.runfolder import read_settings
 
-    folder = config.getoption("--run")
-    if folder is None:
-        return TRACKS
     try:
-        tracks = read_settings(given_path(config, folder)).tracks
+        tracks = read_settings(folder).tracks
     except QuantError as error:
         raise pytest.UsageError(str(error)) from error
     if not tracks:
         raise pytest.UsageError(f"{folder}: the run has no candidate yet\n  hint: quant ptq {folder}")
     return tracks
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Gives every test that asks for a ``track`` each track of the run."""
+    if "track" in metafunc.fixturenames:
+        from quant.pipeline import TRACKS
+
+        tracks = metafunc.config.stash.get(_tracks_key, None) or TRACKS
+        metafunc.parametrize("track", tracks, scope="session")
 
 
 def given_path(config: pytest.Config, path: str) -> Path:
