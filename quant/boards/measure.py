@@ -11,7 +11,7 @@ from quant.boards.device import Device
 from quant.boards.messages import ModelsReply, PartInfo, SlotInfo, StatsReply
 from quant.boards.protocol import NOT_AVAILABLE, PackStatus
 from quant.boards.report import DeviceReport, Identity, Memory, ModelReport, PeerTimes, TrackReport
-from quant.errors import StaleError
+from quant.errors import LinkError, StaleError
 from quant.files import Progress, no_progress
 from quant.policy import Observations
 from quant.runners import Int8Runner
@@ -43,13 +43,14 @@ def measure(
 
     Raises:
         StaleError: the board runs other models.
-        LinkError: it does not answer.
+        LinkError: it does not answer, or restarted meanwhile.
     """
     models = device.models()
     check_models(models, candidates)
     slots = {slot.track: slot for slot in models.slots}
     counts = {track: candidate.max_peers + 1 for track, candidate in candidates.items()}
     total, done = sum(counts.values()) + len(candidates), 0
+    before = device.stats()
     tracks = {}
     for track, candidate in candidates.items():
         conformance = conform(device, candidate, frames)
@@ -61,8 +62,17 @@ def measure(
             done += 1
             progress(done, total)
         tracks[track] = TrackReport(_models(slots[track]), conformance, WARMUP, repeats, tuple(times))
-    memory = _memory(device.stats())
-    return DeviceReport(Identity.of(name, device.hello()), models.sha256, tracks, memory)
+    after, hello = device.stats(), device.hello()
+    decisions = len(candidates) * len(frames) + sum(counts.values()) * (WARMUP + repeats)
+    # Repeated requests bridge a restart, but what starts anew in mid-drive is no proof, and neither is its heap.
+    if after.decisions - before.decisions < decisions:
+        raise LinkError(
+            f"the board restarted while it was measured: {hello.reset_reason}",
+            where=device.link.name,
+            expected=f"{decisions} decisions without a restart",
+            hint="its log says why; a supply that is too weak is the usual reason",
+        )
+    return DeviceReport(Identity.of(name, hello), models.sha256, tracks, _memory(after))
 
 
 def check_models(models: ModelsReply, candidates: Mapping[str, Candidate]) -> None:

@@ -15,7 +15,7 @@ from quant.boards.pack import build_pack
 from quant.boards.protocol import FaultKind
 from quant.boards.time_model import TICKS_PER_SECOND, decision_instructions
 from quant.boards.virtual import VirtualBoard, VirtualOptions
-from quant.errors import StaleError
+from quant.errors import LinkError, StaleError
 from quant.policy import Observations
 from quant.runners import read_model
 from quant.tracks.candidate import Candidate
@@ -83,6 +83,13 @@ def test_a_board_that_computes_with_another_model_is_found_out() -> None:
         conformance = report.tracks[track].conformance
         assert conformance.differing > len(FRAMES) / 2
         assert next(iter(conformance.first)) in {"encoder", "head"}
+
+
+def test_a_board_that_restarts_while_it_is_measured_proves_nothing() -> None:
+    pack = build_pack(list(CANDIDATES.values()))
+    weak = VirtualBoard(pack, VirtualOptions(faults=Faults(reboot_after=20_000)))
+    with Bench(weak, pack) as bench, pytest.raises(LinkError, match="restarted while it was measured: brownout"):
+        measure(bench.device, "virtual", CANDIDATES, FRAMES, repeats=50)
 
 
 @pytest.mark.parametrize(
