@@ -27,7 +27,7 @@ from quant.boards.bench import Bench
 from quant.boards.board import Board
 from quant.boards.measure import measure
 from quant.boards.pack import build_pack
-from quant.boards.report import DeviceReport, load_report
+from quant.boards.report import LEAST_REPEATS, DeviceReport, load_report
 from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset, read_drive, save_dataset
 from quant.dataset.build import check_recordings
 from quant.dataset.storage import DESCRIPTION
@@ -447,12 +447,20 @@ def _read_devices(folder: Path, candidates: Mapping[str, Candidate]) -> dict[str
     for path in sorted(folder.glob("device_*.json")):
         report = load_report(path)
         reports[report.board.name] = report
+        again = f"run the board again (quant device {folder} --board {report.board.name}), or remove the file"
         for track, hashes in report.hashes().items():
             if track not in candidates or hashes != candidates[track].hashes:
                 raise StaleError(
                     f"the board ran another {track} than the run holds",
                     where=path,
-                    hint=f"run the board again (quant device {folder} --board {report.board.name}), or remove the file",
+                    hint=again,
+                )
+            if not report.covers(track, candidates[track].max_peers):
+                raise StaleError(
+                    f"{track} was not timed as a verdict needs it",
+                    where=path,
+                    expected=f"0 to {candidates[track].max_peers} peers, each {LEAST_REPEATS} times or more",
+                    hint=again,
                 )
     return reports
 

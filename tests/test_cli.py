@@ -10,9 +10,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -358,6 +359,24 @@ def test_after_another_dataset_its_candidates_are_stale(run: Path, material: Pat
     refuses(run, {"decide": "run the board again"})
     assert quant("device", run, "--board", "virtual").code == 0
     assert quant("show", run).code == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda track: track["times"].pop(),
+        lambda track: track["times"][-1].update(peers=0),
+        lambda track: track.update(repeats=99),
+    ],
+    ids=["not with every number of peers", "one number of peers twice", "not often enough"],
+)
+def test_a_board_that_timed_too_little_is_no_evidence(run: Path, change: Callable[[Any], None]) -> None:
+    path = run / "device_virtual.json"
+    report = json.loads(path.read_bytes())
+    change(report["tracks"]["qat"])
+    path.write_text(json.dumps(report))
+    refuses(run, {"decide": "qat was not timed as a verdict needs it"})
+    assert quant("device", run, "--board", "virtual").code == 0
 
 
 def test_after_another_policy_its_dataset_is_stale(run: Path, material: Path) -> None:

@@ -23,6 +23,8 @@ from quant.tracks.candidate import PARTS
 SCHEMA_VERSION = 1
 STAGE_NAMES = tuple(stage.name.lower() for stage in Stage)
 TOTAL = Stage.TOTAL.name.lower()
+LEAST_REPEATS = 100
+"""Of fewer decisions the 99th percentile is the maximum."""
 
 
 def report_name(board: str) -> str:
@@ -203,6 +205,12 @@ class DeviceReport:
             stack_bytes=self.memory.stack_left,
         )
 
+    def covers(self, track: str, max_peers: int) -> bool:
+        """Whether a candidate was timed with every number of peers it may have, often enough."""
+        own = self.tracks[track]
+        counts = sorted(times.peers for times in own.times)
+        return counts == list(range(max_peers + 1)) and own.repeats >= LEAST_REPEATS
+
     def hashes(self) -> dict[str, dict[str, str]]:
         """SHA-256 of each track's sub-models, by part."""
         return {track: {part: model.sha256 for part, model in own.models.items()} for track, own in self.tracks.items()}
@@ -232,7 +240,7 @@ def load_report(path: Path) -> DeviceReport:
             {str(track): _track(own) for track, own in value["tracks"].items()},
             Memory(**value["memory"]),
         )
-        _check(report)
+        _check(report, path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"the board's report lacks or garbles {error}", where=path, hint="run the board again"
@@ -252,14 +260,19 @@ def _track(value: dict[str, Any]) -> TrackReport:
     return TrackReport(models, Conformance(**value["conformance"]), value["warmup"], value["repeats"], times)
 
 
-def _check(report: DeviceReport) -> None:
+def _check(report: DeviceReport, path: Path) -> None:
     """What the criteria rest on is there and is a number."""
+    if report_name(report.board.name) != path.name:
+        raise ValueError(f"its name: it is of {report.board.name}")
     if report.board.evidence not in EVIDENCE:
         raise ValueError(f"evidence {report.board.evidence!r}")
     for track, own in report.tracks.items():
         # Each by itself: among several numbers a NaN can hide from max().
         figures = [x for times in own.times for stage in times.stages.values() for x in vars(stage).values()]
         if not own.times or not all(type(x) in (int, float) and math.isfinite(x) and x >= 0 for x in figures):
+            raise ValueError(f"the times of {track}")
+        stages = [vars(stage).values() for times in own.times for stage in times.stages.values()]
+        if any(list(quantiles) != sorted(quantiles) for quantiles in stages) or type(own.repeats) is not int:
             raise ValueError(f"the times of {track}")
         compared, differing = own.conformance.compared, own.conformance.differing
         if type(compared) is not int or type(differing) is not int or not 0 <= differing <= compared:

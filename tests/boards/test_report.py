@@ -89,6 +89,11 @@ DAMAGE: dict[str, Any] = {
     "a board with more": lambda it: it["board"].update(colour="green"),
     "no tracks": lambda it: it.pop("tracks"),
     "a NaN that others hide": lambda it: it["tracks"]["ptq"]["times"][2]["stages"]["total"].update(p99=float("nan")),
+    "a 99th percentile above the maximum": lambda it: it["tracks"]["ptq"]["times"][0]["stages"]["total"].update(
+        p99=1e9
+    ),
+    "repeats as words": lambda it: it["tracks"]["ptq"].update(repeats="many"),
+    "another board's name": lambda it: it["board"].update(name="bench-2"),
     "no times": lambda it: it["tracks"]["ptq"].update(times=[]),
     "a time that is no number": lambda it: it["tracks"]["ptq"]["times"][0]["stages"]["total"].update(p99="fast"),
     "a time that is not finite": lambda it: it["tracks"]["ptq"]["times"][0]["stages"]["total"].update(maximum=1e999),
