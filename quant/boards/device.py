@@ -37,7 +37,7 @@ from quant.tracks.candidate import Part
 Int8 = NDArray[np.int8]
 
 PART_CODES: dict[Part, PartCode] = {"peer_encoder": PartCode.PEER_ENCODER, "policy_head": PartCode.POLICY_HEAD}
-BOOT_SECONDS = 10.0
+BOOT_SECONDS = 15.0
 """Longest time from a restart to the first answer; a slow host's emulator needs some of it."""
 _ASK_SECONDS = 0.3
 """Between questions to a board that may still be booting."""

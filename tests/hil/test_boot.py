@@ -26,7 +26,7 @@ pytestmark = pytest.mark.hil
 BOOT_LINE = re.compile(rb"quant (\S+) elf ([0-9a-f]{16}) target (\S+) slots (\d+)")
 PANIC = re.compile(rb"Guru Meditation Error|abort\(\) was called|panic", re.IGNORECASE)
 WATCHDOG = re.compile(rb"watchdog got triggered", re.IGNORECASE)
-BOOT_SECONDS = 10
+BOOT_SECONDS = 30
 WATCHDOG_SECONDS = 10
 """Twice what the firmware's task watchdog waits."""
 EMULATED_SLOWER = 6
