@@ -27,7 +27,7 @@ from quant.boards.bench import Bench
 from quant.boards.board import Board
 from quant.boards.measure import measure
 from quant.boards.pack import build_pack
-from quant.boards.report import LEAST_REPEATS, DeviceReport, load_report
+from quant.boards.report import LEAST_REPEATS, DeviceReport, Identity, load_report
 from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset, read_drive, save_dataset
 from quant.dataset.build import check_recordings
 from quant.dataset.storage import DESCRIPTION
@@ -335,10 +335,20 @@ def keep_device(folder: Path, report: DeviceReport, limits: Limits) -> Verdict:
     return decide(folder, limits)
 
 
-def keep_figures(folder: Path, board: str, figures: list[dict[str, Any]]) -> None:
-    """Puts the figures of a board's tests into a run, which is unfinished until it is decided again."""
+def keep_figures(folder: Path, board: Identity, pack_sha256: str, figures: list[dict[str, Any]]) -> None:
+    """Puts the figures of a board's tests into a run, which is unfinished until it is decided again.
+
+    Figures of other tests stay, as long as they are of the same board, firmware and models: a part of the suite that
+    is run again does not undo the whole.
+    """
+    path = folder / f"hil_{board.name}.json"
+    head = {"schema_version": runfolder.SCHEMA_VERSION, "board": asdict(board), "pack_sha256": pack_sha256}
+    present = read_json(path) if path.is_file() else {}
+    alike = isinstance(present, dict) and all(present.get(key) == value for key, value in head.items())
+    run = {figure["test"] for figure in figures}
+    others = [figure for figure in present["figures"] if figure["test"] not in run] if alike else []
     runfolder.unfinish(folder)
-    write_json(folder / f"hil_{board}.json", {"schema_version": runfolder.SCHEMA_VERSION, "figures": figures})
+    write_json(path, {**head, "figures": [*others, *figures]})
 
 
 def pack_of(folder: Path) -> bytes:

@@ -171,19 +171,30 @@ def board_dut(lent: str, dut: Dut) -> Dut:
 
 @pytest.fixture(scope="session")
 def keep(
-    run: Run, limits: Limits, bench: Bench, publish: Callable[[Verdict], None], pytestconfig: pytest.Config
+    run: Run,
+    limits: Limits,
+    bench: Bench,
+    publish: Callable[[Verdict], None],
+    record_testsuite_property: Callable[[str, object], None],
+    pytestconfig: pytest.Config,
 ) -> Iterator[Callable[[DeviceReport], None]]:
     """Takes the board's report. When the session ends the run gets it, every recorded figure, and what follows.
 
     That happens whatever failed. A session that measured nothing and recorded nothing leaves the run as it was.
     """
     from quant import pipeline
+    from quant.boards.pack import build_pack, read_pack
+    from quant.boards.report import Identity
 
+    pack = read_pack(build_pack(list(run.candidates.values()))).sha256
+    board = Identity.of(bench.board.name, bench.device.identity)
+    for name in ("name", "evidence", "chip", "mac", "elf_sha256"):
+        record_testsuite_property(f"board.{name}", getattr(board, name))
     shown: list[DeviceReport] = []
     yield shown.append
     figures = pytestconfig.stash[_figures_key]
     if figures:
-        pipeline.keep_figures(run.folder, bench.board.name, [asdict(figure) for figure in figures])
+        pipeline.keep_figures(run.folder, board, pack, [asdict(figure) for figure in figures])
     if shown:
         publish(pipeline.keep_device(run.folder, shown[-1], limits))
     elif figures:

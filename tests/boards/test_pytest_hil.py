@@ -12,9 +12,10 @@ import pytest
 
 from quant.acceptance.limits import Limits
 from quant.boards.bench import Bench
+from quant.boards.pack import read_pack
 from quant.boards.virtual import VirtualBoard
-from quant.files import read_json
-from quant.pipeline import keep_device, open_run, pack_of, run_all, run_device
+from quant.files import read_json, write_json
+from quant.pipeline import decide, keep_device, open_run, pack_of, run_all, run_device
 from quant.policy import save_policy
 from quant.runfolder import Settings
 from tests.tracks import strategies
@@ -176,6 +177,7 @@ def test_a_session_leaves_figures_report_verdict_and_a_valid_manifest(
     assert winner["device"] == "ESP32 latency + memory: unproven - what is simulated is not measured on a board"
     suite = ElementTree.parse(junit).getroot().find("testsuite")
     assert suite is not None and properties(suite)["device"] == winner["device"]
+    assert properties(suite)["board.evidence"] == "simulated"
     words = " ".join((run_folder / "report.txt").read_text().split())  # which are wrapped
     assert words.count(winner["device"]) == 1
 
@@ -206,6 +208,23 @@ def test_figures_are_kept_without_a_report_too(session: pytest.Pytester, run_fol
     result.assert_outcomes(failed=1, deselected=7)
     assert [one["value"] for one in read_json(run_folder / "hil_virtual.json")["figures"]] == [12.5]
     assert open_run(run_folder).devices == {}
+
+
+def test_a_part_of_the_suite_does_not_undo_the_figures_of_the_whole(session: pytest.Pytester, run_folder: Path) -> None:
+    options = ("-m", "hil", "--board", "virtual", f"--run={run_folder}", "-k")
+    file = run_folder / "hil_virtual.json"
+    session.runpytest_subprocess(*options, "too_slow or answers")
+    whole = read_json(file)
+    assert whole["board"]["evidence"] == "simulated"
+    assert whole["pack_sha256"] == read_pack(pack_of(run_folder)).sha256
+    session.runpytest_subprocess(*options, "too_slow")
+    names = ["chip", "uptime", "frames a second"]
+    assert [one["name"] for one in read_json(file)["figures"]] == names
+    # Those of other models, or of another board, say nothing of these.
+    write_json(file, whole | {"pack_sha256": "0" * 64})
+    decide(run_folder, Limits())
+    session.runpytest_subprocess(*options, "too_slow")
+    assert [one["name"] for one in read_json(file)["figures"]] == names[2:]
 
 
 def test_a_session_without_figures_leaves_the_run_as_it_was(session: pytest.Pytester, run_folder: Path) -> None:
