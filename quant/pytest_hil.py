@@ -11,10 +11,13 @@ the run gets them, with the verdict that follows, even where a test failed.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -136,11 +139,33 @@ def bench(run: Run, pytestconfig: pytest.Config) -> Iterator[Bench]:
     log = pytestconfig.getoption("--link-log")
     exchanges = None if log is None else given_path(pytestconfig, log)
     try:
-        with Bench(board, build_pack(list(run.candidates.values())), exchanges=exchanges) as opened:
+        pack = build_pack(list(run.candidates.values()))
+        with _orderly_end(), Bench(board, pack, exchanges=exchanges) as opened:
             _tell_pytest_embedded(pytestconfig, board)
             yield opened
     except QuantError as error:
         pytest.exit(str(error), returncode=error.exit_code)
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """SIGTERM ends the session as Ctrl-C does.
+
+    Else a job that is cancelled would lose its figures, not give the board back, and leave pytest-embedded's processes
+    behind, which hold the job's output open.
+    """
+    session = os.getpid()
+
+    def end(*_: object) -> NoReturn:
+        if os.getpid() == session:
+            raise KeyboardInterrupt
+        os._exit(128 + signal.SIGTERM)  # a process that the session forked
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell_pytest_embedded(config: pytest.Config, board: Board) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -225,6 +228,35 @@ def test_a_part_of_the_suite_does_not_undo_the_figures_of_the_whole(session: pyt
     decide(run_folder, Limits())
     session.runpytest_subprocess(*options, "too_slow")
     assert [one["name"] for one in read_json(file)["figures"]] == names[2:]
+
+
+def test_a_session_that_is_terminated_keeps_its_figures_and_leaves_nobody_behind(
+    session: pytest.Pytester, run_folder: Path
+) -> None:
+    session.makepyfile(
+        test_board="""
+        import time
+        from pathlib import Path
+
+        import pytest
+
+        @pytest.mark.hil
+        def test_it_takes_long(board_dut, record):
+            record("before", 1.0, "s")
+            Path("begun").touch()
+            time.sleep(60)
+        """
+    )
+    command = (sys.executable, "-m", "pytest", "-m", "hil", "--board", "virtual", f"--run={run_folder}")
+    process = session.popen(command, stdin=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (session.path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    said, _ = process.communicate(timeout=30)  # its output is closed: no process of it is left
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert [one["name"] for one in read_json(run_folder / "hil_virtual.json")["figures"]] == ["before"]
+    open_run(run_folder)
 
 
 def test_a_session_without_figures_leaves_the_run_as_it_was(session: pytest.Pytester, run_folder: Path) -> None:
