@@ -384,6 +384,9 @@ def run_all(
 ) -> Verdict:
     """The whole job: import, dataset, PTQ, QAT, evaluation, a board where one is given, decision."""
     watch = watch or Watch()
+    if board is not None:
+        with board:
+            pass  # whoever named one that is not to be had learns it before the work, not after
     with watch.step("import"):
         import_policy(checkpoint, folder, settings, **given)
     with watch.step("dataset") as progress:

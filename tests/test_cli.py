@@ -186,6 +186,10 @@ BAD_RUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("run", "{}/policy.npz", "--drive", "{}/drive.npz", "--pooling", "mean"),
         ("pooling", "max"),
     ),
+    "a board that is not there": (
+        ("run", "{}/policy.npz", "--drive", "{}/drive.npz", "--board", "esp32", "--port", "/dev/no-such-port"),
+        ("/dev/no-such-port", "there is no such port"),
+    ),
     "import of no policy": (("import", "{}/garbage.zip", "--out", "new"), ("garbage.zip",)),
     "ptq of nothing": (("ptq", "missing"), ("missing", "quant import")),
     "qat of nothing": (("qat", "missing"), ("quant import",)),
