@@ -40,8 +40,6 @@ Record = Callable[[str, float | str, str], None]
 
 LOCK_SECONDS = 600.0
 """How long to wait for a board that another session has."""
-CHIPLESS = ("virtual", "linux", "qemu")
-"""Boards without a chip of their own: tests marked ``board_only`` say nothing on them."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +81,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in hil:
             item.add_marker(pytest.mark.skip(reason="no board: --board virtual rehearses, --board esp32 tests one"))
         return
+    from quant.boards.board_map import WITHOUT_HARDWARE
+
     try:
         board = _find(config)
     except QuantError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[_board_key] = board
-    if board.name in CHIPLESS:
+    if board.name in WITHOUT_HARDWARE:
         for item in hil:
             if item.get_closest_marker("board_only"):
                 item.add_marker(pytest.mark.skip(reason=f"only a chip can show this, not the {board.name} board"))

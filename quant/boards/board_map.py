@@ -32,7 +32,9 @@ ENVIRONMENT = "QUANT_BOARD_MAP"
 
 CHIPS = ("esp32", "esp32s3", "esp32c3")
 """Chips the firmware is built for."""
-RESERVED = ("virtual", "linux", "qemu", *CHIPS)
+WITHOUT_HARDWARE = ("virtual", "linux", "qemu")
+"""Boards that need none, by the names ``--board`` takes."""
+RESERVED = (*WITHOUT_HARDWARE, *CHIPS)
 """Names ``--board`` takes without a board map; no entry may have one."""
 
 _BAUDS = range(9600, 5_000_001)

@@ -293,7 +293,7 @@ class ChipBoard(Board):
                 return reported
             # A chip that has started says at once what it has: no answer is worth waiting for, a wrong one is not.
             if isinstance(reported, Reported) or time.monotonic() > deadline:
-                raise InputError(f"the board was written, but {why}", where=self.port, hint="docs/boards.md, Trouble")
+                raise InputError(f"the board was written, but {why}", where=self.port, hint="docs/troubles.md")
 
     def _command(self, command: Command | None) -> None:
         if command is not None:

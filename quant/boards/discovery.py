@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quant.boards.board import Board
-from quant.boards.board_map import CHIPS, BoardEntry, BoardMap, find_board_map
+from quant.boards.board_map import CHIPS, RESERVED, WITHOUT_HARDWARE, BoardEntry, BoardMap, find_board_map
 from quant.errors import InputError
 
 BRIDGES = {
@@ -106,7 +106,7 @@ def find_board(request: BoardRequest) -> Board:
         InputError: none or several fit, or what it needs is missing; lists what was seen and says how to rehearse.
     """
     app = app_folder(request.folder)
-    if request.name in ("virtual", "linux", "qemu"):
+    if request.name in WITHOUT_HARDWARE:
         return _without_hardware(request, app)
     entry = _entry(request, find_board_map(request.board_map, request.folder))
     entry = replace(
@@ -145,7 +145,7 @@ def _entry(request: BoardRequest, board_map: BoardMap) -> BoardEntry:
         raise InputError(
             f"no board {name}",
             where=board_map.path or "--board",
-            expected=f"one of {', '.join(('virtual', 'linux', 'qemu', *CHIPS, *board_map.boards))}",
+            expected=f"one of {', '.join((*RESERVED, *board_map.boards))}",
         )
     if request.port is not None:
         return _at_port(request.port, name, board_map)

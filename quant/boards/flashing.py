@@ -165,5 +165,5 @@ def _failure(what: str, port: str, error: BaseException, transcript: _Transcript
         what,
         where=port,
         expected="a chip in reach, in a mode it can be flashed in",
-        hint=f"docs/boards.md, Trouble; esptool: {said[-_SAID:]}",
+        hint=f"docs/troubles.md; esptool: {said[-_SAID:]}",
     )

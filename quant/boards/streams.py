@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import serial
 
+from quant.boards.board import DEFAULT_BAUD
 from quant.errors import LinkError
 
-BAUD = 921_600
 _CHUNK = 65_536
 _POLL = 0.02
 """Seconds of one read where the port cannot be waited for."""
@@ -118,7 +118,7 @@ class PyserialStream(PortStream):
         LinkError: it is missing, in use, or not ours to open.
     """
 
-    def __init__(self, url: str, baud: int = BAUD) -> None:
+    def __init__(self, url: str, baud: int = DEFAULT_BAUD) -> None:
         self._url = url
         self._baud = baud
         super().__init__(_open(url, baud), url)

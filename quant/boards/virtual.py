@@ -15,10 +15,9 @@ import sys
 import threading
 import time
 from multiprocessing import Pipe
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from quant.boards.board import DEFAULT_BAUD, Embedded, Prepared, Work
+from quant.boards.board import DEFAULT_BAUD, Board, Embedded, Prepared, Work
 from quant.boards.virtual_firmware import VirtualOptions
 from quant.boards.virtual_service import CountFaults, FaultCounts, Flash, PowerCycle, Request, Start, serve
 
@@ -33,8 +32,8 @@ _MAIN = "from quant.boards.virtual_service import main; main()"
 """Not ``-m``: the module would be there twice, and with it the classes that go over the channel."""
 
 
-class VirtualBoard:
-    """A :class:`~quant.boards.board.Board` that is always there.
+class VirtualBoard(Board):
+    """A board that is always there.
 
     Args:
         pack: what its models partition holds; empty: nothing was flashed yet.
@@ -109,15 +108,6 @@ class VirtualBoard:
         """Faults injected into the line so far."""
         counts: FaultCounts = self._ask(CountFaults())
         return counts
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _opened(self) -> _Host:
         if self._host is None:
