@@ -11,6 +11,7 @@ the run gets them, with the verdict that follows, even where a test failed.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -263,6 +264,7 @@ def record(
     figures, test = pytestconfig.stash[_figures_key], request.node.nodeid
 
     def one(name: str, value: float | str, unit: str) -> None:
+        json.dumps(value, allow_nan=False)  # what cannot be written fails here, not all figures when the session ends
         record_property(name, f"{value:g} {unit}".strip() if isinstance(value, float) else f"{value} {unit}".strip())
         figures.append(Figure(test, name, value, unit))
 

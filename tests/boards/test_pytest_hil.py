@@ -259,6 +259,24 @@ def test_a_session_that_is_terminated_keeps_its_figures_and_leaves_nobody_behind
     open_run(run_folder)
 
 
+def test_a_figure_that_cannot_be_written_takes_no_other_along(session: pytest.Pytester, run_folder: Path) -> None:
+    session.makepyfile(
+        test_board="""
+        import numpy as np
+        import pytest
+
+        @pytest.mark.hil
+        @pytest.mark.parametrize("value", [1.0, float("nan"), np.int64(3)])
+        def test_it_records(record, value):
+            record("value", value, "s")
+        """
+    )
+    result = session.runpytest_subprocess("-m", "hil", "--board", "virtual", f"--run={run_folder}")
+    result.assert_outcomes(passed=1, failed=2)
+    assert [one["value"] for one in read_json(run_folder / "hil_virtual.json")["figures"]] == [1.0]
+    open_run(run_folder)
+
+
 def test_a_session_without_figures_leaves_the_run_as_it_was(session: pytest.Pytester, run_folder: Path) -> None:
     before = (run_folder / "manifest.json").read_bytes()
     options = ("-m", "hil", "--board", "virtual", f"--run={run_folder}", "-k", "lent")
