@@ -18,6 +18,7 @@ from quant import __version__
 from quant.board_cli import board_group, board_of, board_options, flash_command, pack_command
 from quant.console import show, watching
 from quant.errors import GateError, InputError, QuantError
+from quant.explain_cli import explain_command
 
 if TYPE_CHECKING:
     from quant.acceptance.decision import Verdict
@@ -294,6 +295,7 @@ def train_command(out: Path, seed: int | None, steps: int | None) -> None:
     click.echo(json.dumps(log["test"], indent=2))
 
 
+cli.add_command(explain_command)
 cli.add_command(pack_command)
 cli.add_command(flash_command)
 cli.add_command(board_group)

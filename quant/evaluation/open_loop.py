@@ -93,7 +93,7 @@ def compare(
             expected=f"({len(counts)}, {space.width})",
         )
     error = np.abs(space.clip(candidate).astype(np.float64) - space.clip(reference).astype(np.float64))
-    same, half = _agreements(space, reference, candidate, error, tolerance)
+    same, half = agreements(space, reference, candidate, error, tolerance)
 
     def on(rows: Bits) -> Closeness:
         n = int(rows.sum())
@@ -114,9 +114,20 @@ def compare(
     )
 
 
-def _agreements(
+def agreements(
     space: ActionSpace, reference: F32, candidate: F32, error: NDArray[np.float64], tolerance: float
 ) -> tuple[Bits, Bits | None]:
+    """(N,) frames with the same action and, for a Box, (N,) those on the same side of the middle; see `Closeness`.
+
+    Args:
+        space: what the outputs mean.
+        reference, candidate: (N, A) float32 head outputs, logits or actions before clipping.
+        error: (N, A) float64 absolute error of the clipped outputs.
+        tolerance: of a Box, as a share of the range.
+
+    Raises:
+        InputError: a Box has no finite range.
+    """
     if isinstance(space, Discrete):
         return np.equal(space.decide(reference), space.decide(candidate)), None
     low, high = np.array(space.low, np.float64), np.array(space.high, np.float64)

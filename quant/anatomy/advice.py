@@ -1,0 +1,315 @@
+"""From the figures to words: why a candidate errs and what to try. Every rule has its threshold here, once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from quant.anatomy.anatomy import Anatomy, Effect, Source
+from quant.anatomy.simulation import OUTPUT
+
+NOTABLE = 0.10
+"""Share of the summed costs from which a source is worth a word."""
+DOMINANT = 0.25
+"""Share of the summed costs from which a source dominates."""
+CUT_OFF_DECIDES = 0.5
+"""Share of a tensor's cost that values beyond its range must cause for the range, not the step, to be at fault."""
+SATURATED = 0.01
+"""Share of values beyond a tensor's range from which it is said even where it costs little on these frames."""
+FEW_LEVELS = 32
+"""Distinct codes of a layer's weights below which its scale is too coarse (5 bits instead of 8)."""
+ENOUGH_WEIGHTS = 4 * FEW_LEVELS
+"""A layer of fewer weights cannot be expected to use many codes."""
+MOVED = 0.5
+"""Root mean square distance of weights from the exact ones, in steps, beyond which they are not just rounded (.29)."""
+UNEVEN = 4.0
+"""Largest weight over the typical output's largest, from which one scale for all outputs wastes two bits."""
+COMPENSATES = 0.05
+"""Rise of the cost when weights are made exact, from which they make up for other roundings."""
+LEANS = 0.25
+"""Share of the squared error that is bias from which the error leans to one side."""
+WORSE_FRAMES = 2.0
+"""Cost on some frames over the cost overall, from which these frames are named."""
+ENOUGH_FRAMES = 50
+"""Fewer frames than these are not named."""
+UNFAITHFUL = 0.2
+"""Difference of the simulated cost from the measured one, as a share, from which the simulation explains too little."""
+APART = 0.05
+"""Difference of two candidates' costs of a source, as a share of the larger total, from which it is named."""
+OFTEN = 0.5
+"""Share of the worst frames in which a tensor must cut off a value to be named."""
+FEATURE = 0.5
+"""Share of an input's cost that one feature must cause to be named."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One finding.
+
+    Attributes:
+        rule: its name, stable for programs.
+        source: what it is about; None where about the candidate as a whole.
+        weight: share of the cost it is about, 0 to 1; the list is sorted by it.
+        why: what the figures say, a sentence.
+        what: what to try, a sentence; empty where there is nothing to do.
+    """
+
+    rule: str
+    source: str | None
+    weight: float
+    why: str
+    what: str
+
+    def to_json(self) -> dict[str, Any]:
+        """By name."""
+        return asdict(self)
+
+
+def advise(anatomy: Anatomy) -> tuple[Advice, ...]:
+    """What the figures say and what to try, the weightiest first."""
+    if anatomy.simulated.overall.cost == 0 and anatomy.measured.overall.cost == 0:
+        return (Advice("no error", None, 0.0, "the candidate decides as the float policy does on every frame", ""),)
+    found = [*_unfaithful(anatomy), *_of_sources(anatomy), *_of_the_whole(anatomy)]
+    return tuple(sorted(found, key=lambda advice: -advice.weight))
+
+
+def _of_sources(anatomy: Anatomy) -> Iterator[Advice]:
+    for source in anatomy.sources:
+        if source.weights is not None:
+            yield from _of_weights(anatomy, source)
+        else:
+            yield from _of_tensor(source)
+
+
+def _of_tensor(source: Source) -> Iterator[Advice]:
+    tensor = source.tensor
+    assert tensor is not None
+    share, cost = source.share, source.alone.overall.cost
+    clipping = tensor.cut_off_cost / cost if cost else 0.0
+    if share >= NOTABLE and clipping >= CUT_OFF_DECIDES:
+        feature = _worst_feature(source)
+        yield Advice(
+            "range too narrow",
+            source.name,
+            share,
+            f"the {source.name}{feature} cuts values off: {tensor.cut_off:.1%} of them, by up to {tensor.beyond:.0%} "
+            f"of its range; that alone is {clipping:.0%} of what it costs ({share:.0%} of all)",
+            "record more frames like the worst ones, so that calibration sees these values, or widen the margin"
+            if source.kind == "input"
+            else "calibrate on more frames like the worst ones, or keep more of this tensor's range",
+        )
+    elif tensor.cut_off >= SATURATED:
+        yield Advice(
+            "saturated",
+            source.name,
+            share,
+            f"the {source.name}{_worst_feature(source)} cuts off {tensor.cut_off:.1%} of its values, by up to "
+            f"{tensor.beyond:.0%} of its range; on these frames that is {share:.0%} of all costs",
+            "nothing here; but two logits cut off alike are a tie, and the first action wins"
+            if source.name == OUTPUT
+            else "see that calibration covers what the vehicle will meet: beyond these frames it may cost more",
+        )
+    if share >= DOMINANT and clipping < CUT_OFF_DECIDES:
+        yield _too_coarse(source)
+
+
+def _too_coarse(source: Source) -> Advice:
+    words = {
+        "input": (
+            "input rounding",
+            f"the rounding of the {source.name} dominates{_coarsest_feature(source)}: {source.share:.0%} of all, "
+            "with almost nothing beyond its range",
+            "better weights will not help; narrow what the feature has to span (clip it in the observation), or give "
+            "the rounding's rest in a further input or 16 bits to the activations",
+        ),
+        "output": (
+            "interface rounding",
+            f"the step of the {source.name} dominates: {source.share:.0%} of all",
+            "equalize the units that share its scale, keep less of its range, or give activations 16 bits",
+        ),
+        "activations": (
+            "activation rounding",
+            f"the rounding of {source.name} dominates: {source.share:.0%} of all",
+            "keep less of its range, equalize the layer's units, or give activations 16 bits",
+        ),
+    }
+    rule, why, what = words[source.kind]
+    return Advice(rule, source.name, source.share, why, what)
+
+
+def _of_weights(anatomy: Anatomy, source: Source) -> Iterator[Advice]:
+    weights = source.weights
+    assert weights is not None
+    share, change = source.share, anatomy.change(source.exact)
+    if share >= NOTABLE and weights.size >= ENOUGH_WEIGHTS and weights.levels < FEW_LEVELS:
+        yield Advice(
+            "few weight levels",
+            source.name,
+            share,
+            f"the {source.name} use {weights.levels} of 255 codes and cost {share:.0%} of all",
+            "their scale is far too coarse or they were rounded to fewer bits: quantize this layer again",
+        )
+    elif share >= NOTABLE and weights.unevenness >= UNEVEN:
+        yield Advice(
+            "one scale for uneven outputs",
+            source.name,
+            share,
+            f"the {source.name} share one scale, though the largest is {weights.unevenness:.1f} times a typical "
+            f"output's largest; they cost {share:.0%} of all",
+            "give every output its own scale (per-channel), or equalize the layer",
+        )
+    elif change >= COMPENSATES:
+        yield Advice(
+            "weights compensate",
+            source.name,
+            min(change, 1.0),
+            f"the {source.name} make up for other roundings: with them exact the error would grow by {change:.0%}",
+            "",
+        )
+    elif share >= DOMINANT and weights.moved_rms >= MOVED:
+        yield Advice(
+            "weights moved",
+            source.name,
+            share,
+            f"the {source.name} are {weights.moved_rms:.2f} steps from the float policy's (rounding alone is .29) and "
+            f"cost {share:.0%} of all without making up for anything",
+            "train longer or with a smaller learning rate, or start from the float weights again",
+        )
+    elif share >= DOMINANT:
+        yield Advice(
+            "weight rounding",
+            source.name,
+            share,
+            f"the rounding of the {source.name} dominates: {share:.0%} of all",
+            "train through the rounding (QAT), round to second order instead of to the nearest, or correct the bias",
+        )
+
+
+def _of_the_whole(anatomy: Anatomy) -> Iterator[Advice]:
+    overall = anatomy.measured.overall
+    if overall.leaning >= LEANS:
+        component = max(range(len(overall.bias)), key=lambda i: abs(overall.bias[i]))
+        value = overall.bias[component]
+        what = "the action" if anatomy.space == "box" else f"the probability of action {component}"
+        if anatomy.space == "box" and len(overall.bias) > 1:
+            what = f"component {component} of the action"
+        yield Advice(
+            "error leans",
+            None,
+            overall.leaning,
+            f"the error leans one way: {what} is {value:+.2g} on average, {overall.leaning:.0%} of the squared error",
+            "a correction of the last layers' biases takes that away",
+        )
+    largest = max(anatomy.sources, key=lambda source: source.share)
+    if largest.share < DOMINANT:
+        yield Advice(
+            "no source dominates",
+            None,
+            largest.share,
+            f"no rounding dominates: the largest, {largest.name}, is {largest.share:.0%} of all",
+            "no single repair will do; train through all of them (QAT), or give activations 16 bits",
+        )
+    yield from _frames(anatomy)
+    yield from _worst_cut_off(anatomy)
+
+
+def _frames(anatomy: Anatomy) -> Iterator[Advice]:
+    slices: list[tuple[str, Effect]] = [
+        (f"with {count} peer{'' if count == 1 else 's'}", effect)
+        for count, effect in enumerate(anatomy.measured.by_peers)
+        if effect is not None
+    ]
+    slices += [(f"that are {origin}", effect) for origin, effect in anatomy.measured.by_origin.items()]
+    whole = anatomy.measured.overall.cost
+    worse = [(name, effect) for name, effect in slices if effect.n >= ENOUGH_FRAMES and whole]
+    worse = [(name, effect) for name, effect in worse if effect.cost >= WORSE_FRAMES * whole]
+    if worse:
+        name, effect = max(worse, key=lambda one: one[1].cost)
+        yield Advice(
+            "some frames are worse",
+            None,
+            NOTABLE,
+            f"frames {name} cost {effect.cost / whole:.1f} times the average (n = {effect.n}, mean error "
+            f"{effect.mae:.2g})",
+            "record more of them: calibration and training weigh what they see",
+        )
+
+
+def _worst_cut_off(anatomy: Anatomy) -> Iterator[Advice]:
+    hits = Counter(name for frame in anatomy.worst for name in frame.cut_off)
+    for name, count in hits.most_common(1):
+        if count >= OFTEN * len(anatomy.worst):
+            source = anatomy.source(name)
+            yield Advice(
+                "worst frames cut off",
+                name,
+                NOTABLE,
+                f"in {count} of the {len(anatomy.worst)} worst frames the {name}{_worst_feature(source)} cuts a value "
+                "off",
+                "record more frames like these, so that calibration sees such values, or widen the range",
+            )
+
+
+def _unfaithful(anatomy: Anatomy) -> Iterator[Advice]:
+    measured, simulated = anatomy.measured.overall.cost, anatomy.simulated.overall.cost
+    if abs(simulated - measured) > UNFAITHFUL * max(measured, simulated):
+        yield Advice(
+            "simulation differs",
+            None,
+            1.0,
+            f"the simulation, which rounds each product once, costs {simulated:.3g}; the device's arithmetic, which "
+            f"rounds twice, {measured:.3g}",
+            "read what follows with care: the second rounding matters here",
+        )
+
+
+def _worst_feature(source: Source) -> str:
+    columns = source.tensor.columns if source.tensor else ()
+    worst = max(columns, key=lambda column: column.cut_off, default=None)
+    return "" if worst is None or not worst.cut_off else f" ({worst.name}: {worst.cut_off:.1%})"
+
+
+def _coarsest_feature(source: Source) -> str:
+    columns = source.tensor.columns if source.tensor else ()
+    total = sum(column.cost for column in columns)
+    worst = max(columns, key=lambda column: column.cost, default=None)
+    if worst is None or not total or worst.cost < FEATURE * total:
+        return ""
+    step = (worst.high - worst.low) / 255
+    return f" ({worst.name} above all, {worst.cost / total:.0%} of it; one step is {step:.2g})"
+
+
+def contrast(one: Anatomy, other: Anatomy) -> tuple[str, ...]:
+    """Why one candidate's error is smaller than another's, in sentences; the order of the two does not matter."""
+    better, worse = sorted((one, other), key=lambda anatomy: anatomy.measured.overall.cost)
+    low, high = better.measured.overall.cost, worse.measured.overall.cost
+    if high == low:
+        return (f"{better.track} and {worse.track} cost the same on these frames",)
+    sentences = [
+        f"{better.track} costs {1 - low / high:.0%} less than {worse.track} ({low:.3g} against {high:.3g})",
+        *_differing(better, worse),
+    ]
+    changes = {anatomy.track: anatomy.change(anatomy.group("weights").exact) for anatomy in (better, worse)}
+    if changes[better.track] - changes[worse.track] >= COMPENSATES:
+        effect = {track: f"{change:+.0%}" for track, change in changes.items()}
+        sentences.append(
+            f"with all weights exact {better.track}'s cost would change by {effect[better.track]}, {worse.track}'s by "
+            f"{effect[worse.track]}: {better.track}'s weights "
+            + ("make up for other roundings" if changes[better.track] > 0 else "lose less")
+        )
+    return tuple(sentences)
+
+
+def _differing(better: Anatomy, worse: Anatomy) -> Iterator[str]:
+    total = max(sum(source.alone.overall.cost for source in one.sources) for one in (better, worse))
+    others = {source.name: source.alone.overall.cost for source in worse.sources}
+    # Tracks may differ in what they round: only what both round can be compared.
+    shared = [source for source in better.sources if source.name in others]
+    gaps = {source.name: others[source.name] - source.alone.overall.cost for source in shared}
+    for name in sorted(gaps, key=lambda name: -abs(gaps[name])):
+        if total and abs(gaps[name]) >= APART * total:
+            first, second = (better, worse) if gaps[name] > 0 else (worse, better)
+            costs = [anatomy.source(name).alone.overall.cost for anatomy in (first, second)]
+            yield f"alone, {first.track}'s {name} cost {costs[0]:.3g}, {second.track}'s {costs[1]:.3g}"

@@ -1,0 +1,103 @@
+"""`quant explain`: why a candidate of a run errs, and what to try."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from quant.console import show
+from quant.errors import InputError, StaleError
+
+if TYPE_CHECKING:
+    from quant.anatomy import Anatomy
+    from quant.dataset import Dataset
+    from quant.policy import Policy
+    from quant.tracks.candidate import Candidate
+
+
+@click.command("explain")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--track", help="Only this candidate.  [default: all of the run's]")
+@click.option(
+    "--worst", type=click.IntRange(0), default=5, show_default=True, help="How many of the worst frames to list."
+)
+@click.option("--json", "as_json", is_flag=True, help="All figures as JSON.")
+def explain_command(run: Path, track: str | None, worst: int, as_json: bool) -> None:
+    """Says why a candidate errs, and what to try.
+
+    Takes the error of the candidates' decisions on the held-out frames apart: what each rounding of inputs, weights and
+    activations costs alone and what making it exact would gain, by number of peers and origin, with the worst frames.
+    Needs the dataset and a candidate; nothing is written into the run.
+    """
+    anatomies = explain(run, track, worst)
+    from quant.anatomy import advise, contrast
+    from quant.pipeline import read_policy
+    from quant.report.explanation import contrasts, explanation
+
+    sentences = [line for other in anatomies[1:] for line in contrast(anatomies[0], other)]
+    if as_json:
+        click.echo(json.dumps(_document(anatomies, sentences), indent=2, allow_nan=False))
+        return
+    space = read_policy(run).action_space
+    for anatomy in anatomies:
+        show(explanation(anatomy, advise(anatomy), space))
+        click.echo()
+    if sentences:
+        show(contrasts(sentences))
+
+
+def explain(folder: Path, track: str | None = None, worst: int = 5) -> list[Anatomy]:
+    """The anatomies of a run's candidates, in the run's order.
+
+    Args:
+        folder: a run with a dataset and a candidate, finished or not.
+        track: only this candidate.
+        worst: how many of the worst frames to list.
+
+    Raises:
+        InputError: there is no such candidate, or a file is malformed.
+        StaleError: the candidate was made from another policy or dataset.
+    """
+    from threadpoolctl import threadpool_limits
+
+    from quant import pipeline
+    from quant.anatomy import dissect
+    from quant.dataset import Split
+    from quant.runfolder import read_settings
+
+    settings = read_settings(folder)
+    if track is not None and track not in settings.tracks:
+        known = " or ".join(settings.tracks) or "none yet"
+        raise InputError(f"the run has no candidate {track!r}", where="--track", expected=known)
+    policy, dataset = pipeline.read_inputs(folder)
+    candidates = pipeline.read_candidates(folder, settings)
+    rows = dataset.rows(Split.HELD_OUT)
+    frames, origins = dataset.observations(rows), pipeline.origins_of(dataset, rows)
+    chosen = [candidate for name, candidate in candidates.items() if track in (None, name)]
+    _check_fits(policy, dataset, chosen)
+    # On one thread, so that the figures do not depend on the number of processors.
+    with threadpool_limits(1):
+        return [dissect(policy, one, frames, origins=origins, rows=rows, worst=worst) for one in chosen]
+
+
+def _check_fits(policy: Policy, dataset: Dataset, candidates: list[Candidate]) -> None:
+    from quant.policy import policy_digest
+
+    made_of = (policy_digest(policy), dataset.digest)
+    for candidate in candidates:
+        if (candidate.policy_sha256, candidate.dataset_sha256) != made_of:
+            raise StaleError(
+                "the candidate was made from another policy or dataset",
+                where=candidate.track,
+                hint=f"run quant {candidate.track} again",
+            )
+
+
+def _document(anatomies: list[Anatomy], sentences: list[str]) -> dict[str, object]:
+    from quant.anatomy import advise
+
+    tracks = {one.track: one.to_json() | {"advice": [advice.to_json() for advice in advise(one)]} for one in anatomies}
+    return {"tracks": tracks, "contrast": sentences}

@@ -1,0 +1,167 @@
+"""The anatomy of a candidate's error as rich renderables, legible at 80 columns and without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from quant.anatomy import Advice, Anatomy, Effect, Source, WorstFrame
+from quant.policy.policy import ActionSpace, Discrete
+
+LARGEST = 2
+"""Sources named for each number of peers."""
+LEGEND = (
+    "error: mean, of the action; flips: frames with another action; share: of the costs of all, each alone; exact: "
+    "change of the cost when all but this one are rounded; cut: values beyond the range",
+)
+"""What the columns are."""
+
+
+def explanation(anatomy: Anatomy, advice: Sequence[Advice], space: ActionSpace) -> Group:
+    """Everything about one candidate: what each rounding costs, where, the worst frames, why and what to try."""
+    parts = (_summary(anatomy), _sources(anatomy), _together(anatomy), _slices(anatomy), _worst(anatomy, space))
+    return Group(*(Group(part, "") for part in parts if part is not None), _advice(anatomy, advice))
+
+
+def contrasts(sentences: Sequence[str]) -> Group:
+    """What sets candidates apart, a line a sentence."""
+    return Group(Text("Between the candidates", style="bold"), *map(_line, sentences))
+
+
+def _summary(anatomy: Anatomy) -> Group:
+    measured = anatomy.measured.overall
+    return Group(
+        Text(f"{anatomy.track.upper()}: why it errs", style="bold"),
+        _line(
+            f"{measured.n} held-out frames: mean error {measured.mae:.4g}, largest {measured.max_error:.3g}, another "
+            f"action in {measured.disagreement:.2%}"
+        ),
+        _line(
+            f"the simulation rounds a product once, TFLite-Micro twice: {anatomy.unlike:.1%} of frames end on another "
+            f"code, cost {anatomy.simulated.overall.cost:.3g} against {measured.cost:.3g}"
+        ),
+        _line(f"without any rounding it is the float policy, within {anatomy.folding_error:.1g}"),
+    )
+
+
+def _sources(anatomy: Anatomy) -> Group:
+    table = _table("What each rounding costs", ("alone", _head(anatomy), "share", "exact", "bias", "spread", "cut"))
+    for source in anatomy.sources:
+        overall = source.alone.overall
+        _row(
+            table,
+            source.name,
+            _error(anatomy, overall),
+            f"{source.share:.0%}",
+            f"{anatomy.change(source.exact):+.0%}",
+            f"{_bias(overall):+.1e}",
+            f"{overall.spread:.1e}",
+            "-" if source.tensor is None else f"{source.tensor.cut_off:.1%}",
+        )
+    return Group(table, *map(_line, LEGEND))
+
+
+def _together(anatomy: Anatomy) -> Table:
+    table = _table("Together", ("only these", _head(anatomy), "cost", "exact"))
+    for group in anatomy.groups:
+        overall = group.alone.overall
+        change = f"{anatomy.change(group.exact):+.0%}"
+        _row(table, group.name, _error(anatomy, overall), f"{overall.cost:.2e}", change)
+    whole = anatomy.simulated.overall
+    _row(table, "all of them", _error(anatomy, whole), f"{whole.cost:.2e}", "")
+    return table
+
+
+def _slices(anatomy: Anatomy) -> Table:
+    table = _table("Where", ("frames", "n", "mean error", "largest alone, with its share"), left=(0, 3))
+    for count, effect in enumerate(anatomy.measured.by_peers):
+        if effect is not None:
+            alone = [source.alone.by_peers[count] for source in anatomy.sources]
+            _slice(table, anatomy, f"{count} peer{'' if count == 1 else 's'}", effect, alone)
+    for origin, effect in anatomy.measured.by_origin.items():
+        _slice(table, anatomy, origin, effect, [source.alone.by_origin[origin] for source in anatomy.sources])
+    return table
+
+
+def _slice(table: Table, anatomy: Anatomy, name: str, effect: Effect, alone: Sequence[Effect | None]) -> None:
+    costs = [(one.cost, source) for one, source in zip(alone, anatomy.sources, strict=True) if one is not None]
+    total = sum(cost for cost, _ in costs)
+    largest: list[tuple[float, Source]] = sorted(costs, key=lambda one: -one[0])[:LARGEST] if total else []
+    words = ", ".join(f"{source.name} {cost / total:.0%}" for cost, source in largest)
+    _row(table, name, str(effect.n), f"{effect.mae:.4g}", words or "-")
+
+
+def _worst(anatomy: Anatomy, space: ActionSpace) -> Group | None:
+    if not anatomy.worst:
+        return None
+    table = _table("The worst frames", ("row", "origin", "peers", "float", "int8", "parts at"), left=(1, 5))
+    for frame in anatomy.worst:
+        _row(
+            table,
+            str(frame.row),
+            frame.origin or "-",
+            str(frame.peers),
+            _action(frame.reference, space),
+            _action(frame.candidate, space),
+            frame.parts_at,
+        )
+    return Group(table, *map(_line, _inputs(anatomy.worst[0])))
+
+
+def _inputs(frame: WorstFrame) -> list[str]:
+    lines = [f"row {frame.row}: ego {_numbers(frame.ego)}"]
+    lines += [f"  peer {_numbers(peer)}" for peer in frame.peer_features]
+    lines.append(f"  largest alone: {frame.largest}")
+    return lines + ([f"  cut off at: {', '.join(frame.cut_off)}"] if frame.cut_off else [])
+
+
+def _advice(anatomy: Anatomy, advice: Sequence[Advice]) -> Group:
+    lines: list[RenderableType] = []
+    for one in advice:
+        lines.append(_line(f"- {one.why}", "bold"))
+        if one.what:
+            lines.append(_line(f"  try: {one.what}"))
+    return Group(Text(f"{anatomy.track.upper()}: why, and what to try", style="bold"), *lines)
+
+
+def _head(anatomy: Anatomy) -> str:
+    return "flips" if anatomy.space == "discrete" else "error"
+
+
+def _error(anatomy: Anatomy, effect: Effect) -> str:
+    return f"{effect.disagreement:.2%}" if anatomy.space == "discrete" else f"{effect.mae:.2e}"
+
+
+def _bias(effect: Effect) -> float:
+    return max(effect.bias, key=abs)
+
+
+def _action(values: Sequence[float], space: ActionSpace) -> str:
+    if isinstance(space, Discrete):
+        return str(max(range(len(values)), key=lambda i: values[i]))
+    return _numbers(values)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
+def _table(title: str, columns: Sequence[str], left: Sequence[int] = (0,)) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index in left else "right", overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    # As text: rich would take brackets for its markup.
+    table.add_row(*map(Text, cells))
+
+
+def _line(words: str, style: str = "") -> Padding:
+    return Padding(Text(words, style=style), (0, 0, 0, 2), expand=False)
