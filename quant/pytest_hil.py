@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -54,6 +54,7 @@ class Figure:
 
 
 _figures_key: pytest.StashKey[list[Figure]] = pytest.StashKey()
+_outcomes_key: pytest.StashKey[dict[str, bool]] = pytest.StashKey()
 _board_key: pytest.StashKey[Board] = pytest.StashKey()
 _report_key: pytest.StashKey[DeviceReport] = pytest.StashKey()
 
@@ -67,8 +68,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes room for the figures."""
+    """Makes room for the figures and the outcomes."""
     config.stash[_figures_key] = []
+    config.stash[_outcomes_key] = {}
 
 
 @pytest.hookimpl(trylast=True)
@@ -93,6 +95,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in hil:
             if item.get_closest_marker("board_only"):
                 item.add_marker(pytest.mark.skip(reason=f"only a chip can show this, not the {board.name} board"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Notes which of the board's tests failed: a verdict does not rest on a board that failed one."""
+    made = yield
+    if item.get_closest_marker("hil") and (made.failed or (made.when == "call" and made.passed)):
+        outcomes = item.config.stash[_outcomes_key]
+        outcomes[item.nodeid] = made.passed and outcomes.get(item.nodeid, True)
+    return made
 
 
 def _find(config: pytest.Config) -> Board:
@@ -206,7 +220,8 @@ def keep(
 ) -> Iterator[Callable[[DeviceReport], None]]:
     """Takes the board's report. When the session ends the run gets it, every recorded figure, and what follows.
 
-    That happens whatever failed. A session that measured nothing and recorded nothing leaves the run as it was.
+    That happens whatever failed, and the report says which tests did. A session that measured nothing and recorded
+    nothing leaves the run as it was.
     """
     from quant import pipeline
     from quant.boards.pack import build_pack, read_pack
@@ -221,8 +236,15 @@ def keep(
     figures = pytestconfig.stash[_figures_key]
     if figures:
         pipeline.keep_figures(run.folder, board, pack, [asdict(figure) for figure in figures])
+    outcomes = pytestconfig.stash[_outcomes_key]
+    failed = [test for test, passed in outcomes.items() if not passed]
+    before = run.devices.get(board.name)
     if shown:
-        publish(pipeline.keep_device(run.folder, shown[-1], limits))
+        known = before if before is not None and before.alike(shown[-1]) else shown[-1]
+        whole = replace(shown[-1], failed_tests=known.failed_tests)
+        publish(pipeline.keep_device(run.folder, whole.tested(outcomes, failed), limits))
+    elif before is not None and (before.board, before.pack_sha256) == (board, pack):
+        publish(pipeline.keep_device(run.folder, before.tested(outcomes, failed), limits))
     elif figures:
         publish(pipeline.decide(run.folder, limits))
 

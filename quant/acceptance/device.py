@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quant.acceptance.criterion import Criterion, Evidence, Outcome
 from quant.acceptance.limits import Limits
@@ -37,6 +37,7 @@ class DeviceEvidence:
         differing: how many of them differ.
         heap_bytes: least free heap since boot, bytes; None where the board has no such figure.
         stack_bytes: least free stack of the task that decides, bytes; None likewise.
+        failed_tests: tests of the board that failed, with these models; what it showed then proves nothing good.
     """
 
     board: str
@@ -48,6 +49,7 @@ class DeviceEvidence:
     differing: int
     heap_bytes: int | None
     stack_bytes: int | None
+    failed_tests: int = 0
 
     def not_of(self, target: str) -> str:
         """Why its figures are not the target's; empty if they are."""
@@ -95,13 +97,21 @@ def _criteria(shown: DeviceEvidence, limits: Limits) -> tuple[Criterion, ...]:
         basis = f"{what} with the worst number of peers, {shown.board}"
         return Criterion(name, limits.latency_ms, "ms", "at most", value, shown.evidence, basis, unproven=foreign)
 
-    return (
+    criteria = (
         time("latency", shown.latency_p99_ms, "99th percentile"),
         time("latency_max", shown.latency_max_ms, "maximum"),
         _same_bytes(shown, foreign),
         _memory("heap_free", shown.heap_bytes, limits.heap_bytes, shown, foreign),
         _memory("stack_left", shown.stack_bytes, limits.stack_bytes, shown, foreign),
     )
+    return tuple(_doubted(criterion, shown) for criterion in criteria)
+
+
+def _doubted(criterion: Criterion, shown: DeviceEvidence) -> Criterion:
+    if not shown.failed_tests or criterion.outcome is not Outcome.PASS:
+        return criterion
+    tests = "a test" if shown.failed_tests == 1 else f"{shown.failed_tests} tests"
+    return replace(criterion, unproven=f"{tests} of this board failed")
 
 
 def _same_bytes(shown: DeviceEvidence, foreign: str) -> Criterion:

@@ -6,8 +6,8 @@ A report is a file of the run, ``device_NAME.json``. All of its times are of the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -183,12 +183,14 @@ class DeviceReport:
         pack_sha256: of the models that were on it.
         tracks: by track.
         memory: of the board.
+        failed_tests: names of its tests that failed with these models and have not passed since.
     """
 
     board: Identity
     pack_sha256: str
     tracks: Mapping[str, TrackReport]
     memory: Memory
+    failed_tests: tuple[str, ...] = ()
 
     def evidence(self, track: str) -> DeviceEvidence:
         """What it shows of one candidate, for the criteria."""
@@ -203,7 +205,17 @@ class DeviceReport:
             differing=own.conformance.differing,
             heap_bytes=self.memory.heap_minimum,
             stack_bytes=self.memory.stack_left,
+            failed_tests=len(self.failed_tests),
         )
+
+    def tested(self, ran: Collection[str], failed: Iterable[str]) -> DeviceReport:
+        """The report after more tests: what ran now counts as it went now, what did not as before."""
+        before = (name for name in self.failed_tests if name not in ran)
+        return replace(self, failed_tests=tuple(sorted({*before, *failed})))
+
+    def alike(self, other: DeviceReport) -> bool:
+        """Whether both are of the same board, firmware and models."""
+        return (self.board, self.pack_sha256) == (other.board, other.pack_sha256)
 
     def covers(self, track: str, max_peers: int) -> bool:
         """Whether a candidate was timed with every number of peers it may have, often enough."""
@@ -239,6 +251,7 @@ def load_report(path: Path) -> DeviceReport:
             str(value["pack_sha256"]),
             {str(track): _track(own) for track, own in value["tracks"].items()},
             Memory(**value["memory"]),
+            _names(value.get("failed_tests", [])),
         )
         _check(report, path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -246,6 +259,12 @@ def load_report(path: Path) -> DeviceReport:
             f"the board's report lacks or garbles {error}", where=path, hint="run the board again"
         ) from error
     return report
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError("failed_tests")
+    return tuple(value)
 
 
 def _track(value: dict[str, Any]) -> TrackReport:

@@ -230,6 +230,21 @@ def test_a_part_of_the_suite_does_not_undo_the_figures_of_the_whole(session: pyt
     assert [one["name"] for one in read_json(file)["figures"]] == names[2:]
 
 
+def test_the_report_says_which_tests_failed_until_they_pass(session: pytest.Pytester, run_folder: Path) -> None:
+    options = ("-m", "hil", "--board", "virtual", f"--run={run_folder}", "-k")
+
+    def failed() -> tuple[str, ...]:
+        return open_run(run_folder).devices["virtual"].failed_tests
+
+    session.runpytest_subprocess(*options, "too_slow or verdict")
+    assert failed() == ("test_board.py::test_it_is_too_slow",)
+    session.runpytest_subprocess(*options, "answers")
+    assert failed() == ("test_board.py::test_it_is_too_slow",)
+    session.makepyfile(test_board=SUITE.replace("assert False", "assert True"))
+    session.runpytest_subprocess(*options, "too_slow")
+    assert failed() == ()
+
+
 def test_a_session_that_is_terminated_keeps_its_figures_and_leaves_nobody_behind(
     session: pytest.Pytester, run_folder: Path
 ) -> None:

@@ -207,6 +207,14 @@ def test_figures_a_board_does_not_have_prove_nothing() -> None:
     ]
 
 
+def test_a_board_that_failed_a_test_proves_nothing_good() -> None:
+    assert set(device_outcomes(failed_tests=1).values()) == {"unproven"}
+    assert device_outcomes(failed_tests=2, latency_max_ms=50.1)["latency_max"] == "fail"
+    made = candidate("ptq")
+    found = assessed(made, evaluated(made, driven(4, 4)), device=shown(failed_tests=2)).criteria
+    assert {one.unproven for one in found if one.name in DEVICE_CRITERIA} == {"2 tests of this board failed"}
+
+
 def test_the_device_module_shows_its_line() -> None:
     import doctest
 
