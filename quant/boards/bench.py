@@ -59,6 +59,7 @@ class Bench:
             stream = PyserialStream(self.board.port, self.board.baud)
             self._link = Link(stream, log=self._log, exchanges=self._exchanges)
             self.device = Device.open(self._link)
+            self.board.check(self.device.identity)
         except BaseException:
             self._end()
             raise

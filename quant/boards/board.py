@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 if TYPE_CHECKING:
     from serial import SerialBase
 
+    from quant.boards.messages import HelloReply
+
 DEFAULT_BAUD = 921600
 """Of the line, where nobody says otherwise: the firmware's ``CONFIG_QUANT_UART_BAUD``."""
 
@@ -119,6 +121,14 @@ class Board(Protocol):
     def embedded(self) -> Embedded:
         """How pytest-embedded reaches it."""
         ...
+
+    def check(self, hello: HelloReply) -> None:
+        """Whether what answers is the board that is meant; where nothing says which it has to be, any is.
+
+        Raises:
+            InputError: it is another one.
+        """
+        return
 
     def __enter__(self) -> Self:
         self.open()

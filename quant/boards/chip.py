@@ -26,6 +26,8 @@ from quant.errors import InputError, LinkError, QuantError
 if TYPE_CHECKING:
     from serial import SerialBase
 
+    from quant.boards.messages import HelloReply
+
 _ASK_SECONDS = 0.5
 _ASK_RETRIES = 2
 _BOOT_SECONDS = 15.0
@@ -82,9 +84,9 @@ class Expected:
             InputError: it is another one.
         """
         if self.chip is not None and found.chip != self.chip:
-            raise self._other(f"an {found.chip} with MAC {found.mac}", f"an {self.chip}")
+            raise self._other(f"{found.chip} with MAC {found.mac}", self.chip)
         if self.mac is not None and found.mac != self.mac:
-            raise self._other(f"the {found.chip} with MAC {found.mac}", f"MAC {self.mac}")
+            raise self._other(f"{found.chip} with MAC {found.mac}", f"MAC {self.mac}")
         if self.revision is not None and found.revision not in self.revision:
             raise self._other(f"revision {revision_words(found.revision)}", f"revision {self.revision}")
 
@@ -138,10 +140,13 @@ def ask_board(port: str, baud: int) -> Reported | str:
         return f"no firmware of ours answered: {error.what}"
     finally:
         link.close()
-    silicon = Silicon(hello.chip.replace("-", "").lower(), hello.mac.lower(), hello.chip_revision)
     # A pack that is not whole has no hash there; a whole one can still be of no use to this image.
     refused = models.status is not PackStatus.OK and models.sha256 != NO_PACK
-    return Reported(hello.elf_sha256, models.sha256, silicon, models.words if refused else "")
+    return Reported(hello.elf_sha256, models.sha256, _silicon(hello), models.words if refused else "")
+
+
+def _silicon(hello: HelloReply) -> Silicon:
+    return Silicon(hello.chip.replace("-", "").lower(), hello.mac.lower(), hello.chip_revision)
 
 
 class ChipBoard(Board):
@@ -275,6 +280,10 @@ class ChipBoard(Board):
         build = self.build()
         options |= {"app_path": str(self._app), "build_dir": str(build.folder), "target": build.chip}
         return Embedded("esp,idf", options)
+
+    def check(self, hello: HelloReply) -> None:
+        """Compares chip, MAC and revision with what is known of the board."""
+        self._expected().check(_silicon(hello))
 
     def _expected(self) -> Expected:
         return Expected(self.chip, self.entry.mac, self.entry.revision, self.entry.where or f"--board {self.name}")

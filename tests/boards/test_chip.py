@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 import serial
 
+from quant.boards.bench import Bench
 from quant.boards.board import Board, Work
 from quant.boards.board_map import BoardEntry, Command, Revision
 from quant.boards.build import Build, load_build
@@ -354,3 +355,13 @@ def test_why_says_what_the_board_had(build: Build) -> None:
     same = replace(REPORTED, elf_sha256=build.elf_sha.hex())
     work, why = what_to_write(same, build, PACK)
     assert work is Work.MODELS and "2222222222222222" in why
+
+
+def test_what_answers_is_held_to_what_is_known_of_the_board() -> None:
+    """Also where nothing is written: a virtual board at the port of a bench's ESP32 is not timed as one."""
+    with VirtualBoard(build_pack([quantize_policy(box_policy(1))])) as other:
+        known = BoardEntry("truck1", chip="esp32", mac="24:6f:28:aa:bb:cc")
+        with pytest.raises(InputError, match="another board: virtual"), Bench(ChipBoard(known, other.port, Path())):
+            pass
+        with Bench(ChipBoard(BoardEntry("board"), other.port, Path())) as bench:
+            assert bench.device.identity.chip == "virtual"
