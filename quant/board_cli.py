@@ -149,7 +149,7 @@ def bench_command(
         return
     stages = list(rows[0][2])
     cells = [(t, str(n), *(f"{s[stage].median:.1f}" for stage in stages), _tail(s["total"])) for t, n, s in rows]
-    _table(("track", "peers", *stages, "total p99 / max"), cells)
+    _table(("track", "peers", *stages, "p99 / max"), cells)
     click.echo(f"microseconds, {evidence}; medians of {repeats} decisions after {warmup}")
 
 
