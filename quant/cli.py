@@ -281,6 +281,29 @@ def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
     return _show(verdict, opened)
 
 
+@cli.command("report")
+@run_argument
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where the page goes, with the Markdown beside it.  [default: report.html in RUN]",
+)
+@click.option("--open", "open_page", is_flag=True, help="Show the page in the browser.")
+def report_command(run: Path, output: Path | None, open_page: bool) -> None:
+    """Writes the report of a finished run: one HTML page to send, and a summary in Markdown.
+
+    The page needs no other file and no network. It says what winner.json says; decide again to use other limits.
+    """
+    from quant import pipeline
+
+    paths = pipeline.report(run, output)
+    for path in paths:
+        click.echo(str(path))
+    if open_page:
+        click.launch(str(paths[0]))
+
+
 @cli.command("train")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the checkpoint and its log go.")
 @click.option("--seed", type=click.IntRange(0), help="Of network and scenarios.  [default: the shipped policy's]")

@@ -22,7 +22,7 @@ from quant import runfolder
 from quant.acceptance.assessment import assess
 from quant.acceptance.decision import Verdict
 from quant.acceptance.decision import decide as decide_between
-from quant.acceptance.limits import Limits
+from quant.acceptance.limits import Limits, limits_from
 from quant.boards.bench import Bench
 from quant.boards.board import Board
 from quant.boards.measure import measure
@@ -38,13 +38,14 @@ from quant.evaluation.open_loop import AUGMENTED
 from quant.files import Progress, no_progress, read_bytes, read_json, write_json, write_text
 from quant.policy import Observations, Policy, export_saved_model, load_policy, policy_digest, save_policy
 from quant.report import terminal
+from quant.report.material import Material
 from quant.report.text import as_text
 from quant.runfolder import Settings, evaluation_name, read_settings, write_settings
 from quant.runners import FloatRunner, ParityReport, parity, parity_from_json
 from quant.tracks import ptq as ptq_track
 from quant.tracks import qat as qat_track
 from quant.tracks.candidate import Candidate
-from quant.tracks.storage import load_candidate, save_candidate, save_curve
+from quant.tracks.storage import load_candidate, load_curve, save_candidate, save_curve
 from quant.worlds.repeatable import check_repeatable
 from quant.worlds.rollout import Recorder, rollout
 from quant.worlds.scenarios import ScenarioSet
@@ -314,6 +315,61 @@ def decide(folder: Path, limits: Limits, seconds: Mapping[str, float] | None = N
     )
     runfolder.write_manifest(folder, seconds)
     return verdict
+
+
+def report(folder: Path, out: Path | None = None) -> tuple[Path, Path]:
+    """Writes the report of a finished run as HTML and Markdown: about the verdict that stands in ``winner.json``.
+
+    Args:
+        folder: the run.
+        out: where the HTML goes, with the Markdown beside it; None: into the run, whose manifest then lists both.
+
+    Returns:
+        The paths of HTML and Markdown.
+
+    Raises:
+        InputError: it is not a finished run, a file is malformed, or the report cannot be written.
+        StaleError: a file has changed since the run was finished, or artifacts do not belong together.
+    """
+    from quant.report.html import page
+    from quant.report.markdown import summary
+
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise InputError("is not a page's name", where=out, expected="a file that ends in .html")
+    read_settings(folder)
+    manifest = runfolder.check_manifest(folder)
+    with threadpool_limits(1):
+        material = _material(read_run(folder), manifest)
+        texts = {runfolder.PAGE: page(material), runfolder.SUMMARY: summary(material)}
+    inside = folder / runfolder.PAGE, folder / runfolder.SUMMARY
+    if out is None or out.resolve() == inside[0].resolve():
+        runfolder.add_pages(folder, manifest, texts)
+        return inside
+    paths = out, out.with_suffix(".md")
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_text(path, text)
+    return paths
+
+
+def _material(run: Run, manifest: Mapping[str, Any]) -> Material:
+    winner = runfolder.WINNER
+    document = read_json(run.folder / winner)
+    if not isinstance(document, dict) or not isinstance(document.get("limits"), dict):
+        raise InputError("holds no limits", where=run.folder / winner, hint=f"quant decide {run.folder}")
+    return Material(
+        settings=read_json(run.folder / runfolder.SETTINGS),
+        manifest=manifest,
+        policy=run.policy,
+        dataset=run.dataset,
+        candidates=run.candidates,
+        evaluations=run.evaluations,
+        parity=run.parity,
+        devices=run.devices,
+        world=run.world,
+        scenarios=run.scenarios,
+        verdict=run.verdict(limits_from(document["limits"], run.folder / winner)),
+        curves={track: load_curve(track, run.folder) for track in run.candidates},
+    )
 
 
 def run_device(folder: Path, bench: Bench, progress: Progress = no_progress) -> DeviceReport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from quant import __version__
 from quant.errors import InputError, StaleError
-from quant.files import read_bytes, read_json, sha256, write_json
+from quant.files import read_bytes, read_json, sha256, write_json, write_text
 
 POLICY = "policy.npz"
 SAVED_MODEL = "policy_saved_model"
@@ -21,6 +21,7 @@ SCENARIOS = "quant_eval_scenarios.json"
 PARITY = "parity.json"
 WINNER = "winner.json"
 REPORT = "report.txt"
+PAGE, SUMMARY = "report.html", "report.md"
 MANIFEST = "manifest.json"
 
 ARTIFACTS = (
@@ -36,6 +37,8 @@ ARTIFACTS = (
     "hil_*.json",
     WINNER,
     REPORT,
+    PAGE,
+    SUMMARY,
 )
 """What the steps after the import write, as patterns."""
 
@@ -164,15 +167,35 @@ def clear(folder: Path) -> None:
 
 
 def unfinish(folder: Path) -> None:
-    """Takes the manifest away: whatever is in the folder now is not a finished run.
+    """Takes the manifest away, and the pages about it: whatever is in the folder now is not a finished run.
 
     Raises:
         InputError: the folder cannot be written to.
     """
     try:
-        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in (MANIFEST, PAGE, SUMMARY):
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"the run cannot be changed: {error.strerror}", where=folder / MANIFEST) from error
+
+
+def add_pages(folder: Path, manifest: dict[str, Any], pages: Mapping[str, str]) -> None:
+    """Writes texts about a finished run into it and lists them in its manifest, which otherwise stays as it is.
+
+    The manifest first forgets pages of an earlier time, so that the run is a valid one at every moment.
+
+    Args:
+        folder: the run.
+        manifest: what :func:`check_manifest` returned.
+        pages: text by file name, of `PAGE` and `SUMMARY`.
+    """
+    files = {name: entry for name, entry in manifest["files"].items() if name not in pages}
+    write_json(folder / MANIFEST, manifest | {"files": files})
+    for name, text in pages.items():
+        write_text(folder / name, text)
+        content = text.encode()
+        files[name] = {"bytes": len(content), "sha256": sha256(content)}
+    write_json(folder / MANIFEST, manifest | {"files": dict(sorted(files.items()))})
 
 
 def write_manifest(folder: Path, seconds: dict[str, float]) -> None:

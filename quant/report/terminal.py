@@ -126,6 +126,12 @@ def gate(verdict: Verdict) -> Group:
 
 def engines(parity: Mapping[str, ParityReport]) -> Group:
     """How far TFLite-Micro itself and LiteRT are from the arithmetic of the verdict, a line a track."""
+    title = Text("Engines, against the arithmetic of the verdict", style="bold")
+    return Group(title, *map(_line, engine_lines(parity)))
+
+
+def engine_lines(parity: Mapping[str, ParityReport]) -> tuple[str, ...]:
+    """The same as sentences."""
     lines = []
     for track, one in parity.items():
         exact, litert = "equal in every byte" if one.conforms else "DIFFERS", one.litert
@@ -134,7 +140,7 @@ def engines(parity: Mapping[str, ParityReport]) -> Group:
             f"{litert.peer_encoder.fraction:.1%} of the encoder's outputs, {litert.policy_head.fraction:.1%} of the "
             f"head's, {litert.decisions_differing} of {one.decisions} decisions"
         )
-    return Group(Text("Engines, against the arithmetic of the verdict", style="bold"), *map(_line, lines))
+    return tuple(lines)
 
 
 def on_board(device: DeviceReport) -> Group:

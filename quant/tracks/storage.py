@@ -56,6 +56,23 @@ def save_curve(track: str, curve: tuple[tuple[int, float, float], ...], folder: 
     write_text(folder / curve_name(track), text.getvalue())
 
 
+def load_curve(track: str, folder: Path) -> tuple[tuple[int, float, float], ...]:
+    """Reads a loss curve: (step, training loss or NaN, simulated error) of each point; empty where there is no file.
+
+    Raises:
+        InputError: it is malformed.
+    """
+    path = folder / curve_name(track)
+    if not path.is_file():
+        return ()
+    rows = list(csv.reader(io.StringIO(read_bytes(path).decode(errors="replace"))))[1:]
+    try:
+        return tuple((int(step), float(loss or "nan"), float(error)) for step, loss, error in rows)
+    except ValueError as error:
+        again = f"make the candidate again: quant {track}"
+        raise InputError(f"not a loss curve: {error}", where=path, hint=again) from error
+
+
 def describe(candidate: Candidate) -> dict[str, Any]:
     """The description: hashes, sizes, input quantization, pooling, action space, and what it was made from."""
     return {

@@ -1,0 +1,81 @@
+"""The report as Markdown: what a pull request or a mail needs of it, without pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from textwrap import indent
+
+from quant.report import tables
+from quant.report.material import Material
+from quant.report.replay import partings
+from quant.report.tables import Cell, Table
+from quant.report.terminal import engine_lines, status_line
+
+MARKS = {"pass": "✔ pass", "fail": "✖ fail", "unproven": "◌ unproven"}
+"""An outcome is told by a sign and a word."""
+
+
+def summary(material: Material) -> str:
+    """The whole text; the same run gives the same bytes."""
+    verdict = material.verdict
+    parts = [
+        f"# Quantization report: {escaped(tables.checkpoint(material))}",
+        f"**{escaped(verdict.headline)}**",
+        escaped(status_line(verdict)) if verdict.winner else "",
+        listed([*verdict.why, *(f"against {one.track}: {one.comparison}" for one in verdict.against)]),
+        listed([f"**Warning:** {escaped(one)}" for one in verdict.warnings], escape=False),
+        "## Acceptance",
+        table(tables.criteria(verdict.assessments)),
+        "## Head to head",
+    ]
+    driving = tables.driving(material.evaluations)
+    parts.append("Driving was not tested: no world was given." if driving is None else table(driving))
+    parts += ["### Held-out frames", table(tables.frames(material.evaluations))]
+    parts.append(table(tables.by_peers(material.evaluations)))
+    if verdict.gate:
+        parts += ["### Gate self-test", listed(verdict.gate)]
+    if material.parity:
+        parts += ["### Engines, against the arithmetic of the verdict", listed(engine_lines(material.parity))]
+    for name, device in material.devices.items():
+        parts += [f"## Board: {escaped(name)}", table(tables.board_facts(device))]
+        for track, own in device.tracks.items():
+            parts += [f"{track.upper()}, microseconds, {device.board.evidence}:", table(tables.board(own))]
+    found = partings(material.evaluations)
+    if found:
+        parts += ["## Where the tracks part", table(tables.parting(found))]
+    parts += [
+        "## How it was made",
+        indent(tables.command(material), "    ", lambda line: True),
+        table(tables.hashes(material)),
+        table(tables.versions(material)),
+        table(tables.limits(material)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(source: Table) -> str:
+    """A table with a header row; cells with line breaks become one line."""
+    rule = ["---" if index < source.numbers else "---:" for index in range(len(source.columns))]
+    rows = [[escaped(name) for name in source.columns], rule, *([_cell(cell) for cell in row] for row in source.rows)]
+    body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n\n".join([body, *map(escaped, source.notes)])
+
+
+def _cell(cell: Cell) -> str:
+    first, *rest = cell.text.splitlines() or [""]
+    notes = [*rest, *([cell.note] if cell.note else [])]
+    words = escaped(f"{first} ({'; '.join(notes)})" if notes else first)
+    if cell.mark == "group":
+        return f"**{words}**"
+    return f"{MARKS[cell.mark]}: {words}" if cell.mark in MARKS else words
+
+
+def listed(sentences: Sequence[str], *, escape: bool = True) -> str:
+    """A list; nothing for none."""
+    return "\n".join(f"- {escaped(one) if escape else one}" for one in sentences)
+
+
+def escaped(words: str) -> str:
+    """Text that Markdown takes as it stands, in one line."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(words.split()))

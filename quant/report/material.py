@@ -1,0 +1,192 @@
+"""What a report of a run is made of: the run's parts, and the figures of them that no file of the run holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.acceptance.decision import Verdict
+from quant.boards.report import DeviceReport
+from quant.dataset import Dataset, Split
+from quant.evaluation.evaluation import FLOAT, Evaluation
+from quant.policy.observations import F32, Observations
+from quant.policy.policy import Policy
+from quant.runners import FloatRunner, Int8Runner, ParityReport
+from quant.runners.flatbuffer import Quantized
+from quant.runners.runner import Decision
+from quant.tracks.candidate import Affine, Candidate
+from quant.worlds.scenarios import ScenarioSet
+from quant.worlds.world import World
+
+Curve = tuple[tuple[int, float, float], ...]
+"""(step, training loss, simulated error) of each point; a loss that is not known is NaN."""
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """A finished run, as a report needs it.
+
+    Attributes:
+        settings: the content of ``settings.json``.
+        manifest: the content of ``manifest.json``.
+        policy: the float policy.
+        dataset: the shared dataset.
+        candidates: by track.
+        evaluations: by track, and ``float``.
+        parity: of the other engines, by track.
+        devices: what boards showed, by board.
+        world, scenarios: None where driving was not tested.
+        verdict: as it stands in ``winner.json``.
+        curves: training curves by track.
+    """
+
+    settings: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    policy: Policy
+    dataset: Dataset
+    candidates: Mapping[str, Candidate]
+    evaluations: Mapping[str, Evaluation]
+    parity: Mapping[str, ParityReport]
+    devices: Mapping[str, DeviceReport]
+    world: World | None
+    scenarios: ScenarioSet | None
+    verdict: Verdict
+    curves: Mapping[str, Curve]
+
+    @property
+    def tracks(self) -> tuple[str, ...]:
+        """The float policy and the candidates, in the order in which every table and picture has them."""
+        return (FLOAT, *self.candidates)
+
+    @cached_property
+    def frames(self) -> Frames:
+        """What the float policy and every candidate decide on the held-out frames that were seen and not made."""
+        rows = self.dataset.rows(Split.HELD_OUT)
+        seen = self.dataset.column("augmented")[rows] == 0
+        rows = rows[seen] if seen.any() else rows
+        observations = self.dataset.observations(rows)
+        space = self.policy.action_space
+        actions = {FLOAT: space.decide(FloatRunner(self.policy).values(observations))}
+        interfaces, features = {}, {}
+        for track, candidate in self.candidates.items():
+            runner = Int8Runner(candidate)
+            actions[track] = space.decide(runner.values(observations))
+            interfaces[track] = interfaces_of(runner, observations)
+            features[track] = features_of(candidate, observations)
+        return Frames(len(rows), actions, interfaces, features)
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Held-out frames, decided.
+
+    Attributes:
+        n: frames.
+        actions: (N,) int64 of a Discrete or (N, A) float32 of a Box, by track, ``float`` among them.
+        interfaces: what the codes between the parts of each candidate are used for, by track.
+        features: how each candidate covers the inputs' features, by track.
+    """
+
+    n: int
+    actions: Mapping[str, NDArray[Any]]
+    interfaces: Mapping[str, tuple[Interface, ...]]
+    features: Mapping[str, tuple[Feature, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Interface:
+    """The integer codes of one interface on the held-out frames.
+
+    Attributes:
+        name: of the interface.
+        codes: (K,) how often each code occurs, from the lowest to the highest of the type.
+        first: the lowest code of the type, as -128.
+        real: what the lowest and the highest code stand for; None where every feature has its own scale.
+        zero: the code of 0; None likewise.
+    """
+
+    name: str
+    codes: NDArray[np.int64]
+    first: int
+    real: tuple[float, float] | None
+    zero: int | None
+
+    @property
+    def at_lowest(self) -> float:
+        """Share of the values that have the lowest code."""
+        return float(self.codes[0] / max(self.codes.sum(), 1))
+
+    @property
+    def at_highest(self) -> float:
+        """Share of the values that have the highest code."""
+        return float(self.codes[-1] / max(self.codes.sum(), 1))
+
+    @property
+    def used(self) -> int:
+        """How many different codes occur."""
+        return int(np.count_nonzero(self.codes))
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of an input, and the range a candidate's codes cover.
+
+    Attributes:
+        name: as ``peer 0``.
+        seen: lowest and highest value on the held-out frames; None without any.
+        covered: what the lowest and the highest code stand for.
+        clipped: share of the values that lie more than half a step beyond the codes.
+    """
+
+    name: str
+    seen: tuple[float, float] | None
+    covered: tuple[float, float]
+    clipped: float
+
+
+def interfaces_of(runner: Int8Runner, observations: Observations) -> tuple[Interface, ...]:
+    """The codes of a candidate's interfaces; those of absent peers are padding and are not counted."""
+    decision: Decision = runner.decide(observations)
+    encoder, head = runner.engine.model("peer_encoder"), runner.engine.model("policy_head")
+    width = decision.pooled.shape[1]
+    return (
+        _interface("peer features", decision.peer_inputs[observations.mask]),
+        _interface("embeddings", decision.embeddings[observations.mask], encoder.output),
+        _interface("pooled", decision.pooled, head.input),
+        _interface("ego features", decision.head_inputs[:, width:]),
+        _interface("output", decision.outputs, head.output),
+    )
+
+
+def _interface(name: str, codes: NDArray[Any], tensor: Quantized | None = None) -> Interface:
+    kind = np.iinfo(codes.dtype)
+    counts = np.bincount(codes.ravel().astype(np.int64) - kind.min, minlength=kind.max - kind.min + 1)
+    if tensor is None:
+        return Interface(name, counts, kind.min, None, None)
+    real = [float(tensor.scale) * (code - int(tensor.zero_point)) for code in (kind.min, kind.max)]
+    return Interface(name, counts, kind.min, (real[0], real[1]), int(tensor.zero_point))
+
+
+def features_of(candidate: Candidate, observations: Observations) -> tuple[Feature, ...]:
+    """How a candidate's input codes cover the features of peers present and of the ego."""
+    peers = _features("peer", candidate.peer_input, observations.peers[observations.mask])
+    return (*peers, *_features("ego", candidate.ego_input, observations.ego))
+
+
+def _features(kind: str, affine: Affine, values: F32) -> Sequence[Feature]:
+    codes = np.iinfo(affine.quantize(np.zeros((1, len(affine.gain)), np.float32)).dtype)
+    gain, offset = affine.gain.astype(np.float64), affine.offset.astype(np.float64)
+    steps = values.astype(np.float64) * gain + offset
+    beyond = (steps < codes.min - 0.5) | (steps > codes.max + 0.5)
+    found = []
+    for k in range(len(gain)):
+        ends = [float((code - offset[k]) / gain[k]) for code in (codes.min, codes.max)]
+        seen = (float(values[:, k].min()), float(values[:, k].max())) if len(values) else None
+        share = float(beyond[:, k].mean()) if len(values) else 0.0
+        found.append(Feature(f"{kind} {k}", seen, (ends[0], ends[1]), share))
+    return found

@@ -1,0 +1,82 @@
+"""Finished runs to report on: one that drove in the convoy world, and one of recorded frames and continuous actions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quant import pipeline
+from quant.acceptance.limits import Limits
+from quant.boards.conformance import Conformance
+from quant.boards.report import STAGE_NAMES, DeviceReport, Identity, Memory, ModelReport, PeerTimes, Quantiles
+from quant.boards.report import TrackReport as BoardTrack
+from quant.policy import Box, Policy, load_policy, save_policy
+from quant.runfolder import POLICY, Settings, read_settings, write_settings
+from quant.tracks.candidate import Affine, Candidate
+from quant.tracks.storage import save_candidate, save_curve
+from quant.worlds.reference import reference_policy_path
+from tests.tracks import strategies
+
+HOSTILE = '<script x="|">*&.zip'
+"""A checkpoint's name that must stay text."""
+
+
+@pytest.fixture(scope="session")
+def driven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference policy with two candidates, the second a coarser copy of the first, 120 + 40 episodes, a board."""
+    folder = tmp_path_factory.mktemp("report") / "driven"
+    settings = Settings("reference policy", world="convoy", seed=0, episodes={"nominal": 120, "lossy": 40})
+    return _run(folder, load_policy(reference_policy_path()), settings, coarser=0.6)
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random policy of two continuous components on recorded frames; its checkpoint has a hostile name."""
+    folder = tmp_path_factory.mktemp("report")
+    policy = strategies.policy(2, space=Box((0.0, -1.0), (1.0, 2.0)))
+    drive = strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, most=3))
+    return _run(folder / "recorded", policy, Settings(HOSTILE, (str(drive),)), coarser=0.97)
+
+
+def _run(folder: Path, policy: Policy, settings: Settings, coarser: float) -> Path:
+    """What `quant run` does, without what takes long: neither TensorFlow nor many frames."""
+    folder.mkdir()
+    write_settings(settings, folder)
+    save_policy(policy, folder / POLICY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "DATASET_EPISODES", {"nominal": 40, "lossy": 20})
+        pipeline.make_dataset(folder, settings)
+    ptq = pipeline.make_ptq(folder)
+    gain = (ptq.peer_input.gain * np.float32(coarser)).astype(np.float32)
+    qat = replace(ptq, track="qat", peer_input=Affine(gain, ptq.peer_input.offset))
+    save_candidate(qat, folder)
+    save_curve("qat", ((0, float("nan"), 0.02), (50, 0.03, 0.015), (100, 0.02, 0.012)), folder)
+    write_settings(replace(read_settings(folder), tracks=("ptq", "qat")), folder)
+    _board({"ptq": ptq, "qat": qat}).save(folder)
+    pipeline.evaluate(folder, Limits(), workers=1)
+    pipeline.decide(folder, Limits(), {"ptq": 1.25})
+    return folder
+
+
+def _board(candidates: dict[str, Candidate]) -> DeviceReport:
+    board = Identity(
+        "rig", "emulated", "esp32", "3.0", "02:00:00:00:00:01", 240, 1, "esp32", "1", "0" * 64, "", "", "", 1
+    )
+    tracks = {track: _board_track(candidate) for track, candidate in candidates.items()}
+    return DeviceReport(board, "1" * 64, tracks, Memory(None, 90_000, 4_000, None, None, None, None, None))
+
+
+def _board_track(candidate: Candidate) -> BoardTrack:
+    models: dict[str, ModelReport] = {
+        model.part: ModelReport(len(model.tflite), model.sha256, None, None, ("FULLY_CONNECTED",))
+        for model in (candidate.peer_encoder, candidate.policy_head)
+    }
+
+    def time(peers: int) -> Quantiles:
+        return Quantiles(*(100.0 * (peers + 1) + k for k in range(4)))
+
+    times = tuple(PeerTimes(n, {stage: time(n) for stage in STAGE_NAMES}) for n in range(candidate.max_peers + 1))
+    return BoardTrack(models, Conformance(10, 0, {}, None), 1, 100, times)
