@@ -24,6 +24,8 @@ ENOUGH_WEIGHTS = 4 * FEW_LEVELS
 """A layer of fewer weights cannot be expected to use many codes."""
 MOVED = 0.5
 """Root mean square distance of weights from the exact ones, in steps, beyond which they are not just rounded (.29)."""
+BIAS_MOVED = 1.0
+"""Distance of a bias from the exact one, in steps of the layer's output, beyond which it is not just rounded."""
 UNEVEN = 4.0
 """Largest weight over the typical output's largest, from which one scale for all outputs wastes two bits."""
 COMPENSATES = 0.05
@@ -167,6 +169,15 @@ def _of_weights(anatomy: Anatomy, source: Source) -> Iterator[Advice]:
             min(change, 1.0),
             f"the {source.name} make up for other roundings: with them exact the error would grow by {change:.0%}",
             "",
+        )
+    elif share >= DOMINANT and weights.bias_moved >= BIAS_MOVED:
+        yield Advice(
+            "biases moved",
+            source.name,
+            share,
+            f"a bias among the {source.name} is {weights.bias_moved:.1f} steps of the layer's output from the float "
+            f"policy's; they cost {share:.0%} of all without making up for anything",
+            "undo the correction or training of these biases; where there was none, the conversion is at fault",
         )
     elif share >= DOMINANT and weights.moved_rms >= MOVED:
         yield Advice(

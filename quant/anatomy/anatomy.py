@@ -149,6 +149,7 @@ class WeightFacts:
         per_channel: whether every output has a scale of its own.
         unevenness: where all outputs share a scale, the largest weight over the median of the outputs' largest; else 1.
         moved_rms, moved_max: distance from the exact weights in steps; rounding alone gives .29 and .5.
+        bias_moved: largest distance of a bias from the exact one, in steps of the layer's output.
     """
 
     size: int
@@ -157,6 +158,7 @@ class WeightFacts:
     unevenness: float
     moved_rms: float
     moved_max: float
+    bias_moved: float
 
 
 @dataclass(frozen=True)
@@ -481,6 +483,7 @@ class _Facts:
             float(largest.max()) / middle if middle and not stage.per_channel else 1.0,
             float(np.sqrt(np.mean(moved**2))),
             float(moved.max()),
+            float(np.abs((stage.quantized.bias - stage.exact.bias) * stage.tensors[0].grid.gain).max()),
         )
 
     def tensor(self, place: Place) -> TensorFacts | None:
@@ -490,7 +493,7 @@ class _Facts:
         grid = self.inputs.get(place.name) or self.grids.get(place.name) or self.work.network.z_grid
         assert grid is not None
         codes = self.codes[place.name]
-        held = np.clip(np.rint(codes), LOWEST, HIGHEST)
+        held = np.clip(grid.rounded(codes), LOWEST, HIGHEST)
         beyond = np.maximum(LOWEST - codes, codes - HIGHEST)
         if place.name == OUTPUT:
             beyond = self._beyond_output(grid, codes)

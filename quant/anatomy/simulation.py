@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from quant.errors import InputError
 from quant.policy.observations import F32, Mask, Observations
 from quant.policy.policy import Dense, Policy, Pooling
-from quant.runners import Model, read_model
+from quant.runners import Model, Pool, read_model
 from quant.runners.flatbuffer import FullyConnected, Layer, Quantized
 from quant.tracks.candidate import Affine, Candidate, Part
 from quant.tracks.plan import HOMOGENEOUS
@@ -32,6 +32,8 @@ FACTOR_PASSES = 12
 """Gauss-Newton passes over the equalization's factors; four are enough, as a rule."""
 ROUNDING_VARIANCE = 1 / 12
 """Of an error that is uniform over one step."""
+TIE = 1e-9
+"""A value so near to a half, in steps, counts as one: it is, but for float64's own rounding."""
 FUNCTIONS: Mapping[str, Callable[[F64], F64]] = {
     "NONE": lambda x: x,
     "RELU": lambda x: np.maximum(x, 0.0),
@@ -69,29 +71,41 @@ Probe = Callable[[str, F64], None]
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The codes of a tensor: value * gain + offset, one gain and offset for all or (K,) for each feature."""
+    """The codes of a tensor: value * gain + offset, one gain and offset for all or (K,) for each feature.
+
+    Attributes:
+        even: whether halves are rounded to even, as features are, or away from zero, as TFLite-Micro does it.
+    """
 
     gain: NDArray[Any]
     offset: NDArray[Any]
+    even: bool
 
     @staticmethod
     def of_tensor(tensor: Quantized) -> Grid:
         """Of a tensor in a file."""
-        return Grid(np.array(1 / float(tensor.scale)), np.array(float(tensor.zero_point)))
+        return Grid(np.array(1 / float(tensor.scale)), np.array(float(tensor.zero_point)), even=False)
 
     @staticmethod
     def of_features(affine: Affine) -> Grid:
         """Of float features; float32, as their quantization is defined."""
-        return Grid(affine.gain, affine.offset)
+        return Grid(affine.gain, affine.offset, even=True)
 
     def codes(self, x: NDArray[Any]) -> F64:
         """(N, K) values -> (N, K) codes, neither rounded nor saturated."""
         return np.asarray(x * self.gain + self.offset, np.float64)
 
+    def rounded(self, codes: F64) -> F64:
+        """(N, K) codes -> (N, K) whole codes, not yet saturated."""
+        if self.even:
+            return np.asarray(np.rint(codes))
+        steps = codes - self.offset
+        return np.asarray(np.trunc(steps + np.copysign(0.5 + TIE, steps)) + self.offset)
+
     def apply(self, x: NDArray[Any], how: How) -> F64:
         """(N, K) values -> (N, K) values as the tensor holds them."""
         codes = self.codes(x)
-        held = np.clip(np.rint(codes) if how.rounded else codes, LOWEST, HIGHEST)
+        held = np.clip(self.rounded(codes) if how.rounded else codes, LOWEST, HIGHEST)
         values: F64 = (held - np.float64(self.offset)) / np.float64(self.gain)
         if how.column is None:
             return values
@@ -174,7 +188,8 @@ class Network:
         places: the sources, in the order of computation.
         peer_grid, ego_grid: of the inputs.
         encoder, head: the layers.
-        z_grid: of the head's input where the pooled embedding is requantized; None where its bytes are copied.
+        z_grid: of the head's input where the pooled embedding is rounded again; None where its bytes are copied.
+        integers: pools codes as a device does.
         embedding_step, output_step: width of a step of the encoder's and the head's output.
         pooling: over the peers present.
     """
@@ -185,6 +200,7 @@ class Network:
     encoder: tuple[Stage, ...]
     head: tuple[Stage, ...]
     z_grid: Grid | None
+    integers: Pool
     embedding_step: float
     output_step: float
     pooling: Pooling
@@ -242,8 +258,19 @@ class Simulation:
 
     def values(self, setting: Setting, probe: Probe | None = None) -> F64:
         """(N, A) float64 head outputs: logits, or actions before clipping."""
-        z = pool(self.embeddings(setting, probe), self.observations.mask, self.network.pooling)
+        embeddings = self.embeddings(setting, probe)
+        z = pool(embeddings, self.observations.mask, self.network.pooling)
+        if setting.get(EMBEDDING) == setting.get(Z) == QUANTIZED:
+            z = self._pooled_codes(embeddings)
         return self.network.decide(z, self.observations.ego, setting, probe)
+
+    def _pooled_codes(self, embeddings: F64) -> F64:
+        """The same where codes are pooled into codes, with the roundings of the integers that do it."""
+        mask, integers = self.observations.mask, self.network.integers
+        codes = np.full((*mask.shape, embeddings.shape[1]), integers.neutral, np.int8)
+        codes[mask] = integers.source.quantize(embeddings.astype(np.float32))
+        pooled = integers(np.ascontiguousarray(codes.swapaxes(0, 1)), np.ascontiguousarray(mask.T))
+        return integers.target.dequantize(pooled).astype(np.float64)
 
     def embeddings(self, setting: Setting, probe: Probe | None = None) -> F64:
         """(M, D) float64 embeddings of all peers present, a frame's peers one after another."""
@@ -291,7 +318,8 @@ def build_network(policy: Policy, candidate: Candidate) -> Network:
     factors = find_factors(policy, [quantized.weight for quantized, _ in raws], [step for _, step in raws])
     stages: list[Stage] = []
     places: list[Place] = [Place(PEER_INPUT, "peer_encoder", "input", None)]
-    shared = encoder_model.output.same_quantization(head_model.input)
+    # A maximum of codes is a code; a sum or a mean has to be rounded to one.
+    shared = candidate.pooling == "max" and encoder_model.output.same_quantization(head_model.input)
     for index, ((dense, ops), (quantized, step)) in enumerate(zip(chain, raws, strict=True)):
         if index == len(encoder_layers):
             # The place of a requantization is the head's input, whatever sub-model one counts it to.
@@ -310,6 +338,7 @@ def build_network(policy: Policy, candidate: Candidate) -> Network:
         tuple(stages[: len(encoder_layers)]),
         tuple(stages[len(encoder_layers) :]),
         None if shared else Grid.of_tensor(head_model.input),
+        Pool.build(candidate.pooling, encoder_model.output, head_model.input, candidate.max_peers),
         float(encoder_model.output.scale),
         float(head_model.output.scale),
         candidate.pooling,

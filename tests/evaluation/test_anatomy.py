@@ -1,0 +1,537 @@
+"""What `quant explain` says: true to the candidate's own files, and naming the culprit of every candidate made bad."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from threadpoolctl import threadpool_limits
+
+from quant.anatomy import Advice, Anatomy, Effect, Effects, Source, advice, advise, contrast, dissect
+from quant.anatomy.anatomy import Column, TensorFacts, WeightFacts, WorstFrame
+from quant.anatomy.simulation import LOWEST, QUANTIZED, Simulation, build_network
+from quant.errors import InputError, StaleError
+from quant.evaluation.open_loop import compare
+from quant.explain_cli import explain, explain_command
+from quant.files import write_json
+from quant.policy import Policy, policy_digest, save_policy
+from quant.report.explanation import contrasts, explanation
+from quant.report.text import as_text
+from quant.runfolder import POLICY, Settings, write_settings
+from quant.runners import Int8Runner, read_model
+from quant.runners.flatbuffer import FullyConnected, Layer, Quantized
+from quant.tracks.candidate import Affine, Candidate, Part, SubModel
+from quant.tracks.storage import save_candidate
+from tests.runners.build import tflite
+from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
+from tests.tracks import strategies
+from tests.tracks.conftest import Exported, each  # noqa: F401 - a fixture
+
+FRAMES = random_observations(600, seed=5)
+BOX_FRAMES = random_observations(600, seed=5, ego=6)
+RENDERED_WIDTH = 80
+
+
+# Candidates made bad in one place, and only there.
+
+
+def layers_of(candidate: Candidate, part: Part) -> list[Layer]:
+    return list(read_model(getattr(candidate, part).tflite).layers)
+
+
+def with_layers(candidate: Candidate, part: Part, layers: Sequence[Layer]) -> Candidate:
+    made = SubModel(part, tflite(layers))
+    return replace(candidate, peer_encoder=made) if part == "peer_encoder" else replace(candidate, policy_head=made)
+
+
+def dense(layer: Layer) -> FullyConnected:
+    assert isinstance(layer, FullyConnected)
+    return layer
+
+
+def with_few_bits(candidate: Candidate, part: Part, index: int, *, same_scale: bool) -> Candidate:
+    """One layer's weights on 7 levels: with a scale as coarse, or with codes that are multiples of 42."""
+    layers = layers_of(candidate, part)
+    layer = dense(layers[index])
+    coarse = np.rint(layer.weight / 42).astype(np.int8)
+    if same_scale:
+        layers[index] = replace(layer, weight=(coarse * 42).astype(np.int8))
+    else:
+        bias = np.rint(layer.bias / 42).astype(np.int32)
+        layers[index] = replace(layer, weight=coarse, weight_scale=layer.weight_scale * np.float32(42), bias=bias)
+    return with_layers(candidate, part, layers)
+
+
+def with_narrow_tensor(candidate: Candidate, part: Part, index: int, factor: int) -> Candidate:
+    """A hidden tensor after a ReLU that reaches only to a part of its range."""
+    layers = layers_of(candidate, part)
+    narrow = Quantized(layers[index].output.shape, layers[index].output.scale / np.float32(factor), LOWEST)
+    layers[index] = replace(layers[index], output=narrow)
+    after = dense(layers[index + 1])
+    layers[index + 1] = replace(after, input=narrow, bias=(after.bias * factor).astype(np.int32))
+    return with_layers(candidate, part, layers)
+
+
+def with_peer_input(candidate: Candidate, factor: float) -> Candidate:
+    """The range of the peers' features: narrower with a factor above 1, wider below; the function stays."""
+    layers = layers_of(candidate, "peer_encoder")
+    first = dense(layers[0])
+    source = Quantized(first.input.shape, first.input.scale / np.float32(factor), first.input.zero_point)
+    layers[0] = replace(first, input=source, bias=np.rint(first.bias * factor).astype(np.int32))
+    old = candidate.peer_input
+    affine = Affine((old.gain * np.float32(factor)).astype(np.float32), old.offset)
+    return replace(with_layers(candidate, "peer_encoder", layers), peer_input=affine)
+
+
+def with_wrong_bias(candidate: Candidate, part: Part, index: int) -> Candidate:
+    """One unit's bias is off by a tenth of the layer's output range."""
+    layers = layers_of(candidate, part)
+    layer = dense(layers[index])
+    bias = layer.bias.copy()
+    bias[0] += round(25 * float(layer.output.scale) / float(layer.input.scale * layer.weight_scale[0]))
+    layers[index] = replace(layer, bias=bias)
+    return with_layers(candidate, part, layers)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the command computes; for small matrices it is faster, too."""
+    with threadpool_limits(1):
+        yield
+
+
+def top(anatomy: Anatomy) -> Advice:
+    return advise(anatomy)[0]
+
+
+@pytest.fixture(scope="module")
+def good() -> Anatomy:
+    policy = random_policy()
+    return dissect(policy, quantize_policy(policy), FRAMES)
+
+
+@pytest.mark.parametrize("same_scale", [True, False])
+@pytest.mark.parametrize(("part", "index", "source"), [
+    ("peer_encoder", 1, "encoder 1 weights"),
+    ("policy_head", 0, "head 0 weights"),
+])  # fmt: skip
+@pytest.mark.parametrize("made", [random_policy, box_policy])
+def test_a_layer_at_three_bits_is_named(
+    made: Callable[[], Policy], part: Part, index: int, source: str, same_scale: bool
+) -> None:
+    policy = made()
+    bad = with_few_bits(quantize_policy(policy), part, index, same_scale=same_scale)
+    anatomy = dissect(policy, bad, FRAMES if made is random_policy else BOX_FRAMES)
+    assert (top(anatomy).rule, top(anatomy).source) == ("few weight levels", source)
+    assert top(anatomy).weight > 0.8
+    assert anatomy.change(anatomy.source(source).exact) < -0.8
+    # The damage stays where it is: the neighbours' weights are no worse than rounded.
+    others = [one.weights for one in anatomy.sources if one.weights is not None and one.name != source]
+    assert max(one.moved_rms for one in others) < 0.35
+
+
+def test_clipped_peers_are_named_with_the_features() -> None:
+    policy = random_policy()
+    anatomy = dissect(policy, with_peer_input(quantize_policy(policy), 4), FRAMES)
+    assert (top(anatomy).rule, top(anatomy).source) == ("range too narrow", "peer input")
+    assert "record more frames" in top(anatomy).what
+    tensor = anatomy.source("peer input").tensor
+    assert tensor is not None and tensor.cut_off > 0.1
+    assert max(tensor.columns, key=lambda column: column.cut_off).name in top(anatomy).why
+    assert all("peer input" in frame.cut_off for frame in anatomy.worst)
+
+
+def test_a_coarse_peer_input_is_not_taken_for_a_clipped_one() -> None:
+    policy = random_policy()
+    anatomy = dissect(policy, with_peer_input(quantize_policy(policy), 1 / 8), FRAMES)
+    assert (top(anatomy).rule, top(anatomy).source) == ("input rounding", "peer input")
+    assert anatomy.source("peer input").tensor.cut_off_cost == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("part", "source"), [
+    ("peer_encoder", "encoder 0 activations"), ("policy_head", "head 0 activations"),
+])  # fmt: skip
+def test_a_clipped_hidden_tensor_is_named(part: Part, source: str) -> None:
+    policy = random_policy()
+    anatomy = dissect(policy, with_narrow_tensor(quantize_policy(policy), part, 0, 6), FRAMES)
+    assert (top(anatomy).rule, top(anatomy).source) == ("range too narrow", source)
+    assert "keep more of this tensor's range" in top(anatomy).what
+
+
+def test_a_wrong_bias_is_named() -> None:
+    policy = random_policy()
+    anatomy = dissect(policy, with_wrong_bias(quantize_policy(policy), "policy_head", 0), FRAMES)
+    assert (top(anatomy).rule, top(anatomy).source) == ("biases moved", "head 0 weights")
+    weights = anatomy.source("head 0 weights").weights
+    assert weights is not None and weights.bias_moved == pytest.approx(25, abs=0.5)
+
+
+def test_one_scale_for_uneven_outputs_is_named() -> None:
+    policy = random_policy()
+    last = policy.head[0]
+    weight = last.weight.copy()
+    weight[0] *= 40
+    uneven = replace(policy, head=(replace(last, weight=weight), *policy.head[1:]))
+    one_scale = dissect(uneven, quantize_policy(uneven, per_channel=False), FRAMES)
+    rules = {one.rule: one.source for one in advise(one_scale)}
+    assert rules["one scale for uneven outputs"] == "head 0 weights"
+    own_scales = dissect(uneven, quantize_policy(uneven), FRAMES)
+    assert "one scale for uneven outputs" not in {one.rule for one in advise(own_scales)}
+
+
+# True to the files.
+
+
+def test_without_rounding_every_candidate_is_its_float_policy(each: Exported) -> None:  # noqa: F811
+    network = build_network(each.policy, each.candidate)
+    values = Simulation(network, each.frames).values({})
+    assert np.allclose(values, each.policy.forward(each.frames).values, rtol=1e-5, atol=1e-5)
+
+
+def test_with_every_rounding_it_decides_as_litert_which_rounds_once(each: Exported) -> None:  # noqa: F811
+    network = build_network(each.policy, each.candidate)
+    space = each.policy.action_space
+    simulated = space.clip(Simulation(network, each.frames).values(network.everything).astype(np.float32))
+    exact = Int8Runner(each.candidate, "litert").values(each.frames)
+    assert (np.abs(simulated - exact) < network.output_step / 2).all()
+
+
+def test_the_factors_of_equalization_are_found_again(each: Exported) -> None:  # noqa: F811
+    network = build_network(each.policy, each.candidate)
+    for stage in (*network.encoder, *network.head):
+        moved = np.abs(stage.quantized.weight - stage.exact.weight) / stage.step
+        # Rounding to the nearest alone gives .29 and .5.
+        assert float(np.sqrt((moved**2).mean())) < 0.33
+        assert moved.max() < 0.75
+
+
+def test_a_source_alone_leaves_all_others_exact() -> None:
+    policy = random_policy()
+    network = build_network(policy, quantize_policy(policy))
+    simulation = Simulation(network, FRAMES)
+    exact = simulation.values({})
+    assert all((simulation.values({place.name: QUANTIZED}) != exact).any() for place in network.places)
+    seen: dict[str, np.ndarray] = {}
+    simulation.values({"ego input": QUANTIZED}, seen.__setitem__)
+    assert seen.keys() == {place.name for place in network.places if place.kind != "weights"}
+    untouched = seen["peer input"]
+    assert (untouched != np.rint(untouched)).any()
+
+
+@pytest.mark.parametrize("made", [random_policy, box_policy])
+def test_measured_figures_are_those_of_the_evaluation(made: Callable[[], Policy]) -> None:
+    policy, frames = made(), FRAMES if made is random_policy else BOX_FRAMES
+    candidate = quantize_policy(policy)
+    origins = np.where(np.arange(len(frames)) % 3 == 0, "augmented", "recorded")
+    anatomy = dissect(policy, candidate, frames, origins=origins)
+    reference, values = policy.forward(frames).values, Int8Runner(candidate).values(frames)
+    opened = compare(policy.action_space, reference, values, frames.counts, max_peers=policy.max_peers, origins=origins)
+    for effect, close in [
+        (anatomy.measured.overall, opened.overall),
+        *zip(anatomy.measured.by_peers, opened.by_peers, strict=True),
+        *((anatomy.measured.by_origin[name], close) for name, close in opened.by_origin),
+    ]:
+        if close is None:
+            assert effect is None
+            continue
+        assert effect is not None
+        assert (effect.n, effect.max_error) == (close.n, close.max_error)
+        assert effect.mae == pytest.approx(close.mae)
+        assert 1 - effect.disagreement == pytest.approx(close.agreement.value)
+
+
+def test_bias_and_spread_are_the_squared_error() -> None:
+    policy = box_policy()
+    overall = dissect(policy, quantize_policy(policy), BOX_FRAMES).measured.overall
+    assert np.mean(np.square(overall.bias)) + overall.spread**2 == pytest.approx(overall.cost)
+
+
+def test_shares_are_of_the_costs_alone(good: Anatomy) -> None:
+    assert sum(source.share for source in good.sources) == pytest.approx(1)
+    total = sum(source.alone.overall.cost for source in good.sources)
+    assert all(source.share == pytest.approx(source.alone.overall.cost / total) for source in good.sources)
+
+
+def test_groups_are_the_sources_together(good: Anatomy) -> None:
+    # All of a sub-model exact leaves the other one alone.
+    assert good.group("peer encoder").exact == good.group("policy head").alone
+    assert good.group("policy head").exact == good.group("peer encoder").alone
+
+
+def test_histograms_count_every_code(good: Anatomy) -> None:
+    tensor = good.source("ego input").tensor
+    assert tensor is not None
+    codes = quantize_policy(random_policy()).ego_input.quantize(FRAMES.ego)
+    assert tensor.codes == tuple(np.bincount(codes.astype(np.int64).ravel() + 128, minlength=256).tolist())
+    assert tensor.at_low == np.mean(codes == -128) and tensor.at_high == np.mean(codes == 127)
+
+
+def test_the_worst_frames_come_worst_first(good: Anatomy) -> None:
+    policy = random_policy()
+    rows = np.arange(len(FRAMES)) + 7000
+    worst = dissect(policy, quantize_policy(policy), FRAMES, rows=rows, worst=5).worst
+    reference = policy.forward(FRAMES).values
+    values = Int8Runner(quantize_policy(policy)).values(FRAMES)
+    other = reference.argmax(axis=1) != values.argmax(axis=1)
+    error = np.abs(values - reference).max(axis=1)
+    ordered = sorted(range(len(rows)), key=lambda i: (not other[i], -error[i]))
+    assert [frame.row for frame in worst] == [7000 + i for i in ordered[:5]]
+    first = worst[0]
+    frame = FRAMES[np.array([first.row - 7000])]
+    assert first.ego == tuple(map(float, frame.ego[0]))
+    assert first.peer_features == tuple(tuple(map(float, peer)) for peer in frame.peers[0][frame.mask[0]])
+    assert first.reference == pytest.approx(tuple(reference[first.row - 7000]))
+    assert first.candidate == pytest.approx(tuple(values[first.row - 7000]))
+
+
+@pytest.mark.parametrize(("part", "index", "source"), [
+    ("peer_encoder", 0, "encoder 0 weights"), ("policy_head", 1, "head 1 weights"),
+])  # fmt: skip
+def test_worst_frames_part_where_the_damage_is(part: Part, index: int, source: str) -> None:
+    policy = box_policy() if part == "peer_encoder" else random_policy()
+    frames = BOX_FRAMES if part == "peer_encoder" else FRAMES
+    bad = with_few_bits(quantize_policy(policy), part, index, same_scale=True)
+    worst = dissect(policy, bad, frames).worst
+    assert sum(frame.parts_at == source for frame in worst) >= 8
+    assert sum(frame.largest == source for frame in worst) >= 8
+
+
+def test_equal_inputs_give_equal_figures(good: Anatomy) -> None:
+    policy = random_policy()
+    assert dissect(policy, quantize_policy(policy), FRAMES) == good
+
+
+def test_an_exact_candidate_has_nothing_to_explain() -> None:
+    policy = random_policy()
+    nobody = replace(FRAMES[:20], mask=np.zeros((20, 8), np.bool_))
+    still = dissect(policy, quantize_policy(policy), nobody)
+    assert still.source("peer input").alone.overall.cost < 1e-12
+    assert still.source("peer input").tensor.codes == (0,) * 256  # type: ignore[union-attr]
+    effects = Effects(_effect(cost=0.0), (), {})
+    assert [one.rule for one in advise(replace(still, measured=effects, simulated=effects))] == ["no error"]
+
+
+# What cannot be explained is refused.
+
+
+def test_another_policys_candidate_is_refused() -> None:
+    candidate, box_ego = quantize_policy(random_policy()), quantize_policy(box_policy()).ego_input
+    with pytest.raises(InputError, match="takes"):
+        dissect(random_policy(), replace(candidate, ego_input=box_ego), FRAMES)
+    with pytest.raises(InputError, match="its layers have weights"):
+        dissect(random_policy(hidden=(32,)), candidate, FRAMES)
+    with pytest.raises(InputError, match="without any rounding"):
+        dissect(random_policy(head_activation="tanh"), candidate, FRAMES)
+    with pytest.raises(InputError, match="no held-out frames"):
+        dissect(random_policy(), candidate, FRAMES[:0])
+
+
+# Every rule by its threshold.
+
+
+def _effect(cost: float = 1e-4, n: int = 1000, bias: float = 0.0, spread: float = 0.01) -> Effect:
+    return Effect(n, cost, 0.01, 0.1, 0.0, (bias,), spread)
+
+
+def _effects(cost: float = 1e-4) -> Effects:
+    return Effects(_effect(cost), (), {})
+
+
+def _tensor(cut_off: float = 0.0, cut_off_cost: float = 0.0, columns: tuple[Column, ...] = ()) -> TensorFacts:
+    return TensorFacts(0.0, 1.0, 0.0, 0.0, cut_off, 0.5, cut_off_cost, (0,) * 256, columns)
+
+
+WEIGHTS = WeightFacts(2048, 200, True, 1.0, 0.29, 0.5, 0.01)
+SOUND = 0.01
+"""A share that no rule speaks of."""
+
+
+def _source(share: float, exact: float = 1e-4, **changes: object) -> Source:
+    facts: dict[str, object] = {"tensor": _tensor(), "kind": "activations"} | changes
+    return Source("it", "policy_head", layer=0, share=share, alone=_effects(1e-4), exact=_effects(exact),
+                  submodel_error=0.1, **facts)  # type: ignore[arg-type] # fmt: skip
+
+
+def _weights(share: float, exact: float = 1e-4, **changes: object) -> Source:
+    facts = replace(WEIGHTS, **changes)  # type: ignore[arg-type]
+    return _source(share, exact, kind="weights", tensor=None, weights=facts)
+
+
+def _anatomy(*sources: Source, measured: Effects | None = None, worst: tuple[WorstFrame, ...] = ()) -> Anatomy:
+    return Anatomy("ptq", "box", measured or _effects(), _effects(), 0.0, 0.0, sources, (), worst)
+
+
+def rules(anatomy: Anatomy) -> set[str]:
+    return {one.rule for one in advise(anatomy)}
+
+
+def _leaning(part: float) -> Anatomy:
+    bias = float(np.sqrt(part))
+    overall = _effect(bias=bias, spread=float(np.sqrt(1 - part)))
+    return _anatomy(_source(SOUND), measured=Effects(overall, (), {}))
+
+
+def _with_slice(factor: float, n: int = 1000) -> Anatomy:
+    return _anatomy(_source(SOUND), measured=Effects(_effect(1e-4), (None, _effect(factor * 1e-4, n)), {}))
+
+
+def _with_worst(hits: int) -> Anatomy:
+    frame = WorstFrame(0, "recorded", 1, (0.0,), ((0.0,),), (0.0,), (0.1,), 0.1, "it", "it", ())
+    frames = tuple(replace(frame, cut_off=("it",) if i < hits else ()) for i in range(10))
+    return _anatomy(_source(SOUND), worst=frames)
+
+
+HAIR = 1e-6
+THRESHOLDS: dict[str, tuple[Callable[[float], Anatomy], float]] = {
+    # rule: (an anatomy with the figure, the threshold); at or above it the rule speaks.
+    "range too narrow": (lambda x: _anatomy(_source(x, tensor=_tensor(0.001, 0.9e-4))), advice.NOTABLE),
+    "saturated": (lambda x: _anatomy(_source(SOUND, tensor=_tensor(x))), advice.SATURATED),
+    "input rounding": (lambda x: _anatomy(_source(x, kind="input")), advice.DOMINANT),
+    "interface rounding": (lambda x: _anatomy(_source(x, kind="output")), advice.DOMINANT),
+    "activation rounding": (lambda x: _anatomy(_source(x)), advice.DOMINANT),
+    "few weight levels": (lambda x: _anatomy(_weights(x, levels=31)), advice.NOTABLE),
+    "one scale for uneven outputs": (lambda x: _anatomy(_weights(0.3, unevenness=x)), advice.UNEVEN),
+    "weights compensate": (lambda x: _anatomy(_weights(0.3, exact=(1 + x) * 1e-4)), advice.COMPENSATES),
+    "weights moved": (lambda x: _anatomy(_weights(0.3, moved_rms=x)), advice.MOVED),
+    "biases moved": (lambda x: _anatomy(_weights(0.3, bias_moved=x)), advice.BIAS_MOVED),
+    "weight rounding": (lambda x: _anatomy(_weights(x)), advice.DOMINANT),
+    "error leans": (_leaning, advice.LEANS),
+    "some frames are worse": (_with_slice, advice.WORSE_FRAMES),
+    "worst frames cut off": (lambda x: _with_worst(round(10 * x)), advice.OFTEN),
+    "simulation differs": (
+        lambda x: _anatomy(_source(SOUND), measured=_effects((1 - x) * 1e-4)),
+        advice.UNFAITHFUL,
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", THRESHOLDS)
+def test_a_rule_speaks_from_its_threshold_on(rule: str) -> None:
+    made, threshold = THRESHOLDS[rule]
+    step = 0.1 if rule == "worst frames cut off" else HAIR
+    assert rule in rules(made(threshold + step))
+    assert rule not in rules(made(threshold - step))
+
+
+def test_rules_with_a_second_condition() -> None:
+    few = advice.FEW_LEVELS
+    assert "few weight levels" not in rules(_anatomy(_weights(0.3, levels=few)))
+    assert "few weight levels" not in rules(_anatomy(_weights(0.3, levels=few - 1, size=advice.ENOUGH_WEIGHTS - 1)))
+    half = advice.CUT_OFF_DECIDES * 1e-4
+    assert "range too narrow" not in rules(_anatomy(_source(0.3, tensor=_tensor(0.001, half * (1 - HAIR)))))
+    assert "range too narrow" in rules(_anatomy(_source(0.3, tensor=_tensor(0.001, half * (1 + HAIR)))))
+    assert "some frames are worse" not in rules(_with_slice(9.0, advice.ENOUGH_FRAMES - 1))
+    assert "some frames are worse" in rules(_with_slice(9.0, advice.ENOUGH_FRAMES))
+    assert "no source dominates" in rules(_anatomy(_source(advice.DOMINANT - HAIR)))
+    assert "no source dominates" not in rules(_anatomy(_source(advice.DOMINANT)))
+
+
+def test_a_feature_is_named_if_most_of_the_input_is_its() -> None:
+    def of(share: float) -> str:
+        costs = {"rel_x": share, "rel_y": (1 - share) / 2, "rel_speed": (1 - share) / 2}
+        columns = tuple(Column(name, cost, 0.0, 0.0, 1.0) for name, cost in costs.items())
+        return top(_anatomy(_source(0.5, kind="input", tensor=_tensor(columns=columns)))).why
+
+    assert "rel_x" in of(advice.FEATURE + HAIR)
+    assert "rel_" not in of(advice.FEATURE - HAIR)
+
+
+def test_every_rule_has_a_test() -> None:
+    source = Path(advice.__file__).read_text("utf-8")
+    spoken = set(re.findall(r'Advice\(\s*"([^"]+)"', source)) | set(
+        re.findall(r'^            "(\w+ rounding)"', source, re.M)
+    )
+    assert spoken - set(THRESHOLDS) == {"no error", "no source dominates"}
+    assert set(THRESHOLDS) <= spoken
+
+
+def test_the_weightiest_comes_first() -> None:
+    found = advise(_anatomy(_weights(0.3), _source(0.6, kind="input")))
+    assert [one.rule for one in found] == ["input rounding", "weight rounding"]
+
+
+def test_contrast_names_what_sets_two_candidates_apart() -> None:
+    policy = random_policy()
+    candidate = quantize_policy(policy)
+    bad = replace(with_few_bits(candidate, "policy_head", 0, same_scale=True), track="bad")
+    one, other = dissect(policy, bad, FRAMES), dissect(policy, candidate, FRAMES)
+    sentences = contrast(one, other)
+    assert sentences == contrast(other, one)
+    assert sentences[0].startswith("test costs ") and "less than bad" in sentences[0]
+    assert sentences[1].startswith("alone, test's head 0 weights cost") and "bad's" in sentences[1]
+    assert "test's weights lose less" in sentences[-1]
+    assert contrast(other, other) == ("test and test cost the same on these frames",)
+
+
+# The command.
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two candidates, of which one has a layer at three bits; there is no evaluation and no manifest."""
+    from quant.dataset import save_dataset
+
+    folder = tmp_path_factory.mktemp("run")
+    policy = box_policy()
+    dataset = strategies.dataset_of(policy, 600)
+    made = replace(
+        quantize_policy(policy), track="ptq", policy_sha256=policy_digest(policy), dataset_sha256=dataset.digest
+    )
+    write_settings(Settings("policy.zip", tracks=("ptq", "qat")), folder)
+    save_policy(policy, folder / POLICY)
+    save_dataset(dataset, folder)
+    save_candidate(made, folder)
+    save_candidate(replace(with_few_bits(made, "peer_encoder", 1, same_scale=True), track="qat"), folder)
+    return folder
+
+
+def test_the_command_names_the_culprit_and_writes_nothing(run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    done = CliRunner().invoke(explain_command, [str(run)], catch_exceptions=False)
+    assert done.exit_code == 0
+    ptq, qat = done.output.split("QAT: why it errs")
+    assert "encoder 1 weights use" in qat and "try: their scale is far too coarse" in qat
+    assert "encoder 1 weights use" not in ptq
+    assert "ptq costs " in qat and "less than qat" in qat
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_one_track_and_json(run: Path) -> None:
+    done = CliRunner().invoke(explain_command, [str(run), "--track", "qat", "--json", "--worst", "2"])
+    document = json.loads(done.output)
+    assert list(document["tracks"]) == ["qat"] and document["contrast"] == []
+    qat = document["tracks"]["qat"]
+    assert qat["schema_version"] == 1 and len(qat["worst"]) == 2
+    assert qat["advice"][0]["source"] == "encoder 1 weights"
+    assert document == json.loads(json.dumps(document, allow_nan=False))
+
+
+def test_bad_usage(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no candidate 'int4'"):
+        explain(run, "int4")
+    with pytest.raises(InputError, match="not a run folder"):
+        explain(tmp_path)
+    other = json.loads((run / "candidate_ptq.json").read_text())
+    changed = tmp_path / "changed"
+    shutil.copytree(run, changed)
+    write_json(changed / "candidate_ptq.json", other | {"dataset_sha256": "0" * 64})
+    with pytest.raises(StaleError, match="another policy or dataset"):
+        explain(changed)
+
+
+def test_tables_fit_into_80_columns(run: Path) -> None:
+    policy = box_policy()
+    anatomies = explain(run)
+    for anatomy in anatomies:
+        shown = explanation(anatomy, advise(anatomy), policy.action_space)
+        assert as_text(shown, RENDERED_WIDTH) == as_text(shown, RENDERED_WIDTH)
+        tables = [line for line in as_text(shown, 200).splitlines() if "──" in line]
+        assert len(tables) == 4 and max(map(len, tables)) <= RENDERED_WIDTH
+    assert "Between the candidates" in as_text(contrasts(contrast(*anatomies)))
