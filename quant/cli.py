@@ -123,6 +123,13 @@ limits_option = click.option(
 )
 workers_option = click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one for each processor]")
 qat_steps_option = click.option("--qat-steps", type=click.IntRange(1), help="Optimizer steps of QAT.  [default: 1000]")
+baseline_option = click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    default=Path("baseline.json"),
+    show_default=True,
+    help="The baseline's file.",
+)
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 policy_argument = click.argument("policy", required=False, type=click.Path(path_type=Path))
 
@@ -302,6 +309,47 @@ def report_command(run: Path, output: Path | None, open_page: bool) -> None:
         click.echo(str(path))
     if open_page:
         click.launch(str(paths[0]))
+
+
+@cli.command("compare")
+@click.argument("runs", nargs=-1, required=True, metavar="[BEFORE] NOW", type=click.Path(path_type=Path))
+@baseline_option
+@click.option("--json", "as_json", is_flag=True, help="The comparison as JSON.")
+def compare_command(runs: tuple[Path, ...], baseline: Path, as_json: bool) -> int:
+    """Holds a run against an earlier one, or against the baseline; exit code 1 on a regression.
+
+    Each is a run folder or a baseline file. Exit code 2 says that the two cannot be compared.
+    """
+    if len(runs) > 2:
+        raise click.UsageError(f"{len(runs)} runs; give one, to hold against the baseline, or two")
+    from quant.acceptance.baseline import check_present
+    from quant.acceptance.comparison import compare
+    from quant.regression import load_snapshot
+    from quant.report.comparison import comparison
+
+    if len(runs) == 1:
+        check_present(baseline)
+    before, now = runs if len(runs) == 2 else (baseline, runs[0])
+    found = compare(load_snapshot(before), load_snapshot(now))
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        show(comparison(found))
+    return found.exit_code
+
+
+@cli.command("accept")
+@run_argument
+@baseline_option
+def accept_command(run: Path, baseline: Path) -> None:
+    """Makes a finished run the baseline that later runs are held against; the rules of the old one stay."""
+    from quant import pipeline
+    from quant.acceptance.baseline import accept
+    from quant.regression import snapshot
+
+    accepted = accept(snapshot(pipeline.open_run(run)), baseline)
+    click.echo(f"{baseline}: {accepted.name} is the baseline; {accepted.winner} wins, {accepted.status}")
+    click.echo("hold a later run against it: quant compare RUN, or pytest -m regression --run RUN")
 
 
 @cli.command("train")

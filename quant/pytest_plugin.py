@@ -1,6 +1,7 @@
 """The acceptance suite's half of pytest: the run under test, its verdict, and the summary at the end.
 
     pytest tests/acceptance --run runs/ego6 --limits limits.toml --junitxml=acceptance.xml
+    pytest -m regression --run runs/ego6 --baseline baseline.json
 
 Without ``--run`` the reference policy is quantized and judged once a session, in a temporary folder. A test that holds
 a criterion records it first and asserts after, so that the figures of a failed criterion are in the JUnit file too. An
@@ -9,6 +10,7 @@ unproven criterion is skipped with its reason; it never counts as passed.
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from quant.errors import QuantError
 
 if TYPE_CHECKING:
     from quant.acceptance.assessment import Assessment
+    from quant.acceptance.comparison import Comparison
     from quant.acceptance.criterion import Criterion
     from quant.acceptance.decision import Verdict
     from quant.acceptance.limits import Limits
@@ -29,13 +32,18 @@ Hold = Callable[..., None]
 
 _tracks_key: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()
 _verdict_key: pytest.StashKey[Verdict] = pytest.StashKey()
+_comparison_key: pytest.StashKey[Comparison] = pytest.StashKey()
+
+REGRESSION = "regression"
+"""The marker of tests that hold a run against the baseline."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds ``--run`` and ``--limits``."""
+    """Adds ``--run``, ``--limits`` and ``--baseline``."""
     group = parser.getgroup("quant", "acceptance of quantized policies")
     group.addoption("--run", metavar="DIR", help="judge this run folder (default: a run of the reference policy)")
     group.addoption("--limits", metavar="FILE", help="limits, TOML or JSON (default: the nearest pyproject.toml)")
+    group.addoption("--baseline", metavar="FILE", help="hold --run against this baseline (default: baseline.json)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,6 +51,57 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = config.getoption("--run")
     if folder is not None:
         config.stash[_tracks_key] = _tracks(given_path(config, folder))
+    # What was asked for by name is never skipped: a gate that held nothing must not be green.
+    asked = config.getoption("--baseline") is not None or _asks_for_regression(config.option.markexpr)
+    reason = _without_baseline(config)
+    if asked and reason:
+        raise pytest.UsageError(reason)
+
+
+def _asks_for_regression(expression: str) -> bool:
+    """Whether ``-m`` selects a test for this marker, and not for the lack of another, as ``not hil`` would."""
+
+    def selects(node: ast.expr, marks: frozenset[str]) -> bool:
+        if isinstance(node, ast.BoolOp):
+            each = [selects(value, marks) for value in node.values]
+            return all(each) if isinstance(node.op, ast.And) else any(each)
+        if isinstance(node, ast.UnaryOp):
+            return not selects(node.operand, marks)
+        return isinstance(node, ast.Name) and node.id in marks
+
+    try:
+        parsed = ast.parse(expression.strip(), mode="eval").body
+    except SyntaxError:
+        # pytest itself says what is wrong with it.
+        return False
+    return selects(parsed, frozenset({REGRESSION})) and not selects(parsed, frozenset())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what holds a run against a baseline where there is no run or no baseline, and says which."""
+    reason = _without_baseline(config)
+    for item in items:
+        if reason and item.get_closest_marker(REGRESSION):
+            item.add_marker(pytest.mark.skip(reason=reason.replace("\n  ", "; ")))
+
+
+def _without_baseline(config: pytest.Config) -> str:
+    """Why there is nothing to compare; empty where there is."""
+    from quant.acceptance.baseline import check_present
+
+    try:
+        check_present(_baseline_path(config))
+    except QuantError as error:
+        return str(error)
+    if config.getoption("--run") is None:
+        return "there is no run to hold against the baseline\n  hint: give --run DIR"
+    return ""
+
+
+def _baseline_path(config: pytest.Config) -> Path:
+    from quant.acceptance.baseline import FILE
+
+    return given_path(config, config.getoption("--baseline") or FILE)
 
 
 def _tracks(folder: Path) -> tuple[str, ...]:
@@ -60,9 +119,9 @@ def _tracks(folder: Path) -> tuple[str, ...]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Gives every test that asks for a ``track`` each track of the run."""
     if "track" in metafunc.fixturenames:
-        from quant.pipeline import TRACKS
+        from quant.tracks.registry import DEFAULT_TRACKS
 
-        tracks = metafunc.config.stash.get(_tracks_key, None) or TRACKS
+        tracks = metafunc.config.stash.get(_tracks_key, None) or DEFAULT_TRACKS
         metafunc.parametrize("track", tracks, scope="session")
 
 
@@ -95,6 +154,27 @@ def run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -
         return open_run(given_path(pytestconfig, folder))
     except QuantError as error:
         pytest.exit(str(error), returncode=error.exit_code)
+
+
+@pytest.fixture(scope="session")
+def comparison(
+    run: Run, pytestconfig: pytest.Config, record_testsuite_property: Callable[[str, object], None]
+) -> Comparison:
+    """The run held against the baseline; every figure of it is in the JUnit file, whatever came of it."""
+    from quant.acceptance.baseline import load_baseline
+    from quant.acceptance.comparison import compare
+    from quant.regression import snapshot
+
+    try:
+        found = compare(load_baseline(_baseline_path(pytestconfig)), snapshot(run))
+    except QuantError as error:
+        pytest.exit(str(error), returncode=error.exit_code)
+    pytestconfig.stash[_comparison_key] = found
+    record_testsuite_property("baseline", found.before)
+    record_testsuite_property("regression", found.headline)
+    for finding in found.findings:
+        record_testsuite_property(f"regression.{finding.subject}.{finding.name}", f"{finding.change.value}: {finding}")
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +240,14 @@ def hold(record_property: Callable[[str, object], None]) -> Hold:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the winner and every criterion, if a verdict was reached."""
+    """Prints the winner and every criterion, if a verdict was reached, and what became of the baseline's figures."""
+    held = config.stash.get(_comparison_key, None)
+    if held is not None:
+        from quant.report.comparison import comparison
+        from quant.report.text import as_text
+
+        terminalreporter.section(REGRESSION)
+        terminalreporter.write(as_text(comparison(held), 80))
     found = config.stash.get(_verdict_key, None)
     if found is None:
         return
