@@ -28,8 +28,8 @@ BIAS_MOVED = 1.0
 """Distance of a bias from the exact one, in steps of the layer's output, beyond which it is not just rounded."""
 UNEVEN = 4.0
 """Largest weight over the typical output's largest, from which one scale for all outputs wastes two bits."""
-COMPENSATES = 0.05
-"""Rise of the cost when weights are made exact, from which they make up for other roundings."""
+COMPENSATES = 0.2
+"""Rise of the cost when weights are made exact, from which they make up for other roundings; less may be chance."""
 LEANS = 0.25
 """Share of the squared error that is bias from which the error leans to one side."""
 WORSE_FRAMES = 2.0

@@ -476,6 +476,7 @@ class _Facts:
         moved = np.abs(stage.quantized.weight - stage.exact.weight) / stage.step
         largest = np.abs(stage.exact.weight / stage.step).max(axis=1)
         middle = float(np.median(largest))
+        zero = stage.origin[None]
         return WeightFacts(
             stage.codes.size,
             len(np.unique(stage.codes)),
@@ -483,7 +484,7 @@ class _Facts:
             float(largest.max()) / middle if middle and not stage.per_channel else 1.0,
             float(np.sqrt(np.mean(moved**2))),
             float(moved.max()),
-            float(np.abs((stage.quantized.bias - stage.exact.bias) * stage.tensors[0].grid.gain).max()),
+            float(np.abs((stage.quantized(zero) - stage.exact(zero)) * stage.tensors[0].grid.gain).max()),
         )
 
     def tensor(self, place: Place) -> TensorFacts | None:

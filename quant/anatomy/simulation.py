@@ -149,6 +149,7 @@ class Stage:
         exact, quantized: the weights as the policy has them, folded alike, and as the file has them.
         codes: (M, K) int8, the weights in the file.
         step: (M, K) float64, what one step of a code is worth.
+        origin: (K,) float64, the inputs that the file's integers take for zero: there a layer is its bias.
         per_channel: whether every output has a scale of its own.
         tensors: in order; more than one where the activation is an operator of its own.
     """
@@ -158,6 +159,7 @@ class Stage:
     quantized: Linear
     codes: NDArray[np.int8]
     step: F64
+    origin: F64
     per_channel: bool
     tensors: tuple[Tensor, ...]
 
@@ -315,7 +317,12 @@ def build_network(policy: Policy, candidate: Candidate) -> Network:
     shifts[len(encoder_layers)][width:] = ego_shift
     chain = [*encoder_layers, *head_layers]
     raws = [_raw(fc(ops), *fold) for (_, ops), *fold in zip(chain, stretches, shifts, strict=True)]
-    factors = find_factors(policy, [quantized.weight for quantized, _ in raws], [step for _, step in raws])
+    origins = [-shift / stretch for shift, stretch in zip(shifts, stretches, strict=True)]
+    known = [
+        Known(quantized.weight, step, quantized(origin), fc(ops).weight_scale * np.float64(fc(ops).input.scale), origin)
+        for (_, ops), (quantized, step), origin in zip(chain, raws, origins, strict=True)
+    ]
+    factors = find_factors(policy, known)
     stages: list[Stage] = []
     places: list[Place] = [Place(PEER_INPUT, "peer_encoder", "input", None)]
     # A maximum of codes is a code; a sum or a mean has to be rounded to one.
@@ -328,7 +335,8 @@ def build_network(policy: Policy, candidate: Candidate) -> Network:
         part: Part = "peer_encoder" if index < len(encoder_layers) else "policy_head"
         own = index if part == "peer_encoder" else index - len(encoder_layers)
         last = own == len(encoder_layers if part == "peer_encoder" else head_layers) - 1
-        stage, named = _stage(part, own, last, ops, _exact(dense, index, factors, policy), quantized, step)
+        origin = origins[index]
+        stage, named = _stage(part, own, last, ops, _exact(dense, index, factors, policy), quantized, step, origin)
         stages.append(stage)
         places += named
     return Network(
@@ -395,23 +403,40 @@ def _raw(layer: FullyConnected, stretch: F64, shift: F64) -> tuple[Linear, F64]:
     return Linear(weight * stretch, bias), step
 
 
-def find_factors(policy: Policy, weights: list[F64], steps: list[F64]) -> list[F64]:
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a file says of a layer, for unfolded features.
+
+    Attributes:
+        weight, step: (M, K) and what a step of each is worth.
+        bias, bias_step: (M,) the output at the origin, and (M,) or (1,) what a step of it is worth.
+        origin: (K,), see `Stage`.
+    """
+
+    weight: F64
+    step: F64
+    bias: F64
+    bias_step: F64
+    origin: F64
+
+
+def find_factors(policy: Policy, known: list[Known]) -> list[F64]:
     """By what each layer's units were divided before quantization, so that the next layer's columns were multiplied.
 
-    Any positive factors leave the function as it is. These make the file's weights differ least from the policy's:
-    weighted least squares over the rows of a layer and the columns of the next, each layer weighted by how well it can
-    be met at all, so that a layer that is damaged does not make its neighbours look so.
+    Any positive factors leave the function as it is. These make the file's numbers differ least from the policy's:
+    weighted least squares over the rows of a layer, its biases, and the columns of the next layer, each of them
+    weighted by how well it can be met at all, so that a layer that is damaged does not make its neighbours look so.
 
     Args:
         policy: the float policy.
-        weights: (M, K) of each layer, encoder first, as the file has them, for unfolded features.
-        steps: (M, K) of each layer, what a step of those is worth.
+        known: what the files say of each layer, encoder first.
 
     Returns:
         (M,) for each layer; ones where the activation is not positively homogeneous, and for the last layer.
     """
     layers = [*policy.encoder, *policy.head]
     exact = [layer.weight.astype(np.float64) for layer in layers]
+    starts = [layer.bias + layer.weight @ one.origin for layer, one in zip(layers, known, strict=True)]
     factors = [np.ones(layer.outputs) for layer in layers]
     free = [i for i, layer in enumerate(layers[:-1]) if layer.activation in HOMOGENEOUS]
 
@@ -422,18 +447,24 @@ def find_factors(policy: Policy, weights: list[F64], steps: list[F64]) -> list[F
 
     for i in free:
         guess = predicted(i)
-        share = _ratio((weights[i] * guess).sum(axis=1), (guess**2).sum(axis=1))
+        share = _ratio((known[i].weight * guess).sum(axis=1), (guess**2).sum(axis=1))
         factors[i] = 1 / np.where(share > 0, share, 1.0)
     for i in free * FACTOR_PASSES:
-        units = len(factors[i])
-        own, after = predicted(i), predicted(i + 1)[:, :units]
-        miss, miss_after = weights[i] - own, weights[i + 1][:, :units] - after
-        weigh = 1 / (_variance(miss, steps[i]) * steps[i] ** 2)
-        weigh_after = 1 / (_variance(miss_after, steps[i + 1][:, :units]) * steps[i + 1][:, :units] ** 2)
-        slope = (weigh_after * after * miss_after).sum(axis=0) - (weigh * own * miss).sum(axis=1)
-        curve = (weigh * own**2).sum(axis=1) + (weigh_after * after**2).sum(axis=0)
-        factors[i] = factors[i] * np.clip(1 + _ratio(slope, curve, 0.0), 0.5, 2.0)
+        one, after, units = known[i], known[i + 1], len(factors[i])
+        own, bias = predicted(i), starts[i] / factors[i]
+        slope, curve = _normal(own, one.weight - own, one.step, axis=1)
+        more = _normal(bias[:, None], (one.bias - bias)[:, None], one.bias_step[:, None], axis=1)
+        slope, curve = -(slope + more[0]), curve + more[1]
+        columns = predicted(i + 1)[:, :units]
+        more = _normal(columns, after.weight[:, :units] - columns, after.step[:, :units], axis=0)
+        factors[i] = factors[i] * np.clip(1 + _ratio(slope + more[0], curve + more[1], 0.0), 0.5, 2.0)
     return factors
+
+
+def _normal(predicted: F64, miss: F64, step: F64, axis: int) -> tuple[F64, F64]:
+    """Right and left side of the normal equations of a relative change of the predicted numbers."""
+    weigh = 1 / (_variance(miss, step) * step**2)
+    return (weigh * predicted * miss).sum(axis=axis), (weigh * predicted**2).sum(axis=axis)
 
 
 def _ratio(over: F64, under: F64, otherwise: float = 1.0) -> F64:
@@ -452,7 +483,14 @@ def _exact(dense: Dense, index: int, factors: list[F64], policy: Policy) -> Line
 
 
 def _stage(
-    part: Part, index: int, last: bool, operators: tuple[Layer, ...], exact: Linear, quantized: Linear, step: F64
+    part: Part,
+    index: int,
+    last: bool,
+    operators: tuple[Layer, ...],
+    exact: Linear,
+    quantized: Linear,
+    step: F64,
+    origin: F64,
 ) -> tuple[Stage, list[Place]]:
     """A layer with the names of its sources; the last tensor of a sub-model is an interface and is named so."""
     short = "encoder" if part == "peer_encoder" else "head"
@@ -470,4 +508,4 @@ def _stage(
             name = f"{short} {index} before {chain[at + 1][0].lower()}"
         places.append(Place(name, part, "output" if final and last else "activations", index))
         tensors.append(Tensor(function, name, Grid.of_tensor(tensor)))
-    return Stage(weights, exact, quantized, dense.weight, step, dense.per_channel, tuple(tensors)), places
+    return Stage(weights, exact, quantized, dense.weight, step, origin, dense.per_channel, tuple(tensors)), places
