@@ -212,6 +212,24 @@ def test_the_factors_of_equalization_are_found_again(each: Exported) -> None:  #
         assert moved.max() < 0.75
 
 
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_strong_factors_are_found(factor: float) -> None:
+    policy = random_policy()
+    first, second = policy.encoder
+    scale = np.ones(first.outputs, np.float32)
+    scale[3] = factor
+    scaled = replace(
+        policy,
+        encoder=(
+            replace(first, weight=first.weight * scale[:, None], bias=first.bias * scale),
+            replace(second, weight=second.weight / scale),
+        ),
+    )
+    stage = build_network(policy, quantize_policy(scaled)).encoder[0]
+    moved = np.abs(stage.quantized.weight - stage.exact.weight) / stage.step
+    assert moved[3].max() < 1
+
+
 def test_a_source_alone_leaves_all_others_exact() -> None:
     policy = random_policy()
     network = build_network(policy, quantize_policy(policy))
