@@ -365,6 +365,8 @@ def _changed(before: Snapshot, now: Snapshot) -> Iterator[str]:
 def _meaning(before: Snapshot, now: Snapshot, findings: Sequence[Finding]) -> Iterator[str]:
     driving = [finding for finding in findings if finding.name.startswith(("success[", "collision["))]
     own = {finding.name: finding for finding in driving if finding.subject == FLOAT}
+    if not driving:
+        yield "driving was not tested in the earlier of the two: agreement stands in for it, and is a poor proxy"
     for name, original in own.items():
         worse = [one for one in driving if one.name == name and one.regression and one.now is not None]
         if worse:

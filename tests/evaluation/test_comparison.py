@@ -231,3 +231,18 @@ def test_the_json_holds_every_finding() -> None:
 def test_no_figure_to_judge_by_is_not_comparable() -> None:
     bare = Snapshot("x", "ptq", "provisional", {}, {"models": {}}, {}, {"ptq": figures()[5:6]})
     assert compare(bare, bare).exit_code == 2
+
+
+def test_without_driving_agreement_decides_and_the_comparison_says_so() -> None:
+    undriven = snapshot(subjects={"float": (), "ptq": figures()[3:]})
+    found = compare(undriven, undriven)
+    assert found.exit_code == 0 and found.incomparable == ""
+    assert found.meaning[0].startswith("driving was not tested")
+    apart = under(undriven, "agreement on recorded", **{"held-out frames": "9" * 64})
+    assert compare(undriven, apart).exit_code == 2
+
+
+def test_one_slice_that_can_be_compared_is_enough() -> None:
+    lossy = replace(sampled("success", outcomes(50)), of="lossy")
+    before = snapshot(subjects={"ptq": (*figures(), lossy)}, blind={"lossy": "the world is blind"})
+    assert compare(before, before).exit_code == 0
