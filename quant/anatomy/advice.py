@@ -96,8 +96,8 @@ def _of_tensor(source: Source) -> Iterator[Advice]:
             "range too narrow",
             source.name,
             share,
-            f"the {source.name}{feature} cuts values off: {tensor.cut_off:.1%} of them, by up to {tensor.beyond:.0%} "
-            f"of its range; that alone is {clipping:.0%} of what it costs ({share:.0%} of all)",
+            f"the range of the {source.name} is too narrow: {tensor.cut_off:.1%} of the values lie beyond it{feature}, "
+            f"by up to {tensor.beyond:.0%} of it; that is {clipping:.0%} of what it costs ({share:.0%} of all)",
             "record more frames like the worst ones, so that calibration sees these values, or widen the margin"
             if source.kind == "input"
             else "calibrate on more frames like the worst ones, or keep more of this tensor's range",
@@ -107,8 +107,8 @@ def _of_tensor(source: Source) -> Iterator[Advice]:
             "saturated",
             source.name,
             share,
-            f"the {source.name}{_worst_feature(source)} cuts off {tensor.cut_off:.1%} of its values, by up to "
-            f"{tensor.beyond:.0%} of its range; on these frames that is {share:.0%} of all costs",
+            f"{tensor.cut_off:.1%} of the values of the {source.name}{_worst_feature(source)} lie beyond its range, by "
+            f"up to {tensor.beyond:.0%} of it; on these frames this tensor costs {share:.0%} of all",
             "nothing here; but two logits cut off alike are a tie, and the first action wins"
             if source.name == OUTPUT
             else "see that calibration covers what the vehicle will meet: beyond these frames it may cost more",
@@ -257,8 +257,8 @@ def _worst_cut_off(anatomy: Anatomy) -> Iterator[Advice]:
                 "worst frames cut off",
                 name,
                 NOTABLE,
-                f"in {count} of the {len(anatomy.worst)} worst frames the {name}{_worst_feature(source)} cuts a value "
-                "off",
+                f"in {count} of the {len(anatomy.worst)} worst frames a value lies beyond the range of the {name}"
+                f"{_worst_feature(source)}",
                 "record more frames like these, so that calibration sees such values, or widen the range",
             )
 

@@ -32,8 +32,6 @@ FACTOR_PASSES = 12
 """Gauss-Newton passes over the equalization's factors; four are enough, as a rule."""
 ROUNDING_VARIANCE = 1 / 12
 """Of an error that is uniform over one step."""
-TIE = 1e-9
-"""A value so near to a half, in steps, counts as one: it is, but for float64's own rounding."""
 FUNCTIONS: Mapping[str, Callable[[F64], F64]] = {
     "NONE": lambda x: x,
     "RELU": lambda x: np.maximum(x, 0.0),
@@ -71,41 +69,29 @@ Probe = Callable[[str, F64], None]
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The codes of a tensor: value * gain + offset, one gain and offset for all or (K,) for each feature.
-
-    Attributes:
-        even: whether halves are rounded to even, as features are, or away from zero, as TFLite-Micro does it.
-    """
+    """The codes of a tensor: value * gain + offset, one gain and offset for all or (K,) for each feature."""
 
     gain: NDArray[Any]
     offset: NDArray[Any]
-    even: bool
 
     @staticmethod
     def of_tensor(tensor: Quantized) -> Grid:
         """Of a tensor in a file."""
-        return Grid(np.array(1 / float(tensor.scale)), np.array(float(tensor.zero_point)), even=False)
+        return Grid(np.array(1 / float(tensor.scale)), np.array(float(tensor.zero_point)))
 
     @staticmethod
     def of_features(affine: Affine) -> Grid:
         """Of float features; float32, as their quantization is defined."""
-        return Grid(affine.gain, affine.offset, even=True)
+        return Grid(affine.gain, affine.offset)
 
     def codes(self, x: NDArray[Any]) -> F64:
         """(N, K) values -> (N, K) codes, neither rounded nor saturated."""
         return np.asarray(x * self.gain + self.offset, np.float64)
 
-    def rounded(self, codes: F64) -> F64:
-        """(N, K) codes -> (N, K) whole codes, not yet saturated."""
-        if self.even:
-            return np.asarray(np.rint(codes))
-        steps = codes - self.offset
-        return np.asarray(np.trunc(steps + np.copysign(0.5 + TIE, steps)) + self.offset)
-
     def apply(self, x: NDArray[Any], how: How) -> F64:
         """(N, K) values -> (N, K) values as the tensor holds them."""
         codes = self.codes(x)
-        held = np.clip(self.rounded(codes) if how.rounded else codes, LOWEST, HIGHEST)
+        held = np.clip(np.rint(codes) if how.rounded else codes, LOWEST, HIGHEST)
         values: F64 = (held - np.float64(self.offset)) / np.float64(self.gain)
         if how.column is None:
             return values
