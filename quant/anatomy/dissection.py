@@ -253,18 +253,19 @@ class _Facts:
         if place.kind != "weights":
             return None
         stage = self.stages[place.name]
-        moved = np.abs(stage.quantized.weight - stage.exact.weight) / stage.step
-        largest = np.abs(stage.exact.weight / stage.step).max(axis=1)
+        known = stage.known
+        moved = np.abs(known.linear.weight - stage.exact.weight) / known.step
+        largest = np.abs(stage.exact.weight / known.step).max(axis=1)
         middle = float(np.median(largest))
-        zero = stage.origin[None]
+        bias_moved = known.linear(known.origin) - stage.exact(known.origin)
         return WeightFacts(
-            stage.codes.size,
-            len(np.unique(stage.codes)),
-            stage.per_channel,
-            float(largest.max()) / middle if middle and not stage.per_channel else 1.0,
+            known.layer.weight.size,
+            len(np.unique(known.layer.weight)),
+            known.layer.per_channel,
+            float(largest.max()) / middle if middle and not known.layer.per_channel else 1.0,
             float(np.sqrt(np.mean(moved**2))),
             float(moved.max()),
-            float(np.abs((stage.quantized(zero) - stage.exact(zero)) * stage.tensors[0].grid.gain).max()),
+            float(np.abs(bias_moved * stage.tensors[0].grid.gain).max()),
         )
 
     def tensor(self, place: Place) -> TensorFacts | None:

@@ -132,26 +132,19 @@ class Stage:
 
     Attributes:
         source: of the weights' rounding.
-        exact, quantized: the weights as the policy has them, folded alike, and as the file has them.
-        codes: (M, K) int8, the weights in the file.
-        step: (M, K) float64, what one step of a code is worth.
-        origin: (K,) float64, the inputs that the file's integers take for zero: there a layer is its bias.
-        per_channel: whether every output has a scale of its own.
+        exact: the weights as the policy has them, folded as the file's.
+        known: what the file says.
         tensors: in order; more than one where the activation is an operator of its own.
     """
 
     source: str
     exact: Linear
-    quantized: Linear
-    codes: NDArray[np.int8]
-    step: F64
-    origin: F64
-    per_channel: bool
+    known: Known
     tensors: tuple[Tensor, ...]
 
     def __call__(self, x: F64, setting: Setting, probe: Probe | None) -> F64:
         """(N, K) -> (N, M)."""
-        x = (self.quantized if self.source in setting else self.exact)(x)
+        x = (self.known.linear if self.source in setting else self.exact)(x)
         for tensor in self.tensors:
             x = FUNCTIONS[tensor.function](x)
             x = _held(x, tensor.source, tensor.grid, setting, probe)
@@ -288,53 +281,34 @@ def build_network(policy: Policy, candidate: Candidate) -> Network:
     Raises:
         InputError: a file is damaged, or its layers are not the policy's one for one.
     """
-    encoder_model = read_model(candidate.peer_encoder.tflite, "peer_encoder")
-    head_model = read_model(candidate.policy_head.tflite, "policy_head")
-    where = candidate.track
-    encoder_layers = _layers(encoder_model, policy.encoder, f"{where}: peer_encoder")
-    head_layers = _layers(head_model, policy.head, f"{where}: policy_head")
-    _check_sizes(policy, candidate, where)
-    width = policy.embedding_size
-    stretches = [np.ones(dense.inputs) for dense, _ in (*encoder_layers, *head_layers)]
-    shifts = [np.zeros(dense.inputs) for dense, _ in (*encoder_layers, *head_layers)]
-    stretches[0], shifts[0] = _unfolded(candidate.peer_input, encoder_model.input)
-    ego_stretch, ego_shift = _unfolded(candidate.ego_input, head_model.input)
-    stretches[len(encoder_layers)][width:] = ego_stretch
-    shifts[len(encoder_layers)][width:] = ego_shift
-    chain = [*encoder_layers, *head_layers]
-    raws = [_raw(fc(ops), *fold) for (_, ops), *fold in zip(chain, stretches, shifts, strict=True)]
-    origins = [-shift / stretch for shift, stretch in zip(shifts, stretches, strict=True)]
-    known = [
-        Known(quantized.weight, step, quantized(origin), fc(ops).weight_scale * np.float64(fc(ops).input.scale), origin)
-        for (_, ops), (quantized, step), origin in zip(chain, raws, origins, strict=True)
+    encoder = read_model(candidate.peer_encoder.tflite, "peer_encoder")
+    head = read_model(candidate.policy_head.tflite, "policy_head")
+    chain = [
+        *_layers(encoder, policy.encoder, f"{candidate.track}: peer_encoder"),
+        *_layers(head, policy.head, f"{candidate.track}: policy_head"),
     ]
+    _check_sizes(policy, candidate)
+    folds = _folds(policy, candidate, encoder.input, head.input)
+    known = [_known(fc(ops), *fold) for ops, fold in zip(chain, folds, strict=True)]
     factors = find_factors(policy, known)
-    stages: list[Stage] = []
-    places: list[Place] = [Place(PEER_INPUT, "peer_encoder", "input", None)]
+    made = [_stage(policy, index, ops, factors, known[index]) for index, ops in enumerate(chain)]
     # A maximum of codes is a code; a sum or a mean has to be rounded to one.
-    shared = candidate.pooling == "max" and encoder_model.output.same_quantization(head_model.input)
-    for index, ((dense, ops), (quantized, step)) in enumerate(zip(chain, raws, strict=True)):
-        if index == len(encoder_layers):
-            # The place of a requantization is the head's input, whatever sub-model one counts it to.
-            places += [] if shared else [Place(Z, "policy_head", "activations", None)]
-            places.append(Place(EGO_INPUT, "policy_head", "input", None))
-        part: Part = "peer_encoder" if index < len(encoder_layers) else "policy_head"
-        own = index if part == "peer_encoder" else index - len(encoder_layers)
-        last = own == len(encoder_layers if part == "peer_encoder" else head_layers) - 1
-        origin = origins[index]
-        stage, named = _stage(part, own, last, ops, _exact(dense, index, factors, policy), quantized, step, origin)
-        stages.append(stage)
-        places += named
+    shared = candidate.pooling == "max" and encoder.output.same_quantization(head.input)
+    before = [Place(PEER_INPUT, "peer_encoder", "input", None)]
+    between = [] if shared else [Place(Z, "policy_head", "activations", None)]
+    between.append(Place(EGO_INPUT, "policy_head", "input", None))
+    split = len(policy.encoder)
+    groups = (before, *(places for _, places in made[:split]), between, *(places for _, places in made[split:]))
     return Network(
-        tuple(places),
+        tuple(place for places in groups for place in places),
         Grid.of_features(candidate.peer_input),
         Grid.of_features(candidate.ego_input),
-        tuple(stages[: len(encoder_layers)]),
-        tuple(stages[len(encoder_layers) :]),
-        None if shared else Grid.of_tensor(head_model.input),
-        Pool.build(candidate.pooling, encoder_model.output, head_model.input, candidate.max_peers),
-        float(encoder_model.output.scale),
-        float(head_model.output.scale),
+        tuple(stage for stage, _ in made[:split]),
+        tuple(stage for stage, _ in made[split:]),
+        None if shared else Grid.of_tensor(head.input),
+        Pool.build(candidate.pooling, encoder.output, head.input, candidate.max_peers),
+        float(encoder.output.scale),
+        float(head.output.scale),
         candidate.pooling,
     )
 
@@ -346,8 +320,8 @@ def fc(operators: tuple[Layer, ...]) -> FullyConnected:
     return first
 
 
-def _layers(model: Model, layers: tuple[Dense, ...], where: str) -> list[tuple[Dense, tuple[Layer, ...]]]:
-    """Each layer of the policy with the operators it became: a FULLY_CONNECTED and what follows it."""
+def _layers(model: Model, layers: tuple[Dense, ...], where: str) -> list[tuple[Layer, ...]]:
+    """The operators each layer of the policy became: a FULLY_CONNECTED and what follows it."""
     groups: list[list[Layer]] = []
     for operator in model.layers:
         if isinstance(operator, FullyConnected):
@@ -365,28 +339,29 @@ def _layers(model: Model, layers: tuple[Dense, ...], where: str) -> list[tuple[D
             expected=f"the policy's, {expected}",
             hint="a candidate can be explained where its layers are the policy's, one for one",
         )
-    return list(zip(layers, map(tuple, groups), strict=True))
+    return [tuple(group) for group in groups]
 
 
-def _check_sizes(policy: Policy, candidate: Candidate, where: str) -> None:
+def _check_sizes(policy: Policy, candidate: Candidate) -> None:
     sizes = (len(candidate.peer_input.gain), len(candidate.ego_input.gain))
     if sizes != (policy.peer_size, policy.ego_size):
-        raise InputError(f"takes {sizes} features", where=where, expected=f"{(policy.peer_size, policy.ego_size)}")
+        expected = f"{policy.peer_size} of a peer and {policy.ego_size} of the ego"
+        raise InputError(f"takes {sizes} features", where=candidate.track, expected=expected)
+
+
+def _folds(policy: Policy, candidate: Candidate, peers: Quantized, head: Quantized) -> list[tuple[F64, F64]]:
+    """Stretch and shift of each layer's inputs: what its input tensor holds is value * stretch + shift."""
+    folds = [(np.ones(layer.inputs), np.zeros(layer.inputs)) for layer in (*policy.encoder, *policy.head)]
+    folds[0] = _unfolded(candidate.peer_input, peers)
+    for whole, ego in zip(folds[len(policy.encoder)], _unfolded(candidate.ego_input, head), strict=True):
+        whole[policy.embedding_size :] = ego
+    return folds
 
 
 def _unfolded(affine: Affine, tensor: Quantized) -> tuple[F64, F64]:
-    """Stretch and shift of each feature: what the tensor holds is feature * stretch + shift."""
+    """Stretch and shift of each feature."""
     scale = float(tensor.scale)
     return affine.gain * np.float64(scale), (affine.offset - np.float64(tensor.zero_point)) * scale
-
-
-def _raw(layer: FullyConnected, stretch: F64, shift: F64) -> tuple[Linear, F64]:
-    """The file's layer for features as the policy takes them, and the step of its weights."""
-    scale = layer.weight_scale.astype(np.float64)
-    weight = layer.weight * scale[:, None]
-    bias = layer.bias * (scale * float(layer.input.scale)) + weight @ shift
-    step = np.broadcast_to(scale[:, None] * stretch, weight.shape)
-    return Linear(weight * stretch, bias), step
 
 
 @dataclass(frozen=True, eq=False)
@@ -394,16 +369,27 @@ class Known:
     """What a file says of a layer, for unfolded features.
 
     Attributes:
-        weight, step: (M, K) and what a step of each is worth.
-        bias, bias_step: (M,) the output at the origin, and (M,) or (1,) what a step of it is worth.
-        origin: (K,), see `Stage`.
+        layer: the operator.
+        linear: its weights and biases.
+        step: (M, K) what a step of each weight is worth.
+        bias_step: (M,) or (1,) what a step of each bias is worth.
+        origin: (K,) the inputs that the file's integers take for zero: there a layer is its bias.
     """
 
-    weight: F64
+    layer: FullyConnected
+    linear: Linear
     step: F64
-    bias: F64
     bias_step: F64
     origin: F64
+
+
+def _known(layer: FullyConnected, stretch: F64, shift: F64) -> Known:
+    """The file's layer for features as the policy takes them."""
+    scale = layer.weight_scale.astype(np.float64)
+    bias_step = scale * float(layer.input.scale)
+    weight = layer.weight * scale[:, None]
+    linear = Linear(weight * stretch, layer.bias * bias_step + weight @ shift)
+    return Known(layer, linear, np.broadcast_to(scale[:, None] * stretch, weight.shape), bias_step, -shift / stretch)
 
 
 def find_factors(policy: Policy, known: list[Known]) -> list[F64]:
@@ -431,19 +417,17 @@ def find_factors(policy: Policy, known: list[Known]) -> list[F64]:
         into = np.concatenate([into, np.ones(exact[i].shape[1] - len(into))])
         return np.asarray(exact[i] * into / factors[i][:, None])
 
-    for i in free:
-        guess = predicted(i)
-        share = _ratio((known[i].weight * guess).sum(axis=1), (guess**2).sum(axis=1))
-        factors[i] = 1 / np.where(share > 0, share, 1.0)
     for i in free * FACTOR_PASSES:
         one, after, units = known[i], known[i + 1], len(factors[i])
         own, bias = predicted(i), starts[i] / factors[i]
-        slope, curve = _normal(own, one.weight - own, one.step, axis=1)
-        more = _normal(bias[:, None], (one.bias - bias)[:, None], one.bias_step[:, None], axis=1)
+        slope, curve = _normal(own, one.linear.weight - own, one.step, axis=1)
+        more = _normal(bias[:, None], (one.linear(one.origin) - bias)[:, None], one.bias_step[:, None], axis=1)
         slope, curve = -(slope + more[0]), curve + more[1]
         columns = predicted(i + 1)[:, :units]
-        more = _normal(columns, after.weight[:, :units] - columns, after.step[:, :units], axis=0)
-        factors[i] = factors[i] * np.clip(1 + _ratio(slope + more[0], curve + more[1], 0.0), 0.5, 2.0)
+        more = _normal(columns, after.linear.weight[:, :units] - columns, after.step[:, :units], axis=0)
+        change = _ratio(slope + more[0], curve + more[1])
+        # In large steps where the start is far off: twelve of them reach 4096.
+        factors[i] = factors[i] * np.clip(1 + change, 0.5, 2.0)
     return factors
 
 
@@ -453,15 +437,17 @@ def _normal(predicted: F64, miss: F64, step: F64, axis: int) -> tuple[F64, F64]:
     return (weigh * predicted * miss).sum(axis=axis), (weigh * predicted**2).sum(axis=axis)
 
 
-def _ratio(over: F64, under: F64, otherwise: float = 1.0) -> F64:
-    return np.divide(over, under, out=np.full_like(over, otherwise), where=under > 0)
+def _ratio(over: F64, under: F64) -> F64:
+    return np.divide(over, under, out=np.zeros_like(over), where=under > 0)
 
 
 def _variance(miss: F64, step: F64) -> float:
     return max(float(np.mean((miss / step) ** 2)), ROUNDING_VARIANCE)
 
 
-def _exact(dense: Dense, index: int, factors: list[F64], policy: Policy) -> Linear:
+def _exact(policy: Policy, index: int, factors: list[F64]) -> Linear:
+    """A layer of the policy with its units divided, and its columns multiplied, by the factors."""
+    dense = [*policy.encoder, *policy.head][index]
     into = factors[index - 1] if index else np.ones(policy.peer_size)
     into = np.concatenate([into, np.ones(dense.inputs - len(into))])
     own = factors[index]
@@ -469,29 +455,26 @@ def _exact(dense: Dense, index: int, factors: list[F64], policy: Policy) -> Line
 
 
 def _stage(
-    part: Part,
-    index: int,
-    last: bool,
-    operators: tuple[Layer, ...],
-    exact: Linear,
-    quantized: Linear,
-    step: F64,
-    origin: F64,
+    policy: Policy, index: int, operators: tuple[Layer, ...], factors: list[F64], known: Known
 ) -> tuple[Stage, list[Place]]:
     """A layer with the names of its sources; the last tensor of a sub-model is an interface and is named so."""
-    short = "encoder" if part == "peer_encoder" else "head"
-    dense = fc(operators)
-    weights = f"{short} {index} weights"
-    places = [Place(weights, part, "weights", index)]
-    chain: list[tuple[str, Quantized]] = [(dense.activation, dense.output)]
+    encoder = index < len(policy.encoder)
+    part: Part = "peer_encoder" if encoder else "policy_head"
+    own = index if encoder else index - len(policy.encoder)
+    last = own == len(policy.encoder if encoder else policy.head) - 1
+    layer = f"{'encoder' if encoder else 'head'} {own}"
+    places = [Place(f"{layer} weights", part, "weights", own)]
+    chain: list[tuple[str, Quantized]] = [(known.layer.activation, known.layer.output)]
     chain += [(op.operator, op.output) for op in operators[1:] if op.operator != "RESHAPE"]
     tensors = []
     for at, (function, tensor) in enumerate(chain):
         final = at == len(chain) - 1
-        if final:
-            name = {"peer_encoder": EMBEDDING, "policy_head": OUTPUT}[part] if last else f"{short} {index} activations"
+        if not final:
+            name = f"{layer} before {chain[at + 1][0].lower()}"
+        elif last:
+            name = EMBEDDING if encoder else OUTPUT
         else:
-            name = f"{short} {index} before {chain[at + 1][0].lower()}"
-        places.append(Place(name, part, "output" if final and last else "activations", index))
+            name = f"{layer} activations"
+        places.append(Place(name, part, "output" if final and last else "activations", own))
         tensors.append(Tensor(function, name, Grid.of_tensor(tensor)))
-    return Stage(weights, exact, quantized, dense.weight, step, origin, dense.per_channel, tuple(tensors)), places
+    return Stage(places[0].name, _exact(policy, index, factors), known, tuple(tensors)), places

@@ -32,7 +32,7 @@ from quant.tracks.storage import save_candidate
 from tests.runners.build import tflite
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 from tests.tracks import strategies
-from tests.tracks.conftest import Exported, each  # noqa: F401 - a fixture
+from tests.tracks.conftest import Exported, each, exported  # noqa: F401 - fixtures
 
 FRAMES = random_observations(600, seed=5)
 BOX_FRAMES = random_observations(600, seed=5, ego=6)
@@ -206,10 +206,22 @@ def test_with_every_rounding_it_decides_as_litert_which_rounds_once(each: Export
 def test_the_factors_of_equalization_are_found_again(each: Exported) -> None:  # noqa: F811
     network = build_network(each.policy, each.candidate)
     for stage in (*network.encoder, *network.head):
-        moved = np.abs(stage.quantized.weight - stage.exact.weight) / stage.step
+        known = stage.known
+        moved = np.abs(known.linear.weight - stage.exact.weight) / known.step
         # Rounding to the nearest alone gives .29 and .5.
         assert float(np.sqrt((moved**2).mean())) < 0.33
         assert moved.max() < 0.75
+        # A bias has a step so small that it is as good as exact.
+        bias_moved = known.linear(known.origin) - stage.exact(known.origin)
+        assert np.abs(bias_moved * stage.tensors[0].grid.gain).max() < 0.05
+
+
+def test_what_the_bounds_of_an_action_clip_is_not_cut_off(exported: Callable[[str], Exported]) -> None:  # noqa: F811
+    made = exported("stable-baselines3")
+    output = dissect(made.policy, made.candidate, made.frames).source("head output").tensor
+    assert output is not None
+    assert output.at_low + output.at_high > 0.1
+    assert (output.cut_off, output.cut_off_cost) == (0, 0)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
@@ -226,7 +238,7 @@ def test_strong_factors_are_found(factor: float) -> None:
         ),
     )
     stage = build_network(policy, quantize_policy(scaled)).encoder[0]
-    moved = np.abs(stage.quantized.weight - stage.exact.weight) / stage.step
+    moved = np.abs(stage.known.linear.weight - stage.exact.weight) / stage.known.step
     assert moved[3].max() < 1
 
 
