@@ -21,7 +21,7 @@ from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import FLOAT
 from quant.report import tables
 from quant.report.html import page
-from quant.report.markdown import summary
+from quant.report.markdown import summary, table
 from quant.report.material import Material
 from quant.runfolder import MANIFEST, PAGE, SUMMARY
 from tests.report.conftest import HOSTILE
@@ -153,9 +153,9 @@ def test_every_criterion_stands_with_its_outcome_in_words(driven_material: Mater
 
 
 def test_success_never_stands_alone(driven_material: Material) -> None:
-    table = tables.driving(driven_material.evaluations)
-    assert table is not None
-    names = [row[0].text for row in table.rows if not row[0].mark]
+    driving = tables.driving(driven_material.evaluations)
+    assert driving is not None
+    names = [row[0].text for row in driving.rows if not row[0].mark]
     for place, name in enumerate(names):
         if name == "success":
             assert names[place + 1 : place + 4] == ["collision", "needless, m/s", "reward"]
@@ -170,8 +170,8 @@ def test_the_frames_are_those_of_the_evaluation(driven_material: Material) -> No
         assert overall is not None
         same = found.actions[track] == found.actions[FLOAT]
         assert found.n == overall.overall.n and float(same.mean()) == pytest.approx(overall.overall.agreement.value)
-        table = tables.confusion(track, found, tables.actions_of(driven_material))
-        counts = np.array([[int(cell.text.replace(",", "")) for cell in row[1:]] for row in table.rows])
+        confusion = tables.confusion(track, found, tables.actions_of(driven_material))
+        counts = np.array([[int(cell.text.replace(",", "")) for cell in row[1:]] for row in confusion.rows])
         assert (counts.sum(), np.trace(counts)) == (found.n, same.sum())
 
 
@@ -247,6 +247,11 @@ def test_markdown_tables_hold_together(driven_material: Material) -> None:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(widths) == 1, block
     assert driven_material.verdict.headline in text.replace("\\", "")
+
+
+def test_a_cell_of_markdown_is_one_cell() -> None:
+    made = table(tables.Table(("a|b", "c"), ((tables.Cell("x | y\nz", "fail", "n|m"), tables.Cell("*")),)))
+    assert made.splitlines() == ["| a\\|b | c |", "| --- | ---: |", "| ✖ fail: x \\| y (z; n\\|m) | \\* |"]
 
 
 @pytest.fixture(scope="module")

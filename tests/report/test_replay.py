@@ -48,7 +48,9 @@ def test_a_replay_ends_as_the_evaluation_says(run: Run) -> None:
     one = partings(run.evaluations)[0]
     shown = replay(one, actors(run), world_of(run), run.scenarios)
     assert shown is not None and list(shown.drives) == ["float", "ptq", "qat"]
+    own = run.scenarios.of_slice(one.slice)
     for track, drive in shown.drives.items():
+        assert drive.speed[0] == np.float32(own.parameters["speed"][one.index])
         assert (drive.success, drive.collision) == (one.success[track], one.collision[track])
         assert len(drive.time) == len(drive.gap) == len(drive.action) == len(drive.others)
         assert len(drive.time) == 201 or drive.collision
