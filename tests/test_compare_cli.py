@@ -122,6 +122,8 @@ def test_what_is_accepted_is_what_the_run_holds(run: Path, baseline: Path) -> No
     size = accepted.figure("ptq", "policy_head_bytes")
     assert size is not None and size.value == len(opened.candidates["ptq"].policy_head.tflite)
     assert accepted.conditions["driving"]["scenarios"] == opened.evaluations["ptq"].hashes["scenarios"]
+    assert accepted.conditions["error on rollout"]["policy"] == accepted.hashes["policy"]
+    assert "policy" not in accepted.conditions["agreement on rollout"]
 
 
 def test_a_damaged_policy_on_the_same_scenarios_is_a_regression(damaged: Path, baseline: Path) -> None:
