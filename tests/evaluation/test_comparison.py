@@ -217,6 +217,7 @@ def test_the_table_fits_eighty_columns_and_says_all() -> None:
     assert next(line.split() for line in said.splitlines() if "success[nominal]" in line) == [
         "success[nominal]", "98.00%", "93.00%", "-5.00", "<0.001", "worse"
     ]  # fmt: skip
+    assert next(line.split() for line in said.splitlines() if "agreement[" in line)[1:] == ["99.00%", "(1)"]
     assert "(1) not comparable: other held-out frames: ffffffffffff, now 999999999999" in said
     assert "after Holm (3 tests)" in said
     assert said.rstrip().endswith("REGRESSION: ptq success[nominal] 98.00 % -> 93.00 % (p < 0.001).")
