@@ -417,6 +417,11 @@ def find_factors(policy: Policy, known: list[Known]) -> list[F64]:
         into = np.concatenate([into, np.ones(exact[i].shape[1] - len(into))])
         return np.asarray(exact[i] * into / factors[i][:, None])
 
+    # From the rows alone to begin with: from ones the passes can end where two layers share a wrong factor.
+    for i in free:
+        guess = predicted(i)
+        share = _ratio((known[i].linear.weight * guess).sum(axis=1), (guess**2).sum(axis=1))
+        factors[i] = 1 / np.where(share > 0, share, 1.0)
     for i in free * FACTOR_PASSES:
         one, after, units = known[i], known[i + 1], len(factors[i])
         own, bias = predicted(i), starts[i] / factors[i]
@@ -426,7 +431,6 @@ def find_factors(policy: Policy, known: list[Known]) -> list[F64]:
         columns = predicted(i + 1)[:, :units]
         more = _normal(columns, after.linear.weight[:, :units] - columns, after.step[:, :units], axis=0)
         change = _ratio(slope + more[0], curve + more[1])
-        # In large steps where the start is far off: twelve of them reach 4096.
         factors[i] = factors[i] * np.clip(1 + change, 0.5, 2.0)
     return factors
 

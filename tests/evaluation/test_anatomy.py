@@ -224,22 +224,21 @@ def test_what_the_bounds_of_an_action_clip_is_not_cut_off(exported: Callable[[st
     assert (output.cut_off, output.cut_off_cost) == (0, 0)
 
 
-@pytest.mark.parametrize("factor", [1e-3, 1e3])
-def test_strong_factors_are_found(factor: float) -> None:
+@pytest.mark.parametrize("reach", [1e-2, 1e-3])
+def test_strong_factors_of_every_layer_are_found(reach: float) -> None:
     policy = random_policy()
-    first, second = policy.encoder
-    scale = np.ones(first.outputs, np.float32)
-    scale[3] = factor
-    scaled = replace(
-        policy,
-        encoder=(
-            replace(first, weight=first.weight * scale[:, None], bias=first.bias * scale),
-            replace(second, weight=second.weight / scale),
-        ),
-    )
-    stage = build_network(policy, quantize_policy(scaled)).encoder[0]
-    moved = np.abs(stage.known.linear.weight - stage.exact.weight) / stage.known.step
-    assert moved[3].max() < 1
+    rng = np.random.default_rng(4)
+    layers = [*policy.encoder, *policy.head]
+    for i in range(3):
+        scale = np.exp(rng.uniform(np.log(reach), 0, layers[i].outputs)).astype(np.float32)
+        layers[i] = replace(layers[i], weight=layers[i].weight * scale[:, None], bias=layers[i].bias * scale)
+        columns = np.concatenate([scale, np.ones(layers[i + 1].inputs - len(scale), np.float32)])
+        layers[i + 1] = replace(layers[i + 1], weight=layers[i + 1].weight / columns)
+    scaled = replace(policy, encoder=tuple(layers[:2]), head=tuple(layers[2:]))
+    network = build_network(policy, quantize_policy(scaled))
+    for stage in (*network.encoder, *network.head):
+        moved = (stage.known.linear.weight - stage.exact.weight) / stage.known.step
+        assert float(np.sqrt((moved**2).mean())) < 0.35
 
 
 def test_a_source_alone_leaves_all_others_exact() -> None:
