@@ -1,4 +1,4 @@
-"""Error on held-out frames of the plain converter, PTQ and QAT.
+"""Error on held-out frames of the plain converter and of every track, and the bytes of both models.
 
 ``python -m benchmarks.tracks POLICY --drive DRIVE.npz [--drive ...]`` prints mean and largest action error, and
 agreement.
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from quant.dataset import Dataset, Split, build_dataset, read_drive
 from quant.evaluation.open_loop import Closeness, compare
@@ -23,7 +24,7 @@ from quant.native import import_tensorflow
 from quant.pipeline import origins_of
 from quant.policy import Dense, Policy, load_policy, policy_digest
 from quant.runners import Int8Runner, interface
-from quant.tracks import ptq, qat
+from quant.tracks import gptq, ptq, qat
 from quant.tracks.candidate import Affine, Candidate, SubModel
 
 
@@ -80,7 +81,7 @@ def _line(name: str, where: str, closeness: Closeness, plain: Closeness, seconds
     # Frames on which the policy saturates may cost the plain converter nothing at all.
     ratio = f"{closeness.mae / plain.mae:.2f}" if plain.mae > 0 else "-"
     return (
-        f"{name:8}{where:12}{closeness.n:6}  MAE {closeness.mae:.5f} ({ratio} of plain)  "
+        f"{name:10}{where:12}{closeness.n:6}  MAE {closeness.mae:.5f} ({ratio} of plain)  "
         f"max {closeness.max_error:.3f}  agreement {agreement}  {seconds:.1f} s"
     )
 
@@ -102,10 +103,12 @@ def main() -> None:
         lambda: plain_candidate(policy, dataset),
         lambda: ptq.run_ptq(policy, dataset),
         lambda: qat.run_qat(policy, dataset, plan, qat.QatOptions(seed=arguments.seed)).candidate,
+        lambda: gptq.run_gptq(policy, dataset, lambda made, seen: Int8Runner(made).values(seen)),
     )
     for make in makers:
         begin = time.perf_counter()
-        candidates.append(make())
+        with threadpool_limits(1):
+            candidates.append(make())
         seconds.append(time.perf_counter() - begin)
     rows = dataset.rows(Split.HELD_OUT)
     frames, origins = dataset.observations(rows), origins_of(dataset, rows)
@@ -123,7 +126,8 @@ def main() -> None:
     for candidate, result, took in zip(candidates, results, seconds, strict=True):
         for where in dict(result.by_origin):
             closeness, plain = dict(result.by_origin)[where], dict(results[0].by_origin)[where]
-            print(_line(candidate.track, where, closeness, plain, took))
+            size = len(candidate.peer_encoder.tflite) + len(candidate.policy_head.tflite)
+            print(_line(candidate.track, where, closeness, plain, took) + f"  {size} bytes")
 
 
 if __name__ == "__main__":

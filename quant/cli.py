@@ -123,6 +123,9 @@ limits_option = click.option(
 )
 workers_option = click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one for each processor]")
 qat_steps_option = click.option("--qat-steps", type=click.IntRange(1), help="Optimizer steps of QAT.  [default: 1000]")
+tracks_option = click.option(
+    "--tracks", metavar="LIST", help="Ways to INT8 that compete: of ptq, qat, ptq-gptq.  [default: ptq,qat]"
+)
 baseline_option = click.option(
     "--baseline",
     type=click.Path(path_type=Path),
@@ -139,6 +142,7 @@ policy_argument = click.argument("policy", required=False, type=click.Path(path_
 @policy_options
 @source_options
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/NAME of the policy]")
+@tracks_option
 @qat_steps_option
 @limits_option
 @workers_option
@@ -146,18 +150,19 @@ policy_argument = click.argument("policy", required=False, type=click.Path(path_
 def run_command(
     policy: Path | None,
     out: Path | None,
+    tracks: str | None,
     qat_steps: int | None,
     limits_file: Path | None,
     workers: int | None,
     **options: Any,
 ) -> int:
-    """The whole job: import, dataset, PTQ, QAT, evaluation, a board, decision.
+    """The whole job: import, dataset, tracks (PTQ, QAT), evaluation, a board, decision.
 
     POLICY is a Stable-Baselines3 zip, a TF SavedModel, a Keras file or a policy saved by quant; without it, the
     reference policy drives in the convoy world. The board is the virtual one where none is named: it runs the
     firmware's own code, and its times prove nothing.
     """
-    limits = _limits(limits_file)
+    limits, asked = _limits(limits_file), _tracks(tracks)
     checkpoint, settings = _checkpoint(policy), _settings(policy, options)
     settings = _replace(settings, qat_steps=qat_steps)
     if not settings.drives and settings.world is None:
@@ -173,7 +178,15 @@ def run_command(
 
     with watching() as watch:
         verdict = pipeline.run_all(
-            checkpoint, folder, settings, limits, board=board, workers=workers, watch=watch, **_given(options)
+            checkpoint,
+            folder,
+            settings,
+            limits,
+            board=board,
+            tracks=asked,
+            workers=workers,
+            watch=watch,
+            **_given(options),
         )
     return _conclude(folder, verdict)
 
@@ -214,11 +227,7 @@ def dataset_command(run: Path, **options: Any) -> None:
 @run_argument
 def ptq_command(run: Path) -> None:
     """Makes the PTQ candidate of a run."""
-    from quant import pipeline
-
-    with watching() as watch, watch.step("ptq") as progress:
-        candidate = pipeline.make_ptq(run, progress)
-    click.echo("\n".join(candidate.log))
+    _make_track(run, "ptq")
 
 
 @cli.command("qat")
@@ -226,10 +235,21 @@ def ptq_command(run: Path) -> None:
 @qat_steps_option
 def qat_command(run: Path, qat_steps: int | None) -> None:
     """Makes the QAT candidate of a run, starting from PTQ's ranges."""
+    _make_track(run, "qat", qat_steps=qat_steps)
+
+
+@cli.command("ptq-gptq")
+@run_argument
+def gptq_command(run: Path) -> None:
+    """Makes the candidate with weights rounded by second order, starting from PTQ's plan."""
+    _make_track(run, "ptq-gptq")
+
+
+def _make_track(run: Path, name: str, **options: Any) -> None:
     from quant import pipeline
 
-    with watching() as watch, watch.step("qat") as progress:
-        candidate = pipeline.make_qat(run, progress, steps=qat_steps)
+    with watching() as watch, watch.step(name) as progress:
+        candidate = pipeline.make_track(run, name, progress, **options)
     click.echo("\n".join(candidate.log))
 
 
@@ -370,6 +390,12 @@ cli.add_command(explain_command)
 cli.add_command(pack_command)
 cli.add_command(flash_command)
 cli.add_command(board_group)
+
+
+def _tracks(text: str | None) -> tuple[str, ...]:
+    from quant.tracks.registry import DEFAULT_TRACKS, parse_tracks
+
+    return DEFAULT_TRACKS if text is None else parse_tracks(text)
 
 
 def _checkpoint(policy: Path | None) -> Path:

@@ -8,7 +8,7 @@ on one BLAS thread, so that the bytes do not depend on the number of processors.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -41,17 +41,14 @@ from quant.report import terminal
 from quant.report.material import Material
 from quant.report.text import as_text
 from quant.runfolder import Settings, evaluation_name, read_settings, write_settings
-from quant.runners import FloatRunner, ParityReport, parity, parity_from_json
-from quant.tracks import ptq as ptq_track
-from quant.tracks import qat as qat_track
+from quant.runners import FloatRunner, Int8Runner, ParityReport, parity, parity_from_json
 from quant.tracks.candidate import Candidate
+from quant.tracks.registry import DEFAULT_TRACKS, TRACKS, Job
 from quant.tracks.storage import load_candidate, load_curve, save_candidate, save_curve
 from quant.worlds.repeatable import check_repeatable
 from quant.worlds.rollout import Recorder, rollout
 from quant.worlds.scenarios import ScenarioSet
 from quant.worlds.world import CONVOY, World, load_world
-
-TRACKS = (ptq_track.TRACK, qat_track.TRACK)
 
 DEFAULT_EPISODES = {"nominal": 4000, "lossy": 2000}
 """Scenarios a candidate is judged on: with pairing, enough to see a drop of one point of success."""
@@ -198,33 +195,34 @@ def _episodes(settings: Settings, world: World) -> dict[str, int]:
     return counts
 
 
-def make_ptq(folder: Path, progress: Progress = no_progress) -> Candidate:
-    """The PTQ track."""
+def make_track(folder: Path, name: str, progress: Progress = no_progress, *, qat_steps: int | None = None) -> Candidate:
+    """Makes one track's candidate; ``name`` is one of `TRACKS`.
+
+    ``qat_steps``, where given, takes the place of the settings', also for later calls.
+    """
+    settings = read_settings(folder)
+    settings = settings if qat_steps is None else replace(settings, qat_steps=qat_steps)
     policy, dataset = read_inputs(folder)
     with threadpool_limits(1):
-        candidate = ptq_track.run_ptq(policy, dataset, progress)
-    _keep_candidate(candidate, folder, read_settings(folder))
-    return candidate
+        made = TRACKS[name](Job(policy, dataset, _infer, settings.seed, settings.qat_steps, progress))
+    _keep_candidate(made.candidate, folder, settings)
+    if made.curve is not None:
+        save_curve(name, made.curve, folder)
+    return made.candidate
+
+
+def make_ptq(folder: Path, progress: Progress = no_progress) -> Candidate:
+    """The PTQ track."""
+    return make_track(folder, "ptq", progress)
 
 
 def make_qat(folder: Path, progress: Progress = no_progress, *, steps: int | None = None) -> Candidate:
-    """The QAT track; starts from PTQ's plan, which it finds again for itself.
+    """The QAT track; see `make_track` for ``steps``."""
+    return make_track(folder, "qat", progress, qat_steps=steps)
 
-    ``steps``, where given, takes the place of the settings' ``qat_steps``, also for later calls.
-    """
-    settings = read_settings(folder)
-    settings = settings if steps is None else replace(settings, qat_steps=steps)
-    policy, dataset = read_inputs(folder)
-    options = qat_track.QatOptions(seed=settings.seed)
-    if settings.qat_steps is not None:
-        options = replace(options, steps=settings.qat_steps, bias_steps=settings.qat_steps // 2)
-    with threadpool_limits(1):
-        plan, log = ptq_track.find_plan(policy, dataset)
-        result = qat_track.run_qat(policy, dataset, plan, options, progress)
-    candidate = replace(result.candidate, log=(*log, *result.candidate.log))
-    _keep_candidate(candidate, folder, settings)
-    save_curve(candidate.track, result.curve, folder)
-    return candidate
+
+def _infer(candidate: Candidate, observations: Observations) -> NDArray[np.float32]:
+    return Int8Runner(candidate).values(observations)
 
 
 def _keep_candidate(candidate: Candidate, folder: Path, settings: Settings) -> None:
@@ -434,11 +432,12 @@ def run_all(
     limits: Limits,
     *,
     board: Board | None = None,
+    tracks: Sequence[str] = DEFAULT_TRACKS,
     workers: int | None = None,
     watch: Watch | None = None,
     **given: Any,
 ) -> Verdict:
-    """The whole job: import, dataset, PTQ, QAT, evaluation, a board where one is given, decision."""
+    """The whole job: import, dataset, tracks, evaluation, a board where one is given, decision."""
     watch = watch or Watch()
     if board is not None:
         with board:
@@ -447,10 +446,9 @@ def run_all(
         import_policy(checkpoint, folder, settings, **given)
     with watch.step("dataset") as progress:
         make_dataset(folder, settings, progress)
-    with watch.step("ptq") as progress:
-        make_ptq(folder, progress)
-    with watch.step("qat") as progress:
-        make_qat(folder, progress)
+    for track in tracks:
+        with watch.step(track) as progress:
+            make_track(folder, track, progress)
     with watch.step("evaluate") as progress:
         evaluate(folder, limits, workers, progress)
     if board is not None:

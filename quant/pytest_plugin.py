@@ -119,9 +119,9 @@ def _tracks(folder: Path) -> tuple[str, ...]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Gives every test that asks for a ``track`` each track of the run."""
     if "track" in metafunc.fixturenames:
-        from quant.pipeline import TRACKS
+        from quant.tracks.registry import DEFAULT_TRACKS
 
-        tracks = metafunc.config.stash.get(_tracks_key, None) or TRACKS
+        tracks = metafunc.config.stash.get(_tracks_key, None) or DEFAULT_TRACKS
         metafunc.parametrize("track", tracks, scope="session")
 
 

@@ -11,8 +11,11 @@ ALIGNMENT = 16
 """Bytes to which the converter aligns weights in the file, for kernels that read them in place."""
 
 
-class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
+class AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
+    """Starts every vector of bytes at a multiple of `ALIGNMENT`."""
+
     def StartVector(self, elem_size: int, num_elems: int, alignment: int) -> Any:  # noqa: N802 - the library's name
+        """The library's own, with that alignment for bytes."""
         return super().StartVector(elem_size, num_elems, ALIGNMENT if elem_size == 1 else alignment)
 
 
@@ -34,7 +37,7 @@ def quantize_elu(tflite: bytes) -> bytes:
             dropped |= {id(before), id(after)}
     graph.operators = [op for op in graph.operators if id(op) not in dropped]
     _drop_unused(model)
-    builder = _AlignedBuilder(len(tflite))
+    builder = AlignedBuilder(len(tflite))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,11 @@ def export(track: str, plan: Plan, dataset: Dataset, log: list[str]) -> Candidat
     """
     peer_encoder = convert(plan.encoder, plan.encoder_ranges, PEER_RANGE)
     policy_head = convert(plan.head, plan.head_ranges, plan.z)
-    ends = (
-        *_checked("peer_encoder", peer_encoder, PEER_RANGE, plan.encoder_ranges[-1].after),
-        *_checked("policy_head", policy_head, plan.z, plan.head_ranges[-1].after),
-    )
+    return checked(candidate_of(track, plan, dataset, peer_encoder, policy_head), plan, log)
+
+
+def candidate_of(track: str, plan: Plan, dataset: Dataset, peer_encoder: bytes, policy_head: bytes) -> Candidate:
+    """The two models with the plan's quantization around them."""
     policy = plan.policy
     return Candidate(
         track=track,
@@ -45,8 +47,20 @@ def export(track: str, plan: Plan, dataset: Dataset, log: list[str]) -> Candidat
         max_peers=policy.max_peers,
         policy_sha256=dataset.policy_sha256,
         dataset_sha256=dataset.digest,
-        log=(*log, *ends, *_describe(plan)),
     )
+
+
+def checked(candidate: Candidate, plan: Plan, log: list[str]) -> Candidate:
+    """The candidate with its log, after LiteRT has found the plan's scales at the models' interfaces.
+
+    Raises:
+        QuantError: it has found others.
+    """
+    ends = (
+        *_checked("peer_encoder", candidate.peer_encoder.tflite, PEER_RANGE, plan.encoder_ranges[-1].after),
+        *_checked("policy_head", candidate.policy_head.tflite, plan.z, plan.head_ranges[-1].after),
+    )
+    return replace(candidate, log=(*log, *ends, *_describe(plan)))
 
 
 def convert(layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: Range) -> bytes:

@@ -264,8 +264,11 @@ def _extremes(layers: tuple[Dense, ...], x: F32) -> Iterator[tuple[tuple[float, 
         x = after if len(x) else x
 
 
-def make_plan(calibration: Calibration, choice: Choice) -> Plan:
-    """Folded layers, and ranges for every tensor, from what calibration saw and what was chosen."""
+def make_plan(calibration: Calibration, choice: Choice, features: tuple[Interval, Interval] | None = None) -> Plan:
+    """Folded layers, and ranges for every tensor, from what calibration saw and what was chosen.
+
+    ``features`` are the peers' and the ego's ranges, where they are other than the choice's margin makes them.
+    """
     policy, observations = calibration.policy, calibration.observations
     encoder_ranges = _short_where_single(
         policy.encoder, _layer_ranges(policy.encoder, calibration.encoder, choice.encoder)
@@ -277,8 +280,10 @@ def make_plan(calibration: Calibration, choice: Choice) -> Plan:
     if policy.head[0].outputs == 1 and z not in FIXED.values():
         z = z.shortened()
         encoder_ranges[-1] = encoder_ranges[-1] if policy.pooling == "sum" else replace(encoder_ranges[-1], after=z)
-    peer = Interval.of(observations.peers[observations.mask], choice.margin)
-    ego = Interval.of(observations.ego, choice.margin)
+    peer, ego = features or (
+        Interval.of(observations.peers[observations.mask], choice.margin),
+        Interval.of(observations.ego, choice.margin),
+    )
     encoder = (_fold_inputs(policy.encoder[0], 0, peer, PEER_RANGE), *policy.encoder[1:])
     head = (_fold_inputs(policy.head[0], policy.embedding_size, ego, z), *policy.head[1:])
     return Plan(policy, peer, ego, z, encoder, head, tuple(encoder_ranges), tuple(head_ranges))
@@ -340,19 +345,23 @@ def fake_quantize_weight(layer: Dense, inputs: Range) -> F32:
     return np.asarray(np.rint(layer.weight / scale) * scale, np.float32)
 
 
-def simulate(plan: Plan, observations: Observations) -> F32:
+def simulate(plan: Plan, observations: Observations, *, round_weights: bool = True) -> F32:
     """(N, A) head outputs with every rounding of the plan in float arithmetic: for search, never for a verdict."""
     peers = PEER_RANGE.fake_quantize(plan.fold_peers(observations.peers[observations.mask]))
     embeddings = np.zeros((*observations.mask.shape, plan.policy.embedding_size), np.float32)
-    embeddings[observations.mask] = _simulate_layers(plan.encoder, plan.encoder_ranges, PEER_RANGE, peers)
+    embeddings[observations.mask] = _simulate_layers(
+        plan.encoder, plan.encoder_ranges, PEER_RANGE, peers, round_weights
+    )
     z = pool(embeddings, observations.mask, plan.policy.pooling)
     head_inputs = plan.z.fake_quantize(np.concatenate([z, plan.fold_ego(observations.ego)], axis=1))
-    return _simulate_layers(plan.head, plan.head_ranges, plan.z, head_inputs)
+    return _simulate_layers(plan.head, plan.head_ranges, plan.z, head_inputs, round_weights)
 
 
-def _simulate_layers(layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: Range, x: F32) -> F32:
+def _simulate_layers(
+    layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: Range, x: F32, round_weights: bool
+) -> F32:
     for layer, own in zip(layers, ranges, strict=True):
-        x = x @ fake_quantize_weight(layer, inputs).T + layer.bias
+        x = x @ (fake_quantize_weight(layer, inputs) if round_weights else layer.weight).T + layer.bias
         inputs = own.after
         if own.before is not None:
             x = own.before.fake_quantize(x)

@@ -1,0 +1,256 @@
+"""Second-order rounding from PTQ's plan: the same operators and ranges, other integers.
+
+1. PTQ's plan; and a second one in which every feature's margins are chosen singly, by the error that activations cause
+   alone (weights in float). Nothing that was seen is ever clipped.
+2. Both start with weights rounded to the nearest step.
+3. Layer by layer, from the first of the encoder to the last of the head: the bias is corrected, or the weights are
+   rounded by second order (:mod:`quant.tracks.rounding`) in one of several ways, on the inputs that the quantized
+   layers before give on calibration and training frames. The way with the least error of the decision is kept, if it
+   is less than before.
+4. The better of the two is kept.
+
+The error is always that of the models as written, in the arithmetic of verdicts, which the caller hands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from quant.dataset import Dataset
+from quant.files import Progress, no_progress
+from quant.policy.observations import F32, Observations
+from quant.policy.policy import Policy, pool
+from quant.tracks.candidate import Candidate
+from quant.tracks.export import candidate_of, checked
+from quant.tracks.flatbuffer_writer import write_model
+from quant.tracks.integers import IntegerLayer, nearest_layers
+from quant.tracks.plan import (
+    PEER_RANGE,
+    Calibration,
+    Choice,
+    Interval,
+    Plan,
+    calibrate,
+    equalize,
+    make_plan,
+    simulate,
+)
+from quant.tracks.ptq import decision_error, search, search_frames
+from quant.tracks.rounding import correct_bias, round_layer
+from quant.tracks.sensitivity import Sensitivity, sensitivity
+
+TRACK = "ptq-gptq"
+
+Infer = Callable[[Candidate, Observations], F32]
+"""(N, A) float32 values of a candidate, in the arithmetic of verdicts."""
+
+FEATURE_MARGINS = (0.1, 0.05, 0.02)
+"""Shares of a feature's width tried as margin at each of its ends; PTQ has one for all. Never none."""
+FEATURE_PASSES = 2
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to round a layer.
+
+    Attributes:
+        name: for the log.
+        damping: share of the Hessian's mean diagonal added to it; None corrects the bias alone.
+        matched: the target is the float layer on float inputs.
+        important: rows count by what the decision depends on.
+    """
+
+    name: str
+    damping: float | None = None
+    matched: bool = False
+    important: bool = False
+
+
+WAYS = (
+    Way("bias corrected"),
+    Way("GPTQ", 0.01),
+    Way("GPTQ to the float outputs", 0.01, matched=True),
+    Way("GPTQ to the float outputs by importance", 0.01, matched=True, important=True),
+    Way("GPTQ to the float outputs by importance, little damping", 0.001, matched=True, important=True),
+)
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A plan and the integers chosen for it so far."""
+
+    plan: Plan
+    encoder: tuple[IntegerLayer, ...]
+    head: tuple[IntegerLayer, ...]
+
+    @staticmethod
+    def nearest(plan: Plan) -> Rounded:
+        """Every weight rounded to the nearest step."""
+        encoder = nearest_layers(plan.encoder, plan.encoder_ranges, PEER_RANGE)
+        return Rounded(plan, tuple(encoder), tuple(nearest_layers(plan.head, plan.head_ranges, plan.z)))
+
+    def candidate(self, dataset: Dataset) -> Candidate:
+        """As models."""
+        return candidate_of(TRACK, self.plan, dataset, write_model(self.encoder), write_model(self.head))
+
+    def inputs(self, part: str, index: int, observations: Observations) -> F32:
+        """(rows, K) what a layer gets from the quantized layers before it; rows are the peers present, or frames."""
+        peers = observations.peers[observations.mask]
+        x = _through(self.encoder[: index if part == "encoder" else None], self._first(peers))
+        if part == "encoder":
+            return x
+        embeddings = np.zeros((*observations.mask.shape, self.plan.policy.embedding_size), np.float32)
+        embeddings[observations.mask] = x
+        z = pool(embeddings, observations.mask, self.plan.policy.pooling)
+        head_inputs = np.concatenate([z, self.plan.fold_ego(observations.ego)], axis=1)
+        return _through(self.head[:index], self.plan.z.fake_quantize(head_inputs))
+
+    def with_layer(self, part: str, index: int, layer: IntegerLayer) -> Rounded:
+        """The same with one layer exchanged."""
+        present = self.encoder if part == "encoder" else self.head
+        layers = (*present[:index], layer, *present[index + 1 :])
+        return replace(self, encoder=layers) if part == "encoder" else replace(self, head=layers)
+
+    def _first(self, peers: F32) -> F32:
+        return PEER_RANGE.fake_quantize(self.plan.fold_peers(peers))
+
+
+def _through(layers: tuple[IntegerLayer, ...], x: F32) -> F32:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def run_gptq(policy: Policy, dataset: Dataset, infer: Infer, progress: Progress = no_progress) -> Candidate:
+    """Makes the candidate; never worse than its start, PTQ's weights, on the frames it is chosen on.
+
+    Args:
+        policy: in float.
+        dataset: the shared one; held-out frames are never looked at.
+        infer: computes a candidate's values (see `Infer`).
+        progress: told after each trial of a layer.
+    """
+    frames = search_frames(dataset)
+    reference = policy.forward(frames).values
+
+    def error_of(rounded: Rounded) -> float:
+        return decision_error(policy.action_space, reference, infer(rounded.candidate(dataset), frames))
+
+    choice, _, _ = search(policy, frames)
+    calibration = calibrate(equalize(policy, frames, choice.equalize), frames)
+    plain = make_plan(calibration, choice)
+    fitted, log = fit_features(calibration, choice, reference)
+    known = sensitivity(plain.policy, frames)
+    kept, least = Rounded.nearest(plain), float("inf")
+    log = [f"calibration and training frames searched: {len(frames)}", f"PTQ's choice: {choice}", *log]
+    for done, (name, plan) in enumerate((("PTQ's plan", plain), ("features' own margins", fitted))):
+        start = Rounded.nearest(plan)
+        error = error_of(start)
+        log.append(f"{name}, weights rounded to nearest: error {error:.6g}")
+        rounded, error, lines = round_all(start, error, error_of, known, frames, partial(_half, progress, done))
+        log += lines
+        if error < least:
+            kept, least = rounded, error
+    log.append(f"kept: {'PTQ' if kept.plan is plain else 'fitted'} ranges, error {least:.6g}")
+    return checked(kept.candidate(dataset), kept.plan, log)
+
+
+def _half(progress: Progress, before: int, done: int, total: int) -> None:
+    """Of two halves ``before`` are done, and of the present one ``done`` of ``total``."""
+    progress(before * total + done, 2 * total)
+
+
+def round_all(
+    rounded: Rounded,
+    error: float,
+    error_of: Callable[[Rounded], float],
+    known: Sensitivity,
+    frames: Observations,
+    progress: Progress = no_progress,
+) -> tuple[Rounded, float, list[str]]:
+    """Layer by layer the best of all ways, where it is better than what the layer has.
+
+    Returns:
+        the integers, their error, and a line for each layer.
+    """
+    log: list[str] = []
+    layers = [("encoder", i) for i in range(len(rounded.encoder))] + [("head", i) for i in range(len(rounded.head))]
+    for number, (part, index) in enumerate(layers):
+        before, inputs, found = rounded, rounded.inputs(part, index, frames), "rounded to nearest"
+        for tried, way in enumerate(WAYS):
+            candidate = before.with_layer(part, index, _round(before, part, index, inputs, known, way))
+            its_error = error_of(candidate)
+            if its_error < error:
+                rounded, error, found = candidate, its_error, way.name
+            progress(number * len(WAYS) + tried + 1, len(layers) * len(WAYS))
+        log.append(f"{part} {index} {found}: error {error:.6g}")
+    return rounded, error, log
+
+
+def _round(rounded: Rounded, part: str, index: int, inputs: F32, known: Sensitivity, way: Way) -> IntegerLayer:
+    plan = rounded.plan
+    own, layers, ranges, targets, importances = (
+        (rounded.encoder[index], plan.encoder, plan.encoder_ranges, known.encoder, known.encoder_importance)
+        if part == "encoder"
+        else (rounded.head[index], plan.head, plan.head_ranges, known.head, known.head_importance)
+    )
+    if not len(inputs):
+        return own
+    if way.damping is None:
+        return correct_bias(own, layers[index], inputs, targets[index])
+    importance = importances[index] if way.important else np.ones((len(inputs), 1), np.float32)
+    return round_layer(
+        layers[index],
+        own.source,
+        ranges[index],
+        inputs,
+        targets[index],
+        importance,
+        way.damping,
+        matched=way.matched,
+    )
+
+
+def fit_features(calibration: Calibration, choice: Choice, reference: F32) -> tuple[Plan, list[str]]:
+    """Margins for every feature's ends, by the error with all activations rounded and all weights in float.
+
+    Where a feature's steps lie matters as much as how wide they are: recorded features are often multiples of
+    something.
+    """
+    seen = calibration.observations
+    features = {"peer": seen.peers[seen.mask], "ego": seen.ego}
+    chosen = {name: Interval.of(x, choice.margin) for name, x in features.items()}
+
+    def plan_of(intervals: dict[str, Interval]) -> Plan:
+        return make_plan(calibration, choice, (intervals["peer"], intervals["ego"]))
+
+    def error_of(intervals: dict[str, Interval]) -> float:
+        values = simulate(plan_of(intervals), seen, round_weights=False)
+        return decision_error(calibration.policy.action_space, reference, values)
+
+    least = error_of(chosen)
+    log = [f"activations alone: error {least:.6g}"]
+    for name, end, column, margin in FEATURE_PASSES * list(_ends(features)):
+        tried = chosen | {name: _with_margin(chosen[name], features[name], end, column, margin)}
+        error = error_of(tried)
+        if error < least:
+            least, chosen = error, tried
+            log.append(f"{name} feature {column} {end} margin {margin}: activations alone {error:.6g}")
+    return plan_of(chosen), log
+
+
+def _ends(features: dict[str, F32]) -> Iterator[tuple[str, str, int, float]]:
+    for name, x in features.items():
+        for column in range(x.shape[1]):
+            if len(x) and np.ptp(x[:, column]) > 0:
+                yield from ((name, end, column, margin) for end in ("low", "high") for margin in FEATURE_MARGINS)
+
+
+def _with_margin(present: Interval, x: F32, end: str, column: int, margin: float) -> Interval:
+    values = getattr(present, end).copy()
+    values[column] = getattr(Interval.of(x[:, column : column + 1], margin), end)[0]
+    return replace(present, **{end: values})
