@@ -41,6 +41,12 @@ quant.regression.snapshot = lambda run: {now}
 """
 
 
+@pytest.fixture(autouse=True)
+def put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session within puts its own in place, in this process."""
+    monkeypatch.setattr(quant.regression, "snapshot", quant.regression.snapshot)
+
+
 def gate(
     pytester: pytest.Pytester, *options: str, now: str = "snapshot()", baseline: bool = True, run: bool = True
 ) -> pytest.RunResult:
