@@ -117,9 +117,8 @@ def info_command(run: Path | None, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(found, indent=2, default=str))
         return
     _table(("board", ""), [*_rows(hello), *_rows(stats)])
-    click.echo(
-        f"\nmodels: {models.words}" + (f", {models.size:,} bytes, sha256 {models.sha256[:12]}" * (not models.status))
-    )
+    size = "" if models.status else f", {models.size:,} bytes, sha256 {models.sha256[:12]}"
+    click.echo(f"\nmodels: {models.words}{size}")
     if models.slots:
         _table(("track", "part", "bytes", "sha256", "arena", "operators"), list(_models(models.slots)))
 
@@ -137,11 +136,12 @@ def bench_command(
 ) -> None:
     """Times decisions by the board's own clock, stage by stage. With RUN, on that run's models and frames."""
     rows: list[tuple[str, int, dict[str, Quantiles]]] = []
+    frames = None if run is None else _held_out(run)
     with _bench(options, _pack(run)) as bench:
         evidence = bench.device.identity.evidence.name.lower()
         for slot in _slots(bench, track):
             for n in range(slot.max_peers + 1) if peers is None else [peers]:
-                frame = _frame(run, slot, n)
+                frame = _frame(frames, slot, n)
                 rows.append((slot.track, n, bench.device.bench(slot.track, frame, warmup, repeats)))
     if as_json:
         found = [{"track": t, "peers": n, "microseconds": {k: asdict(q) for k, q in s.items()}} for t, n, s in rows]
@@ -167,10 +167,11 @@ def decide_command(
     if (frame is None) == (observation is None) or (frame is not None and run is None):
         raise InputError("no observation", expected="--observation FILE, or RUN and --frame NUMBER")
     found = []
-    given = None if observation is None else _read(observation)
+    given = b"" if observation is None else _read(observation)
+    held_out = None if frame is None or run is None else _held_out(run, frame)
     with _bench(options, _pack(run)) as bench:
         for slot in _slots(bench, track):
-            seen = _held_out(run, frame) if given is None else _observation(given, slot)
+            seen = _observation(given, slot) if held_out is None else held_out
             decided = bench.device.decide(slot.track, seen, interfaces=False)
             found.append(
                 {
@@ -261,11 +262,11 @@ def _slots(bench: Bench, track: str | None) -> Sequence[SlotInfo]:
     return models.slots
 
 
-def _held_out(run: Path | None, frame: int | None) -> Observations:
+def _held_out(run: Path, frame: int | None = None) -> Observations:
+    """A run's held-out frames, or one of them."""
     from quant import pipeline
     from quant.dataset import Split
 
-    assert run is not None
     _, dataset = pipeline.read_inputs(run)
     rows = dataset.rows(Split.HELD_OUT)
     if frame is None:
@@ -275,8 +276,8 @@ def _held_out(run: Path | None, frame: int | None) -> Observations:
     return dataset.observations(rows[frame : frame + 1])
 
 
-def _frame(run: Path | None, slot: SlotInfo, n: int) -> Observations:
-    """A frame with ``n`` peers: of the run, or zeros, whose times hardly differ."""
+def _frame(frames: Observations | None, slot: SlotInfo, n: int) -> Observations:
+    """A frame with ``n`` peers: of these frames, or zeros, whose times hardly differ."""
     import numpy as np
 
     from quant.boards.measure import frames_with
@@ -284,8 +285,8 @@ def _frame(run: Path | None, slot: SlotInfo, n: int) -> Observations:
 
     if n > slot.max_peers:
         raise InputError(f"{n} peers", where=slot.track, expected=f"up to {slot.max_peers}")
-    if run is not None:
-        return frames_with(_held_out(run, None), n)
+    if frames is not None:
+        return frames_with(frames, n)
     mask = (np.arange(slot.max_peers) < n)[None]
     zeros = np.zeros((1, slot.max_peers, slot.features), np.float32)
     return Observations(np.zeros((1, slot.ego), np.float32), zeros, mask)

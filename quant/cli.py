@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from quant import __version__
-from quant.board_cli import board_group, board_of, board_options, flash_command, pack_command
+from quant.board_cli import board_group, board_of, board_options, flash_command, pack_command, run_argument
 from quant.console import show, watching
 from quant.errors import GateError, InputError, QuantError
 from quant.explain_cli import explain_command
@@ -133,7 +133,6 @@ baseline_option = click.option(
     show_default=True,
     help="The baseline's file.",
 )
-run_argument = click.argument("run", type=click.Path(path_type=Path))
 policy_argument = click.argument("policy", required=False, type=click.Path(path_type=Path))
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from quant.boards.board import Board
 from quant.boards.board_map import BoardEntry, find_board_map
 from quant.boards.discovery import BoardRequest, find_board, plugged_in
+from quant.boards.qemu import MACHINES
 from quant.errors import InputError
-
-QEMU = ("qemu-system-xtensa", "qemu-system-riscv32")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def _state(find: Callable[[], Board]) -> str:
 
 
 def _qemu() -> str:
-    if not any(map(shutil.which, QEMU)):
+    if not any(shutil.which(machine.program) for machine in MACHINES.values()):
         return "Espressif's QEMU is not installed"
     return _state(lambda: find_board(BoardRequest("qemu")))
 
