@@ -19,7 +19,7 @@ from quant.anatomy.anatomy import Column, TensorFacts, WeightFacts, WorstFrame
 from quant.anatomy.simulation import LOWEST, QUANTIZED, Simulation, build_network
 from quant.errors import InputError, StaleError
 from quant.evaluation.open_loop import compare
-from quant.explain_cli import explain, explain_command
+from quant.commands.explain import explain, explain_command
 from quant.files import write_json
 from quant.policy import Policy, policy_digest, save_policy
 from quant.report.explanation import contrasts, explanation

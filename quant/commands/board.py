@@ -6,55 +6,25 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import IntEnum, IntFlag
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from quant.commands.options import board_of, board_options, json_option, optional_run, run_argument
 from quant.console import show
 from quant.errors import InputError
 
 if TYPE_CHECKING:
     from quant.boards.bench import Bench
-    from quant.boards.board import Board
     from quant.boards.messages import SlotInfo
     from quant.boards.report import Quantiles
     from quant.policy import Observations
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-_REQUEST = ("port", "baud", "build_dir", "board_map")
-
-
-def board_options(command: Command) -> Command:
-    """``--board`` and what finds it; :func:`board_of` takes them."""
-    for decorator in (
-        click.option("--build-dir", type=click.Path(path_type=Path), help="ESP-IDF build of the app."),
-        click.option("--board-map", type=click.Path(path_type=Path), help="YAML file of the bench's boards."),
-        click.option("--baud", type=click.IntRange(9600), help="Of the board's line."),
-        click.option("--port", help="Of the board, as pyserial opens it."),
-        click.option("--board", "board_name", help="virtual, linux, qemu, a chip as esp32, or an id of the board map."),
-    ):
-        command = decorator(command)
-    return command
-
-
-def board_of(options: dict[str, Any], default: str | None = None) -> Board:
-    """Takes the board's options out of a command's, and gives the board, not yet open."""
-    from quant.boards.discovery import BoardRequest, find_board
-
-    name = options.pop("board_name") or (default if options["port"] is None else None)
-    return find_board(BoardRequest(name, **{key: options.pop(key) for key in _REQUEST}))
-
-
-run_argument = click.argument("run", type=click.Path(path_type=Path))
-optional_run = click.argument("run", required=False, type=click.Path(path_type=Path))
-json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 track_option = click.option("--track", help="Which of its tracks.  [default: all, or the first]")
 
 

@@ -1,0 +1,177 @@
+"""Options and arguments that several commands share, and what reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from quant.errors import InputError
+
+if TYPE_CHECKING:
+    from quant.acceptance.limits import Limits
+    from quant.boards.board import Board
+    from quant.policy import ActionSpace
+    from quant.runfolder import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+REFERENCE = "reference policy"
+"""What settings call the shipped checkpoint."""
+DEFAULT_RUN = Path("runs/reference")
+POOLINGS = ("max", "mean", "sum")
+ACTIVATIONS = ("linear", "relu", "relu6", "tanh", "elu", "sigmoid")
+
+
+def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def apply(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return apply
+
+
+policy_options = _options(
+    click.option("--head", type=click.Path(path_type=Path), help="The policy head, where POLICY is only the encoder."),
+    click.option("--pooling", type=click.Choice(POOLINGS), help="Pooling, where the file does not say it."),
+    click.option(
+        "--action-space", metavar="SPACE", help="Where the file does not say: discrete:4, box:0,1 or box:0,1:-1,1."
+    ),
+    click.option("--max-peers", type=click.IntRange(1), help="Peer slots, where the file does not say."),
+    click.option(
+        "--encoder-activation", type=click.Choice(ACTIVATIONS), help="Encoder activation, where the file does not say."
+    ),
+)
+source_options = _options(
+    click.option("--drive", "drives", multiple=True, type=click.Path(path_type=Path), help="A recorded drive, .npz."),
+    click.option("--world", help="'convoy', or module:EnvId of your own Gymnasium environment."),
+    click.option("--world-kwargs", metavar="JSON", help="Keyword arguments for your environment."),
+    click.option("--episodes", type=click.IntRange(1), help="Nominal scenarios to judge on.  [default: 4000]"),
+    click.option("--lossy-episodes", type=click.IntRange(0), help="Lossy scenarios to judge on.  [default: 2000]"),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of data, scenarios, training."),
+)
+limits_option = click.option(
+    "--limits", "limits_file", type=click.Path(path_type=Path), help="Acceptance limits, TOML or JSON."
+)
+workers_option = click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one for each processor]")
+qat_steps_option = click.option("--qat-steps", type=click.IntRange(1), help="Optimizer steps of QAT.  [default: 1000]")
+tracks_option = click.option(
+    "--tracks", metavar="LIST", help="Ways to INT8 that compete: of ptq, qat, ptq-gptq.  [default: ptq,qat]"
+)
+baseline_option = click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    default=Path("baseline.json"),
+    show_default=True,
+    help="The baseline's file.",
+)
+policy_argument = click.argument("policy", required=False, type=click.Path(path_type=Path))
+run_argument = click.argument("run", type=click.Path(path_type=Path))
+optional_run = click.argument("run", required=False, type=click.Path(path_type=Path))
+json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+_BOARD_REQUEST = ("port", "baud", "build_dir", "board_map")
+board_options = _options(
+    click.option("--board", "board_name", help="virtual, linux, qemu, a chip as esp32, or an id of the board map."),
+    click.option("--port", help="Of the board, as pyserial opens it."),
+    click.option("--baud", type=click.IntRange(9600), help="Of the board's line."),
+    click.option("--board-map", type=click.Path(path_type=Path), help="YAML file of the bench's boards."),
+    click.option("--build-dir", type=click.Path(path_type=Path), help="ESP-IDF build of the app."),
+)
+
+
+def board_of(options: dict[str, Any], default: str | None = None) -> Board:
+    """Takes the board's options out of a command's, and gives the board, not yet open."""
+    from quant.boards.discovery import BoardRequest, find_board
+
+    name = options.pop("board_name") or (default if options["port"] is None else None)
+    return find_board(BoardRequest(name, **{key: options.pop(key) for key in _BOARD_REQUEST}))
+
+
+def tracks_of(text: str | None) -> tuple[str, ...]:
+    """The tracks that ``--tracks`` names."""
+    from quant.tracks.registry import DEFAULT_TRACKS, parse_tracks
+
+    return DEFAULT_TRACKS if text is None else parse_tracks(text)
+
+
+def checkpoint_of(policy: Path | None) -> Path:
+    """The policy's file; without POLICY the shipped one."""
+    if policy is not None:
+        return policy
+    from quant.worlds.reference import reference_policy_path
+
+    return reference_policy_path()
+
+
+def name_of(policy: Path | None) -> str:
+    """What settings call the policy."""
+    return REFERENCE if policy is None else str(policy)
+
+
+def import_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What :data:`policy_options` gave, as the importer takes it."""
+    given = {key: options[key] for key in ("head", "pooling", "encoder_activation", "max_peers")}
+    return given | {"action_space": _action_space(options["action_space"])}
+
+
+def _action_space(text: str | None) -> ActionSpace | None:
+    if text is None:
+        return None
+    from quant.policy import Discrete
+    from quant.policy.spaces import box
+
+    kind, _, rest = text.partition(":")
+    try:
+        if kind == "discrete" and int(rest) > 0:
+            return Discrete(int(rest))
+        if kind == "box":
+            bounds = [part.split(",") for part in rest.split(":")]
+            low, high = zip(*((float(low), float(high)) for low, high in bounds), strict=True)
+            return box(low, high, "--action-space")
+    except ValueError:
+        pass
+    raise InputError(
+        f"not an action space: {text}", where="--action-space", expected="discrete:4, box:0,1 or box:0,1:-1,1"
+    )
+
+
+def settings_of(policy: Path | None, options: dict[str, Any]) -> Settings:
+    """What :data:`policy_argument` and :data:`source_options` ask for."""
+    from quant.pipeline import DEFAULT_EPISODES
+    from quant.runfolder import Settings
+
+    world = options["world"] or (None if policy is not None or options["drives"] else "convoy")
+    asked = {"nominal": options["episodes"], "lossy": options["lossy_episodes"]}
+    return Settings(
+        checkpoint=name_of(policy),
+        drives=tuple(str(path) for path in options["drives"]),
+        world=world,
+        world_kwargs=_json_object(options["world_kwargs"]),
+        seed=options["seed"],
+        episodes={name: default if asked[name] is None else asked[name] for name, default in DEFAULT_EPISODES.items()},
+    )
+
+
+def _json_object(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"not JSON: {error}", where="--world-kwargs", expected="an object like '{\"n\": 3}'"
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError("is not a JSON object", where="--world-kwargs", expected="an object like '{\"n\": 3}'")
+    return value
+
+
+def limits_of(file: Path | None) -> Limits:
+    """The acceptance limits of ``--limits``, or the project's."""
+    from quant.acceptance.limits import load_limits
+
+    return load_limits(file)

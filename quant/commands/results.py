@@ -1,0 +1,126 @@
+"""What a finished run says: shown again, as a report, against a baseline. Heavy packages are imported where used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from quant.commands.options import (
+    baseline_option,
+    limits_of,
+    limits_option,
+    run_argument,
+)
+from quant.console import show
+from quant.errors import GateError
+
+if TYPE_CHECKING:
+    from quant.acceptance.decision import Verdict
+    from quant.pipeline import Run
+
+
+@click.command("show")
+@run_argument
+@limits_option
+@click.option("--json", "as_json", is_flag=True, help="The verdict as JSON.")
+def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
+    """The comparison of a finished run, again."""
+    from quant import pipeline
+
+    opened = pipeline.open_run(run)
+    verdict = opened.verdict(limits_of(limits_file))
+    if as_json:
+        click.echo(json.dumps(verdict.to_json(), indent=2))
+        return verdict.exit_code
+    return show_verdict(verdict, opened)
+
+
+@click.command("report")
+@run_argument
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where the page goes, with the Markdown beside it.  [default: report.html in RUN]",
+)
+@click.option("--open", "open_page", is_flag=True, help="Show the page in the browser.")
+def report_command(run: Path, output: Path | None, open_page: bool) -> None:
+    """Writes the report of a finished run: one HTML page to send, and a summary in Markdown.
+
+    The page needs no other file and no network. It says what winner.json says; decide again to use other limits.
+    """
+    from quant import pipeline
+
+    paths = pipeline.report(run, output)
+    for path in paths:
+        click.echo(str(path))
+    if open_page:
+        click.launch(str(paths[0]))
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True, metavar="[BEFORE] NOW", type=click.Path(path_type=Path))
+@baseline_option
+@click.option("--json", "as_json", is_flag=True, help="The comparison as JSON.")
+def compare_command(runs: tuple[Path, ...], baseline: Path, as_json: bool) -> int:
+    """Holds a run against an earlier one, or against the baseline; exit code 1 on a regression.
+
+    Each is a run folder or a baseline file. Exit code 2 says that the two cannot be compared.
+    """
+    if len(runs) > 2:
+        raise click.UsageError(f"{len(runs)} runs; give one, to hold against the baseline, or two")
+    from quant.acceptance.baseline import check_present
+    from quant.acceptance.comparison import compare
+    from quant.regression import load_snapshot
+    from quant.report.comparison import comparison
+
+    if len(runs) == 1:
+        check_present(baseline)
+    before, now = runs if len(runs) == 2 else (baseline, runs[0])
+    found = compare(load_snapshot(before), load_snapshot(now))
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        show(comparison(found))
+    return found.exit_code
+
+
+@click.command("accept")
+@run_argument
+@baseline_option
+def accept_command(run: Path, baseline: Path) -> None:
+    """Makes a finished run the baseline that later runs are held against; the rules of the old one stay."""
+    from quant import pipeline
+    from quant.acceptance.baseline import accept
+    from quant.regression import snapshot
+
+    accepted = accept(snapshot(pipeline.open_run(run)), baseline)
+    click.echo(f"{baseline}: {accepted.name} is the baseline; {accepted.winner} wins, {accepted.status}")
+    click.echo("hold a later run against it: quant compare RUN, or pytest -m regression --run RUN")
+
+
+def conclude(folder: Path, verdict: Verdict) -> int:
+    """Shows the verdict that a run was just given; its exit code."""
+    from quant import pipeline
+
+    run = pipeline.read_run(folder)
+    code = show_verdict(verdict, run)
+    click.echo(f"run: {folder}")
+    return code
+
+
+def show_verdict(verdict: Verdict, run: Run) -> int:
+    """Shows a verdict with what it stands on; its exit code.
+
+    Raises:
+        GateError: every candidate fails.
+    """
+    from quant.report.terminal import report
+
+    show(report(run.evaluations, verdict, run.policy.facts, run.parity, run.devices))
+    if verdict.winner is None:
+        raise GateError("every candidate fails a criterion; see the table above")
+    return verdict.exit_code

@@ -1,0 +1,203 @@
+"""The steps of a run, together and one by one. Heavy packages are imported by the commands that use them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from quant.commands.options import (
+    DEFAULT_RUN,
+    REFERENCE,
+    board_of,
+    board_options,
+    checkpoint_of,
+    import_options,
+    limits_of,
+    limits_option,
+    name_of,
+    policy_argument,
+    policy_options,
+    qat_steps_option,
+    run_argument,
+    settings_of,
+    source_options,
+    tracks_of,
+    tracks_option,
+    workers_option,
+)
+from quant.commands.results import conclude
+from quant.console import show, watching
+from quant.errors import InputError
+
+
+@click.command("run")
+@policy_argument
+@policy_options
+@source_options
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/NAME of the policy]")
+@tracks_option
+@qat_steps_option
+@limits_option
+@workers_option
+@board_options
+def run_command(
+    policy: Path | None,
+    out: Path | None,
+    tracks: str | None,
+    qat_steps: int | None,
+    limits_file: Path | None,
+    workers: int | None,
+    **options: Any,
+) -> int:
+    """The whole job: import, dataset, tracks (PTQ, QAT), evaluation, a board, decision.
+
+    POLICY is a Stable-Baselines3 zip, a TF SavedModel, a Keras file or a policy saved by quant; without it, the
+    reference policy drives in the convoy world. The board is the virtual one where none is named: it runs the
+    firmware's own code, and its times prove nothing.
+    """
+    limits, asked = limits_of(limits_file), tracks_of(tracks)
+    checkpoint, settings = checkpoint_of(policy), settings_of(policy, options)
+    settings = replace(settings, qat_steps=qat_steps)
+    if not settings.drives and settings.world is None:
+        raise InputError(
+            "nothing to judge the policy on",
+            where=checkpoint,
+            expected="a recorded drive, a world, or both",
+            hint="give --drive FILE.npz or --world module:EnvId (--world convoy, if it was trained in our convoys)",
+        )
+    board = board_of(options, default="virtual")
+    folder = out or (DEFAULT_RUN if policy is None else Path("runs") / policy.resolve().stem)
+    from quant import pipeline
+
+    with watching() as watch:
+        verdict = pipeline.run_all(
+            checkpoint,
+            folder,
+            settings,
+            limits,
+            board=board,
+            tracks=asked,
+            workers=workers,
+            watch=watch,
+            **import_options(options),
+        )
+    return conclude(folder, verdict)
+
+
+@click.command("import")
+@policy_argument
+@policy_options
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
+def import_command(policy: Path | None, out: Path, **options: Any) -> None:
+    """Imports POLICY into a run folder and says what is known of it and how."""
+    from quant import pipeline
+    from quant.report.terminal import known
+    from quant.runfolder import Settings
+
+    checkpoint = checkpoint_of(policy)
+    with watching() as watch, watch.step("import"):
+        imported = pipeline.import_policy(checkpoint, out, Settings(name_of(policy)), **import_options(options))
+    show(known(imported.facts))
+
+
+@click.command("dataset")
+@run_argument
+@source_options
+def dataset_command(run: Path, **options: Any) -> None:
+    """Makes the quantization dataset and the frozen scenarios of a run."""
+    from quant import pipeline
+    from quant.runfolder import read_settings
+
+    present = read_settings(run)
+    asked = settings_of(None if present.checkpoint == REFERENCE else Path(present.checkpoint), options)
+    settings = replace(asked, checkpoint=present.checkpoint, tracks=present.tracks, qat_steps=present.qat_steps)
+    with watching() as watch, watch.step("dataset") as progress:
+        dataset = pipeline.make_dataset(run, settings, progress)
+    click.echo(f"{len(dataset)} frames, {len(dataset.peer_inputs)} peers, dataset {dataset.digest[:12]}")
+
+
+@click.command("ptq")
+@run_argument
+def ptq_command(run: Path) -> None:
+    """Makes the PTQ candidate of a run."""
+    _make_track(run, "ptq")
+
+
+@click.command("qat")
+@run_argument
+@qat_steps_option
+def qat_command(run: Path, qat_steps: int | None) -> None:
+    """Makes the QAT candidate of a run, starting from PTQ's ranges."""
+    _make_track(run, "qat", qat_steps=qat_steps)
+
+
+@click.command("ptq-gptq")
+@run_argument
+def gptq_command(run: Path) -> None:
+    """Makes the candidate with weights rounded by second order, starting from PTQ's plan."""
+    _make_track(run, "ptq-gptq")
+
+
+def _make_track(run: Path, name: str, **options: Any) -> None:
+    from quant import pipeline
+
+    with watching() as watch, watch.step(name) as progress:
+        candidate = pipeline.make_track(run, name, progress, **options)
+    click.echo("\n".join(candidate.log))
+
+
+@click.command("evaluate")
+@run_argument
+@limits_option
+@workers_option
+def evaluate_command(run: Path, limits_file: Path | None, workers: int | None) -> None:
+    """Evaluates float and every candidate on the same scenarios and held-out frames."""
+    from quant import pipeline
+
+    with watching() as watch, watch.step("evaluate") as progress:
+        evaluations = pipeline.evaluate(run, limits_of(limits_file), workers, progress)
+    click.echo(f"evaluated {', '.join(evaluations)}; next: quant decide {run}")
+
+
+@click.command("device")
+@run_argument
+@limits_option
+@board_options
+def device_command(run: Path, limits_file: Path | None, **options: Any) -> int:
+    """Lets a board run the candidates of an evaluated run, and decides with what it showed."""
+    from quant import pipeline
+    from quant.boards.bench import Bench
+
+    board, limits = board_of(options), limits_of(limits_file)
+    pipeline.read_run(run, devices=False)
+    with watching() as watch, watch.step("device") as progress, Bench(board, pipeline.pack_of(run)) as bench:
+        pipeline.run_device(run, bench, progress)
+    return conclude(run, pipeline.decide(run, limits))
+
+
+@click.command("decide")
+@run_argument
+@limits_option
+def decide_command(run: Path, limits_file: Path | None) -> int:
+    """Applies the limits and the decision rule; exit code 1 if every candidate fails."""
+    from quant import pipeline
+
+    return conclude(run, pipeline.decide(run, limits_of(limits_file)))
+
+
+@click.command("train")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the checkpoint and its log go.")
+@click.option("--seed", type=click.IntRange(0), help="Of network and scenarios.  [default: the shipped policy's]")
+@click.option("--steps", type=click.IntRange(1), help="Environment steps.  [default: the shipped policy's]")
+def train_command(out: Path, seed: int | None, steps: int | None) -> None:
+    """Trains the reference policy in the convoy world (needs the extra ``train``)."""
+    from quant.worlds.training import train
+
+    given = {name: value for name, value in (("seed", seed), ("steps", steps)) if value is not None}
+    with watching() as watch, watch.step("train") as progress:
+        log = train(out, progress=lambda done, total, _: progress(done, total), **given)
+    click.echo(json.dumps(log["test"], indent=2))
