@@ -32,7 +32,7 @@ from quant.errors import InputError, LinkError, ProtocolError
 from quant.policy.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Discrete
 from quant.runners.runner import Decision
-from quant.tracks.candidate import Part
+from quant.tracks.candidate import Codes, Part
 
 Int8 = NDArray[np.int8]
 
@@ -172,7 +172,7 @@ class Device:
             interfaces=_interfaces(slot, observations.mask.shape[1], replies) if interfaces else None,
         )
 
-    def invoke(self, track: str, part: Part, rows: Int8) -> Int8:
+    def invoke(self, track: str, part: Part, rows: Codes) -> Int8:
         """Runs one sub-model: (N, K) int8 -> (N, M) int8, many under way at once.
 
         Raises:

@@ -9,15 +9,12 @@ from __future__ import annotations
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quant.errors import InputError
 from quant.native import silent_stderr
 from quant.runners.flatbuffer import Model
 from quant.runners.tflm import TflmModel
-from quant.tracks.candidate import Candidate, Part, SubModel
-
-Int8 = NDArray[np.int8]
+from quant.tracks.candidate import Candidate, Codes, Part, SubModel
 
 EngineName = Literal["numpy", "tflite_micro", "litert"]
 ENGINES: tuple[EngineName, ...] = ("numpy", "tflite_micro", "litert")
@@ -33,7 +30,7 @@ class Engine(Protocol):
     def model(self, part: Part) -> Model:
         """What the sub-model's file says."""
 
-    def invoke(self, part: Part, q: Int8) -> Int8:
+    def invoke(self, part: Part, q: Codes) -> Codes:
         """(N, K) int8 -> (N, M) int8."""
 
 
@@ -49,7 +46,7 @@ class NumpyEngine:
         """What the sub-model's file says."""
         return self._models[part].model
 
-    def invoke(self, part: Part, q: Int8) -> Int8:
+    def invoke(self, part: Part, q: Codes) -> Codes:
         """(N, K) int8 -> (N, M) int8."""
         return self._models[part].invoke(q)
 
@@ -68,7 +65,7 @@ class TfliteMicroEngine:
         """What the sub-model's file says."""
         return self._models[part]
 
-    def invoke(self, part: Part, q: Int8) -> Int8:
+    def invoke(self, part: Part, q: Codes) -> Codes:
         """(N, K) int8 -> (N, M) int8."""
         interpreter, model = self._interpreters[part], self._models[part]
         rows = np.ascontiguousarray(q).reshape(len(q), *model.input.shape)
@@ -95,7 +92,7 @@ class LiteRtEngine:
         """What the sub-model's file says."""
         return self._models[part]
 
-    def invoke(self, part: Part, q: Int8) -> Int8:
+    def invoke(self, part: Part, q: Codes) -> Codes:
         """(N, K) int8 -> (N, M) int8."""
         model = self._models[part]
         # A RESHAPE holds the shape for one row, so such a model can't be given a batch.
@@ -105,7 +102,7 @@ class LiteRtEngine:
             out[start : start + step] = self._chunk(part, q[start : start + step])
         return out
 
-    def _chunk(self, part: Part, q: Int8) -> Int8:
+    def _chunk(self, part: Part, q: Codes) -> Codes:
         interpreter, shape = self._interpreters[part], self._models[part].input.shape
         source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
         if self._batch.get(part) != len(q):
@@ -115,7 +112,7 @@ class LiteRtEngine:
             self._batch[part] = len(q)
         interpreter.set_tensor(source, q.reshape(len(q), *shape[1:]) if len(shape) > 1 else q.reshape(shape))
         interpreter.invoke()
-        out: Int8 = interpreter.get_tensor(target).reshape(len(q), -1)
+        out: Codes = interpreter.get_tensor(target).reshape(len(q), -1)
         return out
 
 

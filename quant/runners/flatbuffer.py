@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import InputError
+from quant.tracks.candidate import Codes
 
 FusedActivation = Literal["NONE", "RELU", "RELU_N1_TO_1", "RELU6"]
 UnaryOperator = Literal["TANH", "LOGISTIC", "ELU", "RELU", "RELU6", "QUANTIZE", "RESHAPE"]
@@ -49,7 +50,7 @@ class Quantized:
         """K, the number of values."""
         return math.prod(self.shape)
 
-    def dequantize(self, q: NDArray[np.int8]) -> NDArray[np.float32]:
+    def dequantize(self, q: Codes) -> NDArray[np.float32]:
         """int8 -> float32, of any shape."""
         real: NDArray[np.float32] = (q.astype(np.float32) - np.float32(self.zero_point)) * self.scale
         return real

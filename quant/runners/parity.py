@@ -12,14 +12,12 @@ from quant.errors import InputError
 from quant.policy.observations import Observations
 from quant.runners.engines import EngineName
 from quant.runners.runner import Decision, Int8Runner
-from quant.tracks.candidate import Candidate
-
-Int8 = NDArray[np.int8]
+from quant.tracks.candidate import Candidate, Codes
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Int8 outputs of one engine against TFLM's arithmetic.
+    """Codes outputs of one engine against TFLM's arithmetic.
 
     Attributes:
         outputs: values compared.
@@ -37,9 +35,9 @@ class Difference:
         return self.differing / self.outputs if self.outputs else 0.0
 
     @staticmethod
-    def between(ours: Int8, theirs: Int8) -> Difference:
+    def between(ours: Codes, theirs: Codes) -> Difference:
         """Compares two arrays of equal shape."""
-        distance = np.abs(ours.astype(np.int16) - theirs)
+        distance = np.abs(ours.astype(np.int32) - theirs)
         return Difference(ours.size, int(np.count_nonzero(distance)), int(distance.max(initial=0)))
 
 
@@ -128,7 +126,7 @@ def _against(ours: Int8Runner, decision: Decision, name: EngineName, observation
     )
 
 
-def _actions(runner: Int8Runner, outputs: Int8) -> NDArray[np.object_]:
+def _actions(runner: Int8Runner, outputs: Codes) -> NDArray[np.object_]:
     """(N,) the action of each decision, as something that compares by value."""
     real = runner.engine.model("policy_head").output.dequantize(outputs)
     actions = np.asarray(runner.action_space.decide(real)).reshape(len(outputs), -1)

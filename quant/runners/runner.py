@@ -7,16 +7,13 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quant.errors import InputError
 from quant.policy.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Policy
 from quant.runners.engines import Engine, EngineName, make_engine
 from quant.runners.pooling import Pool
-from quant.tracks.candidate import Candidate
-
-Int8 = NDArray[np.int8]
+from quant.tracks.candidate import Candidate, Codes
 
 CHUNK = 1024
 """Observations taken at once: large enough that NumPy's calls cost little, small enough for a core's cache."""
@@ -64,11 +61,11 @@ class Decision:
         outputs: (N, A), what the head gives.
     """
 
-    peer_inputs: Int8
-    embeddings: Int8
-    pooled: Int8
-    head_inputs: Int8
-    outputs: Int8
+    peer_inputs: Codes
+    embeddings: Codes
+    pooled: Codes
+    head_inputs: Codes
+    outputs: Codes
 
 
 class Int8Runner:

@@ -24,6 +24,7 @@ from quant.errors import InputError
 from quant.runners import fixed_point
 from quant.runners.fixed_point import INT32_MAX, Multiplier, multiply_by_quantized_multiplier, quantize_multiplier
 from quant.runners.flatbuffer import FullyConnected, Layer, Model, Quantized, Unary, read_model
+from quant.tracks.candidate import Codes
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -76,7 +77,7 @@ class TflmModel:
         )
         return TflmModel(model, tuple(steps))
 
-    def invoke(self, q: Int8) -> Int8:
+    def invoke(self, q: Codes) -> Codes:
         """(N, K) int8 -> (N, M) int8, each row as one ``Invoke`` of the interpreter.
 
         Raises:
@@ -89,7 +90,7 @@ class TflmModel:
             out[start : start + ROWS] = self._chunk(q[start : start + ROWS])
         return out
 
-    def _chunk(self, q: Int8) -> Int8:
+    def _chunk(self, q: Codes) -> Codes:
         # Features first: then a value per channel meets a long contiguous row, which NumPy vectorizes.
         x = q.T.astype(np.float64, order="C")
         x -= self.model.input.zero_point

@@ -13,9 +13,11 @@ from quant.errors import InputError, StaleError
 from quant.files import read_bytes, read_json, write_bytes, write_json, write_text
 from quant.policy.assembly import POOLINGS
 from quant.policy.spaces import action_space_from_json, action_space_to_json
-from quant.tracks.candidate import PARTS, Affine, Candidate, Part, SubModel
+from quant.tracks.candidate import PARTS, Affine, Bits, Candidate, Part, SubModel, code_limits
 
 SCHEMA_VERSION = 1
+MAX_RESIDUAL = 256
+"""A residual lies within half a step, which is the whole of int8 at this factor."""
 Name = TypeVar("Name", bound=str)
 
 
@@ -86,7 +88,8 @@ def describe(candidate: Candidate) -> dict[str, Any]:
             }
             for model in (candidate.peer_encoder, candidate.policy_head)
         },
-        "input_quantization": "q = clamp(rint(x * gain + offset), -128, 127) in float32, halves to even",
+        "bits": candidate.bits,
+        "input_quantization": _formula(candidate),
         "peer_input": _affine_json(candidate.peer_input),
         "ego_input": _affine_json(candidate.ego_input),
         "pooling": candidate.pooling,
@@ -109,19 +112,21 @@ def load_candidate(folder: Path, track: str) -> Candidate:
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         raise InputError("not a candidate's description of this version", where=path, expected=f"{SCHEMA_VERSION}")
     try:
+        bits = _bits(value.get("bits", 8))
         models = {part: _load_model(folder, part, track, value["models"][part]) for part in PARTS}
         return Candidate(
             track=_one_of((track,), value["track"], "track"),
             peer_encoder=models["peer_encoder"],
             policy_head=models["policy_head"],
-            peer_input=_affine(value["peer_input"]),
-            ego_input=_affine(value["ego_input"]),
+            peer_input=_affine(value["peer_input"], bits),
+            ego_input=_affine(value["ego_input"], bits),
             pooling=_one_of(POOLINGS, value["pooling"], "pooling"),
             action_space=action_space_from_json(value["action_space"], str(path)),
             max_peers=_positive(value["max_peers"], "max_peers"),
             policy_sha256=str(value["policy_sha256"]),
             dataset_sha256=str(value["dataset_sha256"]),
             log=tuple(read_bytes(folder / log_name(track)).decode(errors="replace").splitlines()),
+            bits=bits,
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"the description lacks or garbles {error}", where=path) from error
@@ -153,13 +158,33 @@ def _positive(value: Any, key: str) -> int:
     return value
 
 
-def _affine_json(affine: Affine) -> dict[str, list[float]]:
-    return {"gain": [float(x) for x in affine.gain], "offset": [float(x) for x in affine.offset]}
+def _bits(value: Any) -> Bits:
+    if value not in (8, 16) or type(value) is not int:
+        raise ValueError(f"bits: {value!r} is neither 8 nor 16")
+    return 8 if value == 8 else 16
 
 
-def _affine(value: dict[str, list[float]]) -> Affine:
+def _formula(candidate: Candidate) -> str:
+    low, high = code_limits(candidate.bits)
+    formula = f"q = clamp(rint(x * gain + offset), {low}, {high}) in float32, halves to even"
+    if candidate.peer_input.residual or candidate.ego_input.residual:
+        formula += "; where residual > 0, after all q: r = clamp(rint((x * gain + offset - q) * residual)), the same"
+    return formula
+
+
+def _affine_json(affine: Affine) -> dict[str, list[float] | int]:
+    gain, offset = ([float(x) for x in values] for values in (affine.gain, affine.offset))
+    return {"gain": gain, "offset": offset, "residual": affine.residual}
+
+
+def _affine(value: dict[str, Any], bits: Bits) -> Affine:
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused as such
         gain, offset = np.array(value["gain"], np.float32), np.array(value["offset"], np.float32)
     if gain.shape != offset.shape or gain.ndim != 1 or not (np.isfinite(gain) & np.isfinite(offset) & (gain > 0)).all():
         raise ValueError("gain and offset")
-    return Affine(gain, offset)
+    residual = value.get("residual", 0)
+    if type(residual) is not int or not 0 <= residual <= MAX_RESIDUAL or residual & (residual - 1):
+        raise ValueError(f"residual: {residual!r} is neither 0 nor a power of two up to {MAX_RESIDUAL}")
+    if residual and bits != 8:
+        raise ValueError(f"residual: {residual} with {bits} bits, where only 8 have residuals")
+    return Affine(gain, offset, bits, residual)

@@ -10,8 +10,8 @@ from quant.pipeline import Run
 from quant.pytest_hil import Record
 from quant.runners import make_engine
 from quant.runners.engines import EngineName
-from quant.tracks.candidate import Part
-from tests.hil.expectations import Int8, corner_rows
+from quant.tracks.candidate import Codes, Part
+from tests.hil.expectations import corner_rows
 
 pytestmark = pytest.mark.hil
 
@@ -38,7 +38,7 @@ def test_a_sub_model_gives_the_hosts_bytes(device: Device, run: Run, track: str,
         assert not difference(rows, found, output), f"against {name}: {difference(rows, found, output)}"
 
 
-def difference(rows: Int8, found: Int8, expected: Int8) -> str:
+def difference(rows: Codes, found: Codes, expected: Codes) -> str:
     """How many outputs differ, and the first input that shows it; empty where none does."""
     wrong = np.flatnonzero((found != expected).any(axis=1))
     if not len(wrong):

@@ -14,6 +14,7 @@ from quant.errors import InputError
 from quant.runners.fixed_point import quantize_multiplier
 from quant.runners.flatbuffer import FullyConnected, FusedActivation, Layer, Model, Quantized, Unary, UnaryOperator
 from quant.runners.tflm import TflmModel, output_multipliers, release_dependent
+from quant.tracks.candidate import Codes
 from tests.runners.build import tflite
 from tests.runners.oracle import tflite_micro
 from tests.runners.strategies import chains, inputs, overflows, scales, seeds, unary, zero_points
@@ -21,7 +22,7 @@ from tests.runners.strategies import chains, inputs, overflows, scales, seeds, u
 ONE = Quantized((1, 1), np.float32(2**-6), 0)
 
 
-def assert_conforms(layers: list[Layer], q: NDArray[np.int8]) -> NDArray[np.int8]:
+def assert_conforms(layers: list[Layer], q: Codes) -> Codes:
     """Runs both on the same file and returns what they agree on."""
     content = tflite(layers)
     ours, theirs = TflmModel.from_bytes(content).invoke(q), tflite_micro(content, q)

@@ -118,6 +118,37 @@ def test_a_gain_or_offset_that_cannot_be_is_refused(folder: Path, which: str, ke
     refused(folder, DESCRIPTION)
 
 
+@pytest.mark.parametrize("which", ["peer_input", "ego_input"])
+@pytest.mark.parametrize("bad", [-1, 3, 512, 2.0, "16", None, True])
+def test_a_residual_that_cannot_be_is_refused(folder: Path, which: str, bad: Any) -> None:
+    edit(folder, which, "residual", value=bad)
+    assert "residual" in refused(folder, DESCRIPTION).what
+
+
+def test_int16_has_no_residuals(folder: Path) -> None:
+    edit(folder, "bits", value=16)
+    assert load_candidate(folder, "ptq").bits == load_candidate(folder, "ptq").ego_input.bits == 16
+    edit(folder, "ego_input", "residual", value=16)
+    assert "residual" in refused(folder, DESCRIPTION).what
+
+
+def test_width_and_residuals_come_back(folder: Path, candidate: Candidate) -> None:
+    before = json.loads((folder / DESCRIPTION).read_bytes())
+    assert (before["bits"], before["ego_input"]["residual"]) == (8, 0)
+    save_candidate(replace(candidate, ego_input=replace(candidate.ego_input, residual=16)), folder)
+    loaded = load_candidate(folder, "ptq")
+    assert (loaded.ego_input.residual, loaded.peer_input.residual, loaded.bits) == (16, 0, 8)
+    assert "residual" in json.loads((folder / DESCRIPTION).read_bytes())["input_quantization"]
+
+
+def test_a_description_from_before_widths_were_written_is_int8(folder: Path) -> None:
+    document = json.loads((folder / DESCRIPTION).read_bytes())
+    del document["bits"], document["peer_input"]["residual"], document["ego_input"]["residual"]
+    (folder / DESCRIPTION).write_text(json.dumps(document))
+    loaded = load_candidate(folder, "ptq")
+    assert (loaded.bits, loaded.peer_input.bits, loaded.peer_input.residual) == (8, 8, 0)
+
+
 def test_gain_and_offset_are_as_many(folder: Path) -> None:
     edit(folder, "ego_input", "gain", value=[1.0])
     assert "gain and offset" in refused(folder, DESCRIPTION).what
@@ -143,6 +174,10 @@ def test_gain_and_offset_are_as_many(folder: Path) -> None:
         ("action_space", {"kind": "box", "low": [0.0], "high": [float("nan")]}),
         ("action_space", {"kind": "discrete", "n": 0}),
         ("action_space", "box"),
+        ("bits", 4),
+        ("bits", 16.0),
+        ("bits", True),
+        ("bits", None),
     ],
 )
 def test_an_entry_that_cannot_be_is_refused(folder: Path, key: str, bad: Any) -> None:
