@@ -104,7 +104,7 @@ def test_wrong_sizes_are_refused_before_anything_is_sent(device: Device) -> None
         device.bench("test", seen, 1, 1)
     for rows in (np.zeros((2, 7), np.int8), np.zeros(6, np.int8), np.zeros((2, 6), np.int16)):
         with pytest.raises(InputError, match="inputs of shape"):
-            device.invoke("test", "peer_encoder", rows)  # type: ignore[arg-type]
+            device.invoke("test", "peer_encoder", rows)
     with pytest.raises(InputError, match=r"no track qat[\s\S]*test, box"):
         device.decide("qat", seen)
     assert device.link.counters.frames_out == sent
