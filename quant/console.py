@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ def show(renderable: Any) -> None:
         Console().print(renderable, crop=False)
     else:
         click.echo(as_text(renderable), nl=False)
+
+
+def show_json(value: Any) -> None:
+    """Prints one JSON document: what ``--json`` is for, so nothing else may go to standard output beside it."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
 
 
 class watching:  # noqa: N801 - used as a context manager function

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quant.commands.options import board_of, board_options, json_option, optional_run, run_argument
-from quant.console import show
+from quant.console import show, show_json
 from quant.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ track_option = click.option("--track", help="Which of its tracks.  [default: all
 @click.command("pack")
 @run_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file, as models.bin.")
-def pack_command(run: Path, output: Path) -> None:
+@json_option
+def pack_command(run: Path, output: Path, as_json: bool) -> None:
     """Packs a run's candidates into one file: the content of the board's models partition."""
     from quant import pipeline
     from quant.boards.pack import read_pack
@@ -39,20 +40,30 @@ def pack_command(run: Path, output: Path) -> None:
 
     pack = pipeline.pack_of(run)
     write_bytes(output, pack)
+    if as_json:
+        show_json({"file": str(output), "bytes": len(pack), "sha256": read_pack(pack).sha256})
+        return
     click.echo(f"{output}: {len(pack):,} bytes, sha256 {read_pack(pack).sha256[:12]} as boards report it")
 
 
 @click.command("flash")
 @run_argument
 @board_options
-def flash_command(run: Path, **options: Any) -> None:
+@json_option
+def flash_command(run: Path, as_json: bool, **options: Any) -> None:
     """Puts a run's candidates on a board: its models alone, where the app on it is that of the build."""
     from quant import pipeline
 
     with _bench(options, pipeline.pack_of(run)) as bench:
-        click.echo(f"{bench.board.name}: {bench.prepared}")
-        for slot in bench.device.models().slots:
-            click.echo(f"{slot.track}: {slot.peer_encoder.sha256[:12]} + {slot.policy_head.sha256[:12]}")
+        slots, name, prepared = bench.device.models().slots, bench.board.name, bench.prepared
+    if as_json:
+        models = {s.track: {"peer_encoder": s.peer_encoder.sha256, "policy_head": s.policy_head.sha256} for s in slots}
+        done = {} if prepared is None else {"wrote": prepared.wrote.value, "why": prepared.why}
+        show_json({"board": name, **done, "models": models})
+        return
+    click.echo(f"{name}: {prepared}")
+    for slot in slots:
+        click.echo(f"{slot.track}: {slot.peer_encoder.sha256[:12]} + {slot.policy_head.sha256[:12]}")
 
 
 @click.group("board")
@@ -69,7 +80,7 @@ def list_command(board_map: Path | None, as_json: bool) -> None:
 
     boards = known_boards(board_map)
     if as_json:
-        click.echo(json.dumps([asdict(board) for board in boards], indent=2))
+        show_json([asdict(board) for board in boards])
         return
     _table(("board", "port", "state"), [(board.name, board.port, board.state) for board in boards])
 
@@ -84,7 +95,7 @@ def info_command(run: Path | None, as_json: bool, **options: Any) -> None:
         hello, models, stats = bench.device.identity, bench.device.models(), bench.device.stats()
     if as_json:
         found = {"hello": asdict(hello), "models": asdict(models), "stats": asdict(stats)}
-        click.echo(json.dumps(found, indent=2, default=str))
+        show_json(json.loads(json.dumps(found, default=str)))
         return
     _table(("board", ""), [*_rows(hello), *_rows(stats)])
     size = "" if models.status else f", {models.size:,} bytes, sha256 {models.sha256[:12]}"
@@ -115,7 +126,7 @@ def bench_command(
                 rows.append((slot.track, n, bench.device.bench(slot.track, frame, warmup, repeats)))
     if as_json:
         found = [{"track": t, "peers": n, "microseconds": {k: asdict(q) for k, q in s.items()}} for t, n, s in rows]
-        click.echo(json.dumps({"evidence": evidence, "warmup": warmup, "repeats": repeats, "times": found}, indent=2))
+        show_json({"evidence": evidence, "warmup": warmup, "repeats": repeats, "times": found})
         return
     stages = list(rows[0][2])
     cells = [(t, str(n), *(f"{s[stage].median:.1f}" for stage in stages), _tail(s["total"])) for t, n, s in rows]
@@ -155,7 +166,7 @@ def decide_command(
                 }
             )
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        show_json(found)
         return
     for one in found:
         action = "" if one["action"] is None else f", action {one['action']}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from quant.console import show
+from quant.commands.options import json_option
+from quant.console import show, show_json
 from quant.errors import InputError, StaleError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--worst", type=click.IntRange(0), default=5, show_default=True, help="How many of the worst frames to list."
 )
-@click.option("--json", "as_json", is_flag=True, help="All figures as JSON.")
+@json_option
 def explain_command(run: Path, track: str | None, worst: int, as_json: bool) -> None:
     """Says why a candidate errs, and what to try.
 
@@ -39,7 +39,7 @@ def explain_command(run: Path, track: str | None, worst: int, as_json: bool) -> 
 
     sentences = [line for other in anatomies[1:] for line in contrast(anatomies[0], other)]
     if as_json:
-        click.echo(json.dumps(_document(anatomies, sentences), indent=2, allow_nan=False))
+        show_json(_document(anatomies, sentences))
         return
     space = read_policy(run).action_space
     for anatomy in anatomies:

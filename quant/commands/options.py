@@ -72,7 +72,9 @@ baseline_option = click.option(
 policy_argument = click.argument("policy", required=False, type=click.Path(path_type=Path))
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 optional_run = click.argument("run", required=False, type=click.Path(path_type=Path))
-json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document instead; progress stays on stderr."
+)
 _BOARD_REQUEST = ("port", "baud", "build_dir", "board_map")
 board_options = _options(
     click.option("--board", "board_name", help="virtual, linux, qemu, a chip as esp32, or an id of the board map."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,12 @@ import click
 
 from quant.commands.options import (
     baseline_option,
+    json_option,
     limits_of,
     limits_option,
     run_argument,
 )
-from quant.console import show
+from quant.console import show, show_json
 from quant.errors import GateError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command("show")
 @run_argument
 @limits_option
-@click.option("--json", "as_json", is_flag=True, help="The verdict as JSON.")
+@json_option
 def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
     """The comparison of a finished run, again."""
     from quant import pipeline
@@ -33,7 +33,7 @@ def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
     opened = pipeline.open_run(run)
     verdict = opened.verdict(limits_of(limits_file))
     if as_json:
-        click.echo(json.dumps(verdict.to_json(), indent=2))
+        show_json(verdict.to_json())
         return verdict.exit_code
     return show_verdict(verdict, opened)
 
@@ -47,7 +47,8 @@ def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
     help="Where the page goes, with the Markdown beside it.  [default: report.html in RUN]",
 )
 @click.option("--open", "open_page", is_flag=True, help="Show the page in the browser.")
-def report_command(run: Path, output: Path | None, open_page: bool) -> None:
+@json_option
+def report_command(run: Path, output: Path | None, open_page: bool, as_json: bool) -> None:
     """Writes the report of a finished run: one HTML page to send, and a summary in Markdown.
 
     The page needs no other file and no network. It says what winner.json says; decide again to use other limits.
@@ -55,8 +56,11 @@ def report_command(run: Path, output: Path | None, open_page: bool) -> None:
     from quant import pipeline
 
     paths = pipeline.report(run, output)
-    for path in paths:
-        click.echo(str(path))
+    if as_json:
+        show_json({"run": str(run), "page": str(paths[0]), "summary": str(paths[1])})
+    else:
+        for path in paths:
+            click.echo(str(path))
     if open_page:
         click.launch(str(paths[0]))
 
@@ -64,7 +68,7 @@ def report_command(run: Path, output: Path | None, open_page: bool) -> None:
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="[BEFORE] NOW", type=click.Path(path_type=Path))
 @baseline_option
-@click.option("--json", "as_json", is_flag=True, help="The comparison as JSON.")
+@json_option
 def compare_command(runs: tuple[Path, ...], baseline: Path, as_json: bool) -> int:
     """Holds a run against an earlier one, or against the baseline; exit code 1 on a regression.
 
@@ -82,7 +86,7 @@ def compare_command(runs: tuple[Path, ...], baseline: Path, as_json: bool) -> in
     before, now = runs if len(runs) == 2 else (baseline, runs[0])
     found = compare(load_snapshot(before), load_snapshot(now))
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
+        show_json(found.to_json())
     else:
         show(comparison(found))
     return found.exit_code
@@ -91,20 +95,29 @@ def compare_command(runs: tuple[Path, ...], baseline: Path, as_json: bool) -> in
 @click.command("accept")
 @run_argument
 @baseline_option
-def accept_command(run: Path, baseline: Path) -> None:
+@json_option
+def accept_command(run: Path, baseline: Path, as_json: bool) -> None:
     """Makes a finished run the baseline that later runs are held against; the rules of the old one stay."""
     from quant import pipeline
     from quant.acceptance.baseline import accept
     from quant.regression import snapshot
 
     accepted = accept(snapshot(pipeline.open_run(run)), baseline)
+    if as_json:
+        known = {"winner": accepted.winner, "status": accepted.status, "sha256": dict(accepted.hashes)}
+        show_json({"baseline": str(baseline), "run": accepted.name} | known)
+        return
     click.echo(f"{baseline}: {accepted.name} is the baseline; {accepted.winner} wins, {accepted.status}")
     click.echo("hold a later run against it: quant compare RUN, or pytest -m regression --run RUN")
 
 
-def conclude(folder: Path, verdict: Verdict) -> int:
+def conclude(folder: Path, verdict: Verdict, as_json: bool) -> int:
     """Shows the verdict that a run was just given; its exit code."""
     from quant import pipeline
+
+    if as_json:
+        show_json(verdict.to_json())
+        return verdict.exit_code
 
     run = pipeline.read_run(folder)
     code = show_verdict(verdict, run)

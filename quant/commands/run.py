@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +15,7 @@ from quant.commands.options import (
     board_options,
     checkpoint_of,
     import_options,
+    json_option,
     limits_of,
     limits_option,
     name_of,
@@ -30,8 +30,12 @@ from quant.commands.options import (
     workers_option,
 )
 from quant.commands.results import conclude
-from quant.console import show, watching
+from quant.console import show, show_json, watching
 from quant.errors import InputError
+
+if TYPE_CHECKING:
+    from quant.dataset import Dataset
+    from quant.tracks.candidate import Candidate
 
 
 @click.command("run")
@@ -44,6 +48,7 @@ from quant.errors import InputError
 @limits_option
 @workers_option
 @board_options
+@json_option
 def run_command(
     policy: Path | None,
     out: Path | None,
@@ -51,6 +56,7 @@ def run_command(
     qat_steps: int | None,
     limits_file: Path | None,
     workers: int | None,
+    as_json: bool,
     **options: Any,
 ) -> int:
     """The whole job: import, dataset, tracks (PTQ, QAT), evaluation, a board, decision.
@@ -85,29 +91,36 @@ def run_command(
             watch=watch,
             **import_options(options),
         )
-    return conclude(folder, verdict)
+    return conclude(folder, verdict, as_json)
 
 
 @click.command("import")
 @policy_argument
 @policy_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
-def import_command(policy: Path | None, out: Path, **options: Any) -> None:
+@json_option
+def import_command(policy: Path | None, out: Path, as_json: bool, **options: Any) -> None:
     """Imports POLICY into a run folder and says what is known of it and how."""
     from quant import pipeline
+    from quant.policy import policy_digest
     from quant.report.terminal import known
     from quant.runfolder import Settings
 
     checkpoint = checkpoint_of(policy)
     with watching() as watch, watch.step("import"):
         imported = pipeline.import_policy(checkpoint, out, Settings(name_of(policy)), **import_options(options))
+    if as_json:
+        facts = [asdict(fact) for fact in imported.facts]
+        show_json({"run": str(out), "policy_sha256": policy_digest(imported), "facts": facts})
+        return
     show(known(imported.facts))
 
 
 @click.command("dataset")
 @run_argument
 @source_options
-def dataset_command(run: Path, **options: Any) -> None:
+@json_option
+def dataset_command(run: Path, as_json: bool, **options: Any) -> None:
     """Makes the quantization dataset and the frozen scenarios of a run."""
     from quant import pipeline
     from quant.runfolder import read_settings
@@ -117,49 +130,86 @@ def dataset_command(run: Path, **options: Any) -> None:
     settings = replace(asked, checkpoint=present.checkpoint, tracks=present.tracks, qat_steps=present.qat_steps)
     with watching() as watch, watch.step("dataset") as progress:
         dataset = pipeline.make_dataset(run, settings, progress)
+    if as_json:
+        show_json(_counts(run, dataset))
+        return
     click.echo(f"{len(dataset)} frames, {len(dataset.peer_inputs)} peers, dataset {dataset.digest[:12]}")
+
+
+def _counts(run: Path, dataset: Dataset) -> dict[str, Any]:
+    from quant.dataset import Split
+
+    return {
+        "run": str(run),
+        "dataset_sha256": dataset.digest,
+        "frames": len(dataset),
+        "peers": len(dataset.peer_inputs),
+        "splits": {split.name.lower(): len(dataset.rows(split)) for split in Split},
+    }
 
 
 @click.command("ptq")
 @run_argument
-def ptq_command(run: Path) -> None:
+@json_option
+def ptq_command(run: Path, as_json: bool) -> None:
     """Makes the PTQ candidate of a run."""
-    _make_track(run, "ptq")
+    _make_track(run, "ptq", as_json)
 
 
 @click.command("qat")
 @run_argument
 @qat_steps_option
-def qat_command(run: Path, qat_steps: int | None) -> None:
+@json_option
+def qat_command(run: Path, qat_steps: int | None, as_json: bool) -> None:
     """Makes the QAT candidate of a run, starting from PTQ's ranges."""
-    _make_track(run, "qat", qat_steps=qat_steps)
+    _make_track(run, "qat", as_json, qat_steps=qat_steps)
 
 
 @click.command("ptq-gptq")
 @run_argument
-def gptq_command(run: Path) -> None:
+@json_option
+def gptq_command(run: Path, as_json: bool) -> None:
     """Makes the candidate with weights rounded by second order, starting from PTQ's plan."""
-    _make_track(run, "ptq-gptq")
+    _make_track(run, "ptq-gptq", as_json)
 
 
-def _make_track(run: Path, name: str, **options: Any) -> None:
+def _make_track(run: Path, name: str, as_json: bool, **options: Any) -> None:
     from quant import pipeline
 
     with watching() as watch, watch.step(name) as progress:
         candidate = pipeline.make_track(run, name, progress, **options)
+    if as_json:
+        show_json(_candidate(run, candidate))
+        return
     click.echo("\n".join(candidate.log))
+
+
+def _candidate(run: Path, candidate: Candidate) -> dict[str, Any]:
+    models = (candidate.peer_encoder, candidate.policy_head)
+    return {
+        "run": str(run),
+        "track": candidate.track,
+        "bytes": {model.part: len(model.tflite) for model in models},
+        "sha256": candidate.hashes,
+        "log": list(candidate.log),
+    }
 
 
 @click.command("evaluate")
 @run_argument
 @limits_option
 @workers_option
-def evaluate_command(run: Path, limits_file: Path | None, workers: int | None) -> None:
+@json_option
+def evaluate_command(run: Path, limits_file: Path | None, workers: int | None, as_json: bool) -> None:
     """Evaluates float and every candidate on the same scenarios and held-out frames."""
     from quant import pipeline
 
     with watching() as watch, watch.step("evaluate") as progress:
         evaluations = pipeline.evaluate(run, limits_of(limits_file), workers, progress)
+    if as_json:
+        shown = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
+        show_json({"run": str(run), "evaluations": shown})
+        return
     click.echo(f"evaluated {', '.join(evaluations)}; next: quant decide {run}")
 
 
@@ -167,7 +217,8 @@ def evaluate_command(run: Path, limits_file: Path | None, workers: int | None) -
 @run_argument
 @limits_option
 @board_options
-def device_command(run: Path, limits_file: Path | None, **options: Any) -> int:
+@json_option
+def device_command(run: Path, limits_file: Path | None, as_json: bool, **options: Any) -> int:
     """Lets a board run the candidates of an evaluated run, and decides with what it showed."""
     from quant import pipeline
     from quant.boards.bench import Bench
@@ -176,17 +227,18 @@ def device_command(run: Path, limits_file: Path | None, **options: Any) -> int:
     pipeline.read_run(run, devices=False)
     with watching() as watch, watch.step("device") as progress, Bench(board, pipeline.pack_of(run)) as bench:
         pipeline.run_device(run, bench, progress)
-    return conclude(run, pipeline.decide(run, limits))
+    return conclude(run, pipeline.decide(run, limits), as_json)
 
 
 @click.command("decide")
 @run_argument
 @limits_option
-def decide_command(run: Path, limits_file: Path | None) -> int:
+@json_option
+def decide_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
     """Applies the limits and the decision rule; exit code 1 if every candidate fails."""
     from quant import pipeline
 
-    return conclude(run, pipeline.decide(run, limits_of(limits_file)))
+    return conclude(run, pipeline.decide(run, limits_of(limits_file)), as_json)
 
 
 @click.command("train")
@@ -200,4 +252,4 @@ def train_command(out: Path, seed: int | None, steps: int | None) -> None:
     given = {name: value for name, value in (("seed", seed), ("steps", steps)) if value is not None}
     with watching() as watch, watch.step("train") as progress:
         log = train(out, progress=lambda done, total, _: progress(done, total), **given)
-    click.echo(json.dumps(log["test"], indent=2))
+    show_json(log["test"])
