@@ -20,6 +20,7 @@ from tests.tracks import strategies
 
 WITHOUT = {
     "board serve": "serves, and prints the name of its port",
+    "completion": "prints a script",
     "train": "prints JSON as it is",
 }
 ELSEWHERE = {"sweep", "sumo"}

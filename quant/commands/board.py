@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quant.commands.completion import complete_tracks_of_run
 from quant.commands.options import board_of, board_options, json_option, optional_run, run_argument
 from quant.console import show, show_json
 from quant.errors import InputError
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from quant.boards.report import Quantiles
     from quant.policy import Observations
 
-track_option = click.option("--track", help="Which of its tracks.  [default: all, or the first]")
+track_option = click.option(
+    "--track", shell_complete=complete_tracks_of_run, help="Which of its tracks.  [default: all, or the first]"
+)
 
 
 @click.command("pack")

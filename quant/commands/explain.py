@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quant.commands.options import json_option
+from quant.commands.completion import complete_tracks_of_run
+from quant.commands.options import json_option, run_argument
 from quant.console import show, show_json
 from quant.errors import InputError, StaleError
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 
 @click.command("explain")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--track", help="Only this candidate.  [default: all of the run's]")
+@run_argument
+@click.option(
+    "--track", shell_complete=complete_tracks_of_run, help="Only this candidate.  [default: all of the run's]"
+)
 @click.option(
     "--worst", type=click.IntRange(0), default=5, show_default=True, help="How many of the worst frames to list."
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from quant.commands.completion import complete_boards, complete_ports, complete_runs, complete_tracks
 from quant.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ limits_option = click.option(
 workers_option = click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one for each processor]")
 qat_steps_option = click.option("--qat-steps", type=click.IntRange(1), help="Optimizer steps of QAT.  [default: 1000]")
 tracks_option = click.option(
-    "--tracks", metavar="LIST", help="Ways to INT8 that compete: of ptq, qat, ptq-gptq.  [default: ptq,qat]"
+    "--tracks",
+    metavar="LIST",
+    shell_complete=complete_tracks,
+    help="Ways to INT8 that compete: of ptq, qat, ptq-gptq.  [default: ptq,qat]",
 )
 baseline_option = click.option(
     "--baseline",
@@ -70,15 +74,20 @@ baseline_option = click.option(
     help="The baseline's file.",
 )
 policy_argument = click.argument("policy", required=False, type=click.Path(path_type=Path))
-run_argument = click.argument("run", type=click.Path(path_type=Path))
-optional_run = click.argument("run", required=False, type=click.Path(path_type=Path))
+run_argument = click.argument("run", type=click.Path(path_type=Path), shell_complete=complete_runs)
+optional_run = click.argument("run", required=False, type=click.Path(path_type=Path), shell_complete=complete_runs)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document instead; progress stays on stderr."
 )
 _BOARD_REQUEST = ("port", "baud", "build_dir", "board_map")
 board_options = _options(
-    click.option("--board", "board_name", help="virtual, linux, qemu, a chip as esp32, or an id of the board map."),
-    click.option("--port", help="Of the board, as pyserial opens it."),
+    click.option(
+        "--board",
+        "board_name",
+        shell_complete=complete_boards,
+        help="virtual, linux, qemu, a chip as esp32, or an id of the board map.",
+    ),
+    click.option("--port", shell_complete=complete_ports, help="Of the board, as pyserial opens it."),
     click.option("--baud", type=click.IntRange(9600), help="Of the board's line."),
     click.option("--board-map", type=click.Path(path_type=Path), help="YAML file of the bench's boards."),
     click.option("--build-dir", type=click.Path(path_type=Path), help="ESP-IDF build of the app."),

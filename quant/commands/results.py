@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from quant.commands.completion import complete_runs
 from quant.commands.options import (
     baseline_option,
     json_option,
@@ -66,7 +67,14 @@ def report_command(run: Path, output: Path | None, open_page: bool, as_json: boo
 
 
 @click.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="[BEFORE] NOW", type=click.Path(path_type=Path))
+@click.argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    metavar="[BEFORE] NOW",
+    type=click.Path(path_type=Path),
+    shell_complete=complete_runs,
+)
 @baseline_option
 @json_option
 def compare_command(runs: tuple[Path, ...], baseline: Path, as_json: bool) -> int:
@@ -111,17 +119,13 @@ def accept_command(run: Path, baseline: Path, as_json: bool) -> None:
     click.echo("hold a later run against it: quant compare RUN, or pytest -m regression --run RUN")
 
 
-def conclude(folder: Path, verdict: Verdict, as_json: bool) -> int:
+def conclude(run: Run, verdict: Verdict, as_json: bool) -> int:
     """Shows the verdict that a run was just given; its exit code."""
-    from quant import pipeline
-
     if as_json:
         show_json(verdict.to_json())
         return verdict.exit_code
-
-    run = pipeline.read_run(folder)
     code = show_verdict(verdict, run)
-    click.echo(f"run: {folder}")
+    click.echo(f"run: {run.folder}")
     return code
 
 
