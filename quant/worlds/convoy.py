@@ -44,8 +44,20 @@ from numpy.typing import NDArray
 
 from quant.errors import InputError
 from quant.policy.observations import EGO, F32, PEER_MASK, PEERS, Mask
+from quant.worlds.convoy_course import (
+    DELAYS,
+    FREE_SPEED,
+    Course,
+    course,
+    free_speeds,
+    leads,
+    luck,
+    scripted,
+    start,
+    values_of,
+)
 from quant.worlds.convoy_scenarios import AHEAD_SLOTS, BEHIND, BESIDE, EGO_SCALE, PEER_SCALE, SLOTS, STEP_S, STEPS
-from quant.worlds.kinematics import IDM_ACCELERATION, LENGTH, STANDSTILL, idm, required_deceleration
+from quant.worlds.kinematics import LENGTH, STANDSTILL, idm, move, required_deceleration
 from quant.worlds.scenarios import ScenarioSet
 
 ACTIONS = ("Maintain", "Caution", "Brake", "Emergency")
@@ -64,16 +76,10 @@ STALE_MS = 500.0
 
 COLLISION_REWARD, NEEDLESS_REWARD, LACKING_REWARD = -10.0, -2.0, -0.2
 
-_FREE_SPEED = 1.4
-_PEER_HARDEST, _DRIVER_HARDEST = np.float32(-9.0), np.float32(-7.0)
-_FREE_ROAD = np.float32(1e5)
+_DRIVER_HARDEST = np.float32(-7.0)
 _LOSS_DISTANCE = 150.0
-_DELAYS = 3
-_LUCK = 8
-"""16-bit numbers of luck a message: loss, reception, latency, one spare, and noise of x, y, speed and acceleration."""
-
-_DT = np.float32(STEP_S)
 _WORD = 65536.0
+_DT = np.float32(STEP_S)
 _ROOM = ((np.arange(AHEAD_SLOTS) + 1) * LENGTH + np.arange(AHEAD_SLOTS) * STANDSTILL + CLEARANCE).astype(np.float32)
 """m between the ego's and a peer's places that the vehicles up to it and the clearance take up."""
 
@@ -164,18 +170,14 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         self.observation_space = batch_space(self.single_observation_space, n)
         self.action_space = batch_space(self.single_action_space, n)
         self._scenarios = scenarios
-        values = {name: column.astype(np.float32) for name, column in scenarios.parameters.items()}
-        self._values = values
+        self._values = values = values_of(scenarios)
         self._commands = np.array(COMMANDS, np.float32)
-        slot = np.arange(SLOTS)
-        present = slot < values["ahead"][:, None]
-        present[:, BEHIND] = values["behind"] > 0
-        present[:, BESIDE] = values["beside"] > 0
-        self._present = present
-        self._leads = (slot == values["ahead"][:, None] - 1) | (slot == BESIDE)
-        self._follows = (~self._leads).astype(np.float32)
-        self._free_road = _FREE_ROAD * self._leads
-        self._luck = _luck(scenarios)
+        self._leads = leads(values["ahead"]).T
+        present = np.arange(SLOTS)[:, None] < values["ahead"]
+        present[BEHIND], present[BESIDE] = values["behind"] > 0, values["beside"] > 0
+        self._present: Mask = present.T
+        self._luck = luck(scenarios)
+        self._course: Course | None = None
 
     def _start(self) -> None:
         """Everybody drives at the same speed with the gap at which IDM neither accelerates nor brakes."""
@@ -188,20 +190,11 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         self.needless: F32 = np.zeros(n, np.float32)
         speed = p["speed"]
         self._ego_x, self._ego_v, self._ego_a = np.zeros(n, np.float32), speed.copy(), np.zeros(n, np.float32)
-        stretch = np.float32((1 - _FREE_SPEED**-4) ** -0.5)
-        self._driver_free = speed * np.float32(_FREE_SPEED)
-        # A leader has a free road and keeps the convoy's speed; followers would drive faster.
-        self._free = np.where(self._leads, speed[:, None], self._driver_free[:, None])
-        # The gap to the peer of slot 0 is the driver's, that to slot 1 belongs to the peer of slot 0, and so on.
-        headways = np.concatenate([p["driver_headway"][:, None], p["headway"]], axis=1)
-        gaps = (STANDSTILL + speed[:, None] * headways) * stretch + LENGTH
-        self._x = np.cumsum(gaps[:, :SLOTS], axis=1, dtype=np.float32)
-        self._x[:, BEHIND] = -gaps[:, 1 + BEHIND]
-        self._x[:, BESIDE] = p["beside_offset"]
-        self._v = np.repeat(speed[:, None], SLOTS, axis=1)
+        self._driver_free = speed * np.float32(FREE_SPEED)
+        self._free = free_speeds(p).T
+        # (N, 8), and in memory slot by slot: a value for each convoy then meets long rows.
+        self._x, self._v = (one.T for one in start(p))
         self._a = np.zeros_like(self._v)
-        self._lateral = np.zeros_like(self._v)
-        self._lateral[:, BESIDE] = p["beside_side"]
         self._braked_speed = p["event_speed"] * speed[:, None]
         self._response = (_DT / (_DT + p["actuator_lag"])).astype(np.float32)
         self._start_driver()
@@ -219,34 +212,20 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         self._leader_speeds = np.empty((STEPS, self.num_envs), np.float32)
 
     def _start_radio(self) -> None:
-        """Constants of the channel, in 1/65536 where they are held against a 16-bit number of luck."""
-        p, shape = self._values, (self.num_envs, SLOTS)
-
-        def wide(name: str, factor: float = 1.0) -> F32:
-            return np.repeat(np.float32(factor) * p[name][:, None], SLOTS, axis=1)
-
+        """What messages need; slots come before convoys here."""
+        p, shape = self._values, (SLOTS, self.num_envs)
+        self._lateral = np.zeros(shape, np.float32)
+        self._lateral[BESIDE] = p["beside_side"]
+        self._lateral += p["bias_y"].T
         self._sent = np.zeros((STEPS + 1, *shape, 4), np.float32)
-        self._inbox = np.zeros((_DELAYS, *shape), np.int32)
-        self._newest = np.zeros(shape, np.int32)
-        self._bad = np.zeros(shape, np.float32)
-        self._link = np.arange(shape[0] * SLOTS, dtype=np.int32).reshape(shape)
-        self._phase = p["phase"] / np.float32(1000)
-        jitter = np.maximum(wide("jitter"), np.float32(1))
-        # A message taken `phase` before a decision is there at that decision, at the next or at the one after it.
-        self._in_time = (p["phase"] - wide("latency")) * np.float32(_WORD) / jitter
-        self._one_late = np.float32(100 * _WORD) / jitter + self._in_time
-        self._turn_bad = wide("burst_enter", _WORD)
-        self._stay_bad = np.float32(_WORD) * (1 - wide("burst_leave") - wide("burst_enter"))
-        self._lost_near = wide("loss_near", _WORD)
-        self._lost_far = wide("loss_far", _WORD / _LOSS_DISTANCE**2)
-        self._lost_burst = wide("loss_burst", _WORD)
-        # Sixteen fair coins have mean 8 and standard deviation 2.
-        self._noise_x, self._noise_v, self._noise_a = (
-            wide(f"noise_{name}", 0.5) for name in ("position", "speed", "acceleration")
-        )
-        self._kappa = wide("curvature")
-        self._messages_sent = np.zeros(shape, np.int32)
-        self._messages_lost = np.zeros(shape, np.int32)
+        self._inbox = np.zeros((DELAYS, *shape), np.int16)
+        self._newest = np.zeros(shape, np.int16)
+        self._link = np.arange(shape[0] * shape[1]).reshape(shape)
+        self._phase = p["phase"].T / np.float32(1000)
+        self._lost_near = np.float32(_WORD) * p["loss_near"]
+        self._lost_far = np.float32(_WORD / _LOSS_DISTANCE**2) * p["loss_far"]
+        self._lost_burst = np.float32(_WORD) * p["loss_burst"]
+        self._messages_lost = np.zeros(shape, np.int16)
 
     def _driver_command(self) -> F32:
         """(N,) m/s^2: what the base driver does with what it saw last."""
@@ -269,25 +248,31 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
     def _drive(self, command: F32) -> None:
         """Moves everybody on by one step; convoys that ended stay where they are."""
         dt = _DT * self._running
-        acceleration = self._peers_command()
-        self._ego_x, self._ego_v, self._ego_a = _move(
+        behind = move(self._x[:, BEHIND], self._v[:, BEHIND], self._behind_command(), dt)
+        self._ego_x, self._ego_v, self._ego_a = move(
             self._ego_x, self._ego_v, self._ego_a + self._response * (command - self._ego_a), dt
         )
-        self._x, self._v, self._a = _move(self._x, self._v, acceleration, np.repeat(dt[:, None], SLOTS, axis=1))
+        others = course(self._scenarios) if self._course is None else self._course
+        self._course = others
+        places = (others.x, others.v, others.a)
+        self._x, self._v, self._a = (
+            self._joined(moved[self._t + 1], last, before)
+            for moved, last, before in zip(places, behind, (self._x, self._v, self._a), strict=True)
+        )
 
-    def _peers_command(self) -> F32:
-        """(N, 8) m/s^2: IDM behind the next vehicle, and what the scenario has each peer do."""
-        p = self._values
-        ahead_x, ahead_v = _next_slot(self._x), _next_slot(self._v)
-        ahead_x[:, BEHIND], ahead_v[:, BEHIND] = self._ego_x, self._ego_v
-        # Where the road is free nothing of the next slot, which is another convoy's or nobody's, may remain.
-        gap = (ahead_x - self._x - np.float32(LENGTH)) * self._follows + self._free_road
-        idle = idm(gap, self._v, (self._v - ahead_v) * self._follows, p["headway"], self._free)
-        now = np.float32(self._t * STEP_S)
-        active = (p["event_start"] <= now) & (now < p["event_end"])
-        braking = p["event_deceleration"] * (self._v > self._braked_speed)
-        scripted = np.float32(10) - active * (np.float32(10) + braking)
-        return np.clip(np.minimum(idle, scripted), _PEER_HARDEST, np.float32(IDM_ACCELERATION))
+    def _joined(self, others: F32, behind: F32, before: F32) -> F32:
+        """(N, 8) what the others of the course and the peer behind have come to; before, where a convoy has ended."""
+        joined = others.copy()
+        joined[BEHIND] = behind
+        np.copyto(joined, before.T, where=self.collision)
+        return joined.T
+
+    def _behind_command(self) -> F32:
+        """(N,) m/s^2: IDM behind the ego, and what the scenario has the peer behind do."""
+        p, x, v = self._values, self._x[:, BEHIND], self._v[:, BEHIND]
+        gap = self._ego_x - x - np.float32(LENGTH)
+        idle = idm(gap, v, v - self._ego_v, p["headway"][:, BEHIND], self._free[:, BEHIND])
+        return scripted(p, BEHIND, self._t, idle, v, self._braked_speed[:, BEHIND])
 
     def _collisions(self) -> Mask:
         length = np.float32(LENGTH)
@@ -301,42 +286,38 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         A two-state channel with distance-dependent loss in its good state. Luck is compared with thresholds, so that a
         convoy driven otherwise, whose distances differ, still meets the same numbers.
         """
-        t, luck = self._t, self._luck[self._t]
-        distance = self._x - self._ego_x[:, None]
-        self._bad = (luck[1] < self._turn_bad + self._bad * self._stay_bad).astype(np.float32)
-        threshold = np.maximum(self._lost_near + self._lost_far * (distance * distance), self._bad * self._lost_burst)
-        arrives = luck[0] >= threshold
-        # A message is numbered from 1; 0 stands for none.
-        number = arrives * np.int32(t + 1)
-        late = (luck[2] > self._in_time).astype(np.int32) + (luck[2] > self._one_late)
-        for delay in range(_DELAYS):
-            slot = self._inbox[(t + delay) % _DELAYS]
-            np.maximum(slot, number * (late == delay), out=slot)
-        self._messages_sent += self._present
-        self._messages_lost += self._present & ~arrives
-        self._write_messages(self._sent[t], np.bitwise_count(luck[4:8]).astype(np.float32) - np.float32(8))
+        t, luck = self._t, self._luck
+        distance = self._x.T - self._ego_x
+        threshold = np.maximum(self._lost_near + self._lost_far * (distance * distance), luck.bad[t] * self._lost_burst)
+        arrives = luck.loss[t] >= threshold
+        for delay in range(DELAYS):
+            slot = self._inbox[(t + delay) % DELAYS]
+            # A message is numbered from 1; 0 stands for none.
+            np.maximum(slot, (arrives & (luck.late[t] == delay)) * np.int16(t + 1), out=slot)
+        self._messages_lost += ~arrives
+        self._write_messages(self._sent[t], luck.noise[t])
 
-    def _write_messages(self, out: F32, coins: F32) -> None:
-        p = self._values
-        np.add(self._x - self._v * self._phase, p["bias_x"] + coins[0] * self._noise_x, out=out[:, :, 0])
-        np.add(self._lateral + p["bias_y"], coins[1] * self._noise_x, out=out[:, :, 1])
-        np.add(self._v - self._a * self._phase, coins[2] * self._noise_v, out=out[:, :, 2])
-        np.add(self._a, coins[3] * self._noise_a, out=out[:, :, 3])
+    def _write_messages(self, out: F32, noise: F32) -> None:
+        x, v, a = self._x.T, self._v.T, self._a.T
+        np.add(x - v * self._phase, noise[0], out=out[:, :, 0])
+        np.add(self._lateral, noise[1], out=out[:, :, 1])
+        np.add(v - a * self._phase, noise[2], out=out[:, :, 2])
+        np.add(a, noise[3], out=out[:, :, 3])
 
     def _observe(self) -> dict[str, NDArray[Any]]:
-        t, inbox = self._t, self._inbox[self._t % _DELAYS]
+        t, inbox = self._t, self._inbox[self._t % DELAYS]
         np.maximum(self._newest, inbox, out=self._newest)
         inbox[...] = 0
-        row = np.maximum(self._newest - 1, 0)
+        row = np.maximum(self._newest - np.int16(1), np.int16(0))
         # Four floats seen as one 16-byte element: a whole message moves at once.
         sent = self._sent.reshape(-1).view(np.complex128)
-        message = sent[row * np.int32(self._link.size) + self._link].view(np.float32).reshape(*row.shape, 4)
-        age = (np.float32(t) - row) * np.float32(100) + self._values["phase"]
-        mask = self._present & (self._newest > 0) & (age <= STALE_MS)
+        message = sent.take(row.astype(np.intp) * self._link.size + self._link).view(np.float32).reshape(*row.shape, 4)
+        age = (np.int16(t) - row) * np.float32(100) + self._values["phase"].T
+        mask = self._present.T & (self._newest > 0) & (age <= np.float32(STALE_MS))
         observation: dict[str, NDArray[Any]] = {
             EGO: self._observe_ego(mask),
             PEERS: self._observe_peers(message, age, mask.astype(np.float32)),
-            PEER_MASK: mask.astype(np.int8),
+            PEER_MASK: mask.T.astype(np.int8),
         }
         return self._hold(observation)
 
@@ -344,36 +325,35 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         p = self._values
         heading = p["heading"] + p["curvature"] * self._ego_x
         heading -= np.float32(2 * np.pi) * np.rint(heading / np.float32(2 * np.pi))
-        features = np.stack([self._ego_v, self._ego_a, heading, mask.sum(axis=1, dtype=np.float32)], axis=1)
-        features /= np.array(EGO_SCALE, np.float32)
-        return features
+        features = np.stack([self._ego_v, self._ego_a, heading, mask.sum(axis=0, dtype=np.float32)])
+        features /= np.array(EGO_SCALE, np.float32)[:, None]
+        return features.T
 
     def _observe_peers(self, message: F32, age: F32, present: F32) -> F32:
-        """(N, 8, 6) peers in the ego's frame.
+        """(N, 8, 6) peers in the ego's frame, in memory feature by feature.
 
         A road of constant curvature k has, s metres on, turned by k s and come to (s - s (k s)^2 / 6, s k s / 2): the
         series of sine and cosine up to the second order.
         """
-        along = message[:, :, 0] - self._ego_x[:, None]
-        lateral, turn = message[:, :, 1], self._kappa * along
+        along = message[:, :, 0] - self._ego_x
+        lateral, turn = message[:, :, 1], self._values["curvature"] * along
         forward = along * (1 - turn * turn * np.float32(1 / 6)) - lateral * turn
         left = along * turn * np.float32(0.5) + lateral
-        features = (forward, left, message[:, :, 2] - self._ego_v[:, None], turn, message[:, :, 3], age)
-        peers = np.empty((*age.shape, len(PEER_SCALE)), np.float32)
-        for column, (feature, scale) in enumerate(zip(features, PEER_SCALE, strict=True)):
-            np.multiply(feature, present * np.float32(1 / scale), out=peers[:, :, column])
-        return peers
+        features = (forward, left, message[:, :, 2] - self._ego_v, turn, message[:, :, 3], age)
+        peers = np.empty((len(PEER_SCALE), *age.shape), np.float32)
+        for out, feature, scale in zip(peers, features, PEER_SCALE, strict=True):
+            np.multiply(feature, present * np.float32(1 / scale), out=out)
+        return peers.T
 
     def _hold(self, observation: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Convoys that ended keep the observation they ended with."""
-        held = np.flatnonzero(self.collision)
-        if len(held):
-            newly = held[~self._held[held]]
-            self._held[newly] = True
-            for key, values in observation.items():
-                last = self._last.setdefault(key, values.copy())
-                last[newly] = values[newly]
-                values[held] = last[held]
+        newly = self.collision & ~self._held
+        for key, values in observation.items():
+            if key in self._last:
+                np.copyto(values.T, self._last[key].T, where=self._held)
+            if newly.any():
+                self._last[key] = values.copy(order="K")
+        self._held |= newly
         return observation
 
     def _outcome(self, ended: Mask) -> dict[str, Any]:
@@ -394,35 +374,9 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
     @property
     def message_loss(self) -> NDArray[np.float64]:
         """(N,) share of the messages sent so far that was lost, over all peers of a convoy."""
-        lost, sent = self._messages_lost.sum(axis=1), self._messages_sent.sum(axis=1)
-        share: NDArray[np.float64] = lost / np.maximum(sent, 1)
+        lost = (self._messages_lost.T * self._present).sum(axis=1)
+        share: NDArray[np.float64] = lost / ((self._t + 1) * self._present.sum(axis=1))
         return share
-
-
-def _move(x: F32, v: F32, acceleration: F32, dt: F32) -> tuple[F32, F32, F32]:
-    """Place, speed and acceleration after ``dt``; nobody drives backwards, and who stands does not decelerate."""
-    faster = np.maximum(v + acceleration * dt, np.float32(0))
-    moved = x + (v + faster) * (np.float32(0.5) * dt)
-    return moved, faster, np.maximum(acceleration, -v * np.float32(1 / STEP_S))
-
-
-def _next_slot(values: F32) -> F32:
-    """(N, 8): the value of the vehicle in the next slot; that of the last slot means nothing."""
-    ahead = np.empty_like(values)
-    ahead.reshape(-1)[:-1] = values.reshape(-1)[1:]
-    ahead[-1, -1] = 0
-    return ahead
-
-
-def _luck(scenarios: ScenarioSet) -> NDArray[np.uint16]:
-    """(STEPS + 1, 8, N, 8 slots) uint16, each episode's from its own generator, before anything has moved."""
-    words = (STEPS + 1) * _LUCK * SLOTS // 4
-    raw = np.empty((len(scenarios), words), np.uint64)
-    for row, generator in zip(raw, scenarios.generators(), strict=True):
-        row[:] = generator.bit_generator.random_raw(words)
-    # Eight slots of 16 bits are one element here, so that transposing moves 16 bytes at once.
-    packed = raw.astype("<u8", copy=False).view("V16").reshape(len(scenarios), STEPS + 1, _LUCK)
-    return np.ascontiguousarray(packed.transpose(1, 2, 0)).view("<u2").reshape(STEPS + 1, _LUCK, -1, SLOTS)
 
 
 def _checked(actions: NDArray[Any], n: int) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from quant.policy.observations import F32
+from quant.worlds.convoy_scenarios import STEP_S
 
 LENGTH = 4.5
 """m, of every vehicle."""
@@ -13,6 +14,7 @@ STANDSTILL = 2.0
 IDM_ACCELERATION, IDM_COMFORT = 1.5, 2.0
 """m/s^2: a and b of the Intelligent Driver Model."""
 
+_STEP_RATE = np.float32(1 / STEP_S)
 _IDM_CLOSING = np.float32(1 / (2 * (IDM_ACCELERATION * IDM_COMFORT) ** 0.5))
 
 
@@ -63,3 +65,13 @@ def idm(gap: F32, speed: F32, closing: F32, headway: F32, free_speed: F32) -> F3
     ratio *= ratio
     acceleration = np.float32(IDM_ACCELERATION) * (1 - ratio * ratio - crowding * crowding)
     return acceleration.astype(np.float32, copy=False)
+
+
+def move(x: F32, v: F32, acceleration: F32, dt: F32 | np.float32) -> tuple[F32, F32, F32]:
+    """Place, speed and acceleration after ``dt`` seconds of ``acceleration``, of any shape.
+
+    Nobody drives backwards, and who stands does not decelerate.
+    """
+    faster = np.maximum(v + acceleration * dt, np.float32(0))
+    moved = x + (v + faster) * (np.float32(0.5) * dt)
+    return moved, faster, np.maximum(acceleration, -v * _STEP_RATE)
