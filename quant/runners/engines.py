@@ -1,4 +1,4 @@
-"""What computes the two INT8 sub-models of a candidate: NumPy, TFLite-Micro, or LiteRT.
+"""What computes the two sub-models of a candidate: NumPy, TFLite-Micro, or LiteRT.
 
 The C++ runtimes trust a file. Before they see one it has passed :func:`~quant.runners.flatbuffer.read_model` and
 LiteRT's own flatbuffer verifier; a damaged file is an error here, never a crash.
@@ -14,7 +14,7 @@ from quant.errors import InputError
 from quant.native import silent_stderr
 from quant.runners.flatbuffer import Model
 from quant.runners.tflm import TflmModel
-from quant.tracks.candidate import Candidate, Codes, Part, SubModel
+from quant.tracks.candidate import Candidate, Codes, Part, SubModel, code_type
 
 EngineName = Literal["numpy", "tflite_micro", "litert"]
 ENGINES: tuple[EngineName, ...] = ("numpy", "tflite_micro", "litert")
@@ -31,7 +31,7 @@ class Engine(Protocol):
         """What the sub-model's file says."""
 
     def invoke(self, part: Part, q: Codes) -> Codes:
-        """(N, K) int8 -> (N, M) int8."""
+        """(N, K) codes -> (N, M) codes."""
 
 
 class NumpyEngine:
@@ -47,7 +47,7 @@ class NumpyEngine:
         return self._models[part].model
 
     def invoke(self, part: Part, q: Codes) -> Codes:
-        """(N, K) int8 -> (N, M) int8."""
+        """(N, K) codes -> (N, M) codes."""
         return self._models[part].invoke(q)
 
 
@@ -66,10 +66,10 @@ class TfliteMicroEngine:
         return self._models[part]
 
     def invoke(self, part: Part, q: Codes) -> Codes:
-        """(N, K) int8 -> (N, M) int8."""
+        """(N, K) codes -> (N, M) codes."""
         interpreter, model = self._interpreters[part], self._models[part]
         rows = np.ascontiguousarray(q).reshape(len(q), *model.input.shape)
-        out = np.empty((len(q), model.output.size), np.int8)
+        out = np.empty((len(q), model.output.size), code_type(model.bits))
         for row, into in zip(rows, out, strict=True):
             interpreter.set_input(row, 0)
             interpreter.invoke()
@@ -93,11 +93,11 @@ class LiteRtEngine:
         return self._models[part]
 
     def invoke(self, part: Part, q: Codes) -> Codes:
-        """(N, K) int8 -> (N, M) int8."""
+        """(N, K) codes -> (N, M) codes."""
         model = self._models[part]
         # A RESHAPE holds the shape for one row, so such a model can't be given a batch.
         step = 1 if "RESHAPE" in model.operators else 4096
-        out = np.empty((len(q), model.output.size), np.int8)
+        out = np.empty((len(q), model.output.size), code_type(model.bits))
         for start in range(0, len(q), step):
             out[start : start + step] = self._chunk(part, q[start : start + step])
         return out

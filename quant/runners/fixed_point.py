@@ -1,7 +1,8 @@
 """TFLite-Micro's integer arithmetic, formula by formula, on int64 arrays.
 
-Sources: tflite-micro ``lite/kernels/internal/{common,quantization_util}.cc`` (built without TFLITE_SINGLE_ROUNDING) and
-gemmlowp ``fixedpoint/fixedpoint.h``. Values are int32 in C++; here they are held in int64 so that no product overflows.
+Sources: tflite-micro ``lite/kernels/internal/{common,quantization_util}.cc`` (built without TFLITE_SINGLE_ROUNDING),
+``reference/integer_ops/{tanh,logistic}.h`` for int16, and gemmlowp ``fixedpoint/fixedpoint.h``. Values are int32 in
+C++; here they are held in int64 so that no product overflows.
 """
 
 from __future__ import annotations
@@ -118,3 +119,81 @@ def logistic(a: I64) -> I64:
     exponential = _exp_on_negative_values(-np.abs(a), 4)
     positive = _rescale_up(_reciprocal(exponential), 1)  # ExactMulByPot<-1>: half of Q2.29, read as Q1.30
     return np.where(a == 0, 1 << 30, np.where(a > 0, positive, INT32_MAX - positive))
+
+
+def reduced(multiplier: Multiplier) -> tuple[int, int]:
+    """Mantissa of 15 bits and right shift, as an int64 accumulator is multiplied: see `rescale_wide`."""
+    mantissa = (multiplier.mantissa + (1 << 15)) >> 16 if multiplier.mantissa < 0x7FFF0000 else 0x7FFF
+    return mantissa, 15 - multiplier.shift
+
+
+def rescale_wide(x: I64, mantissa: I64 | int, shift: I64 | int) -> I64:
+    """``MultiplyByQuantizedMultiplier`` of int64: x * mantissa / 2^shift to the nearest, halves up, rounded once.
+
+    x is within 2^47, the mantissa below 2^15, the shift from 8 up (see `reduced`).
+    """
+    return (x * mantissa + (np.int64(1) << (np.asarray(shift, np.int64) - 1))) >> shift
+
+
+# fmt: off
+SIGMOID = np.array(
+    (
+        32768, 33451, 34133, 34813, 35493, 36169, 36843, 37513, 38180, 38841, 39498, 40149, 40794, 41432, 42064, 42688,
+        43304, 43912, 44511, 45102, 45683, 46255, 46817, 47369, 47911, 48443, 48964, 49475, 49975, 50464, 50942, 51409,
+        51865, 52311, 52745, 53169, 53581, 53983, 54374, 54755, 55125, 55485, 55834, 56174, 56503, 56823, 57133, 57433,
+        57724, 58007, 58280, 58544, 58800, 59048, 59288, 59519, 59743, 59959, 60168, 60370, 60565, 60753, 60935, 61110,
+        61279, 61441, 61599, 61750, 61896, 62036, 62172, 62302, 62428, 62549, 62666, 62778, 62886, 62990, 63090, 63186,
+        63279, 63368, 63454, 63536, 63615, 63691, 63765, 63835, 63903, 63968, 64030, 64090, 64148, 64204, 64257, 64308,
+        64357, 64405, 64450, 64494, 64536, 64576, 64614, 64652, 64687, 64721, 64754, 64786, 64816, 64845, 64873, 64900,
+        64926, 64950, 64974, 64997, 65019, 65039, 65060, 65079, 65097, 65115, 65132, 65149, 65164, 65179, 65194, 65208,
+        65221, 65234, 65246, 65258, 65269, 65280, 65291, 65301, 65310, 65319, 65328, 65337, 65345, 65352, 65360, 65367,
+        65374, 65381, 65387, 65393, 65399, 65404, 65410, 65415, 65420, 65425, 65429, 65433, 65438, 65442, 65445, 65449,
+        65453, 65456, 65459, 65462, 65465, 65468, 65471, 65474, 65476, 65479, 65481, 65483, 65485, 65488, 65489, 65491,
+        65493, 65495, 65497, 65498, 65500, 65501, 65503, 65504, 65505, 65507, 65508, 65509, 65510, 65511, 65512, 65513,
+        65514, 65515, 65516, 65517, 65517, 65518, 65519, 65520, 65520, 65521, 65522, 65522, 65523, 65523, 65524, 65524,
+        65525, 65525, 65526, 65526, 65526, 65527, 65527, 65528, 65528, 65528, 65529, 65529, 65529, 65529, 65530, 65530,
+        65530, 65530, 65531, 65531, 65531, 65531, 65531, 65532, 65532, 65532, 65532, 65532, 65532, 65533, 65533, 65533,
+        65533, 65533, 65533, 65533, 65533, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65535,
+    ),
+    np.int64,
+)
+# fmt: on
+"""``sigmoid_table_uint16``: about 65536 / (1 + exp(-i / 24)), for int16 TANH and LOGISTIC."""
+
+
+def table_scaling(scale: float, plain: tuple[int, ...]) -> tuple[int, int]:
+    """Multiplier and right shift that turn int16 codes of this scale into steps of 1 / 12288; of scales up to 2.
+
+    Source: ``TanhPrepare`` and ``LogisticPrepare``. What is next to one of the ``plain`` powers of two is taken for it
+    (``CheckedLog2``); powers of two come out exact in any case.
+    """
+    for exponent in plain:
+        if abs(math.log2(scale) - exponent) < 1e-3:
+            return 3 << (exponent + 12), 0
+    multiplier, shift = scale * 4096.0 * 3.0, 0
+    while multiplier <= 32767 / 2 and shift <= 30:
+        multiplier, shift = multiplier * 2, shift + 1
+    return int(multiplier), shift
+
+
+def _interpolated(q: I64, scaling: tuple[int, int], bits: int) -> tuple[I64, I64]:
+    """Steps of 1 / 12288 and, for their magnitudes, the table interpolated between entries 2^bits apart."""
+    multiplier, shift = scaling
+    x = (q * multiplier + ((1 << shift) >> 1)) >> shift
+    index, rest = np.abs(x) >> bits, np.abs(x) & ((1 << bits) - 1)
+    low, high = SIGMOID[np.minimum(index, 255)], SIGMOID[np.minimum(index + 1, 255)]
+    return x, np.where(index >= 255, -1, (low << bits) + rest * (high - low))
+
+
+def tanh16(q: I64, scale: float) -> I64:
+    """Tanh of int16 codes as codes of 2^-15: 2 sigmoid(2 x) - 1 from the table."""
+    x, result = _interpolated(q, table_scaling(scale, (-12, -11)), 8)
+    result = np.where(result < 0, 0xFFFF << 8, result)
+    return np.where(x >= 0, result - (1 << 23) + (1 << 7), -result + (1 << 23) + (1 << 7) - 1) >> 8
+
+
+def logistic16(q: I64, scale: float) -> I64:
+    """Logistic function of int16 codes as codes of 2^-15."""
+    x, result = _interpolated(q, table_scaling(scale, (-12,)), 9)
+    result = np.where(result < 0, 0x7FFF << 10, result)
+    return np.where(x >= 0, result + (1 << 9), (1 << 25) - result + (1 << 9) - 1) >> 10

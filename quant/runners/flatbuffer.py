@@ -1,9 +1,12 @@
-"""Reads an INT8 sub-model: a .tflite whose operators form one chain that TFLite-Micro can run.
+"""Reads a sub-model: a .tflite whose operators form one chain that TFLite-Micro can run.
+
+Weights are int8; activations are int8, or int16 with zero point 0, all of one width.
 
 The reader is the guard in front of the C++ runtimes, which trust a file and crash on a damaged one: whatever it returns
 has been bounds-checked, and whatever it does not understand is an :class:`~quant.errors.InputError` that names it.
 
-The format is declared in ``schema.fbs`` of TensorFlow Lite; quantization follows its 8-bit quantization specification.
+The format is declared in ``schema.fbs`` of TensorFlow Lite; quantization follows its 8-bit quantization specification
+and, with int16, what TFLite-Micro's kernels of "16x8" ask for.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import InputError
-from quant.tracks.candidate import Codes
+from quant.tracks.candidate import Bits, Codes, code_limits, code_type
 
 FusedActivation = Literal["NONE", "RELU", "RELU_N1_TO_1", "RELU6"]
 UnaryOperator = Literal["TANH", "LOGISTIC", "ELU", "RELU", "RELU6", "QUANTIZE", "RESHAPE"]
@@ -26,24 +29,39 @@ OPERATORS = ("FULLY_CONNECTED", "TANH", "LOGISTIC", "ELU", "RELU", "RELU6", "QUA
 """The operators of a sub-model, by their names in the schema. Only FULLY_CONNECTED has weights."""
 
 _FUSED: dict[int, FusedActivation] = {0: "NONE", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6"}
-_INT8, _INT32 = 9, 2
+OPERATORS_16: tuple[str, ...] = ("FULLY_CONNECTED", "TANH", "LOGISTIC")
+"""The operators of a sub-model with int16 activations."""
+
+_INT8, _INT16, _INT32, _INT64 = 9, 7, 2, 4
+_WIDTHS: dict[int, Bits] = {_INT8: 8, _INT16: 16}
+_FIXED: dict[tuple[str, Bits], tuple[np.float32, int]] = {
+    ("TANH", 8): (np.float32(2**-7), 0),
+    ("LOGISTIC", 8): (np.float32(2**-8), -128),
+    ("TANH", 16): (np.float32(2**-15), 0),
+    ("LOGISTIC", 16): (np.float32(2**-15), 0),
+}
+"""Scale and zero point of the outputs that TFLM computes in fixed point, whatever the file states."""
+_MAX_TABLE_SCALE = 2.0
+"""Of the input of an int16 TANH or LOGISTIC: from 32767 / 12288 on C++ leaves the 16 bits of its multiplier."""
 _NO_OPTIONAL_TENSOR = -1
 _MAX_ITEMS = 4096
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """An int8 tensor with one scale: real = scale * (q - zero_point).
+    """A tensor of activations with one scale: real = scale * (q - zero_point).
 
     Attributes:
         shape: as in the file; every dimension but the last is 1.
         scale: a positive float32.
-        zero_point: -128 to 127.
+        zero_point: -128 to 127; 0 of int16.
+        bits: width of the codes, 8 or 16.
     """
 
     shape: tuple[int, ...]
     scale: np.float32
     zero_point: int
+    bits: Bits = 8
 
     @property
     def size(self) -> int:
@@ -51,19 +69,19 @@ class Quantized:
         return math.prod(self.shape)
 
     def dequantize(self, q: Codes) -> NDArray[np.float32]:
-        """int8 -> float32, of any shape."""
+        """Codes -> float32, of any shape."""
         real: NDArray[np.float32] = (q.astype(np.float32) - np.float32(self.zero_point)) * self.scale
         return real
 
-    def quantize(self, x: NDArray[np.float32]) -> NDArray[np.int8]:
-        """float32 -> int8 of any shape: round half to even, saturating."""
+    def quantize(self, x: NDArray[np.float32]) -> Codes:
+        """float32 -> codes of any shape: round half to even, saturating."""
         steps = np.rint(x / self.scale) + np.float32(self.zero_point)
-        codes: NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
+        codes: Codes = np.clip(steps, *code_limits(self.bits)).astype(code_type(self.bits))
         return codes
 
     def same_quantization(self, other: Quantized) -> bool:
-        """Whether equal bytes mean equal values."""
-        return self.scale == other.scale and self.zero_point == other.zero_point
+        """Whether equal codes mean equal values."""
+        return (self.scale, self.zero_point, self.bits) == (other.scale, other.zero_point, other.bits)
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,8 @@ class FullyConnected:
         input, output: (1, K) and (1, M).
         weight: (M, K) int8, zero point 0.
         weight_scale: (1,) float32 per tensor, or (M,) per channel.
-        bias: (M,) int32 in steps of input scale times weight scale; zeros where the file has none.
+        bias: (M,) int32, or int64 with int16 activations, in steps of input scale times weight scale; zeros where the
+            file has none.
         activation: the fused activation.
     """
 
@@ -82,7 +101,7 @@ class FullyConnected:
     output: Quantized
     weight: NDArray[np.int8]
     weight_scale: NDArray[np.float32]
-    bias: NDArray[np.int32]
+    bias: NDArray[np.int32 | np.int64]
     activation: FusedActivation
 
     @property
@@ -110,11 +129,16 @@ Layer = FullyConnected | Unary
 
 @dataclass(frozen=True)
 class Model:
-    """A sub-model: int8 in, a chain of operators, int8 out."""
+    """A sub-model: codes in, a chain of operators, codes of the same width out."""
 
     input: Quantized
     output: Quantized
     layers: tuple[Layer, ...]
+
+    @property
+    def bits(self) -> Bits:
+        """Width of all activations."""
+        return self.input.bits
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -198,7 +222,7 @@ class _Reader:
         return Model(layers[0].input, layers[-1].output, tuple(layers))
 
     def _only(self, what: str, length: int, get: Any) -> int:
-        self._require(length == 1, f"{length} {what}s", f"one int8 {what}")
+        self._require(length == 1, f"{length} {what}s", f"one {what}")
         return int(get(0))
 
     def _layer(self, index: int, current: int) -> tuple[Layer, int]:
@@ -214,7 +238,7 @@ class _Reader:
         self._require(
             name in OPERATORS,
             f"{where} is not supported",
-            "a chain of " + ", ".join(OPERATORS) + ", all int8",
+            "a chain of " + ", ".join(OPERATORS),
             hint="build the policy of dense layers with linear, ReLU, ReLU6, tanh, ELU or sigmoid activations",
         )
         inputs = [int(operator.Inputs(i)) for i in range(_bounded(operator.InputsLength()))]
@@ -225,6 +249,12 @@ class _Reader:
         self._require(len(outputs) == 1, f"{where} has {len(outputs)} outputs", "one output")
         self._require(outputs[0] != current, f"{where} overwrites its input", "an output tensor of its own")
         source, target = self._quantized(inputs[0], where), self._quantized(outputs[0], where)
+        self._require(source.bits == target.bits, f"{where} turns int{source.bits} into int{target.bits}", "one width")
+        self._require(
+            source.bits == 8 or name in OPERATORS_16,
+            f"{where} with int16 activations is not supported",
+            "one of " + ", ".join(OPERATORS_16),
+        )
         if name == "FULLY_CONNECTED":
             return self._fully_connected(operator, inputs, source, target, where), outputs[0]
         return self._unary(cast(UnaryOperator, name), inputs, source, target, where), outputs[0]
@@ -250,9 +280,9 @@ class _Reader:
             f"{where} has weights {weight.shape} between {source.size} inputs and {target.size} outputs",
             f"weights {(target.size, source.size)}",
         )
-        bias = np.zeros(target.size, np.int32)
+        bias: NDArray[np.int32 | np.int64] = np.zeros(target.size, np.int32 if source.bits == 8 else np.int64)
         if len(inputs) == 3 and inputs[2] != _NO_OPTIONAL_TENSOR:
-            bias = self._bias(inputs[2], target.size, where)
+            bias = self._bias(inputs[2], target.size, source.bits, where)
         return FullyConnected(source, target, weight, weight_scale, bias, _FUSED[fused])
 
     def _unary(self, name: UnaryOperator, inputs: list[int], source: Quantized, target: Quantized, where: str) -> Unary:
@@ -260,8 +290,13 @@ class _Reader:
         self._require(len(inputs) in allowed, f"{where} has {len(inputs)} inputs", "one input")
         self._require(source.size == target.size, f"{where} turns {source.shape} into {target.shape}", "equal sizes")
         # TFLM computes these two in fixed point and never looks at the scale the file states for the output.
-        fixed = {"TANH": (np.float32(1 / 128), 0), "LOGISTIC": (np.float32(1 / 256), -128)}.get(name)
+        fixed = _FIXED.get((name, source.bits))
         if fixed is not None:
+            self._require(
+                source.bits == 8 or float(source.scale) <= _MAX_TABLE_SCALE,
+                f"{where} has an input scale of {source.scale:g}",
+                f"with int16 a scale up to {_MAX_TABLE_SCALE:g}",
+            )
             self._require(
                 (target.scale, target.zero_point) == fixed,
                 f"{where} has output scale {target.scale} and zero point {target.zero_point}",
@@ -277,7 +312,8 @@ class _Reader:
 
     def _quantized(self, index: int, where: str) -> Quantized:
         tensor = self._tensor(index, where)
-        self._require(tensor.Type() == _INT8, f"{where} has a tensor of type {self._type(tensor)}", "int8")
+        bits = _WIDTHS.get(tensor.Type(), 8)
+        self._require(tensor.Type() in _WIDTHS, f"{where} has a tensor of type {self._type(tensor)}", "int8 or int16")
         self._require(not self._data(tensor, where), f"{where} computes on a constant", "an activation")
         shape = self._shape(tensor, where)
         self._require(
@@ -291,7 +327,10 @@ class _Reader:
         self._require(
             2**-28 <= scales[0] <= 2**28, f"{where} has a scale of {scales[0]:g}", "a scale from 2^-28 to 2^28"
         )
-        return Quantized(shape, scales[0], int(zero_points[0]))
+        self._require(
+            bits == 8 or not zero_points.any(), f"{where} has an int16 tensor with a zero point", "zero point 0"
+        )
+        return Quantized(shape, scales[0], int(zero_points[0]), bits)
 
     def _weight(self, index: int, where: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         tensor = self._tensor(index, where)
@@ -309,12 +348,14 @@ class _Reader:
             )
         return self._array(tensor, np.int8, shape, f"{where} weights"), scales
 
-    def _bias(self, index: int, size: int, where: str) -> NDArray[np.int32]:
+    def _bias(self, index: int, size: int, bits: Bits, where: str) -> NDArray[np.int32 | np.int64]:
+        # The ESP component reads the bias of int16 activations as int64, whatever type the file states.
+        code, kind, expected = (_INT32, np.int32, "an int32") if bits == 8 else (_INT64, np.int64, "an int64")
         tensor = self._tensor(index, where)
-        self._require(tensor.Type() == _INT32, f"{where} has a bias of type {self._type(tensor)}", "an int32 bias")
+        self._require(tensor.Type() == code, f"{where} has a bias of type {self._type(tensor)}", f"{expected} bias")
         shape = self._shape(tensor, where)
         self._require(math.prod(shape) == size, f"{where} has a bias of shape {shape}", f"({size},)")
-        return self._array(tensor, np.int32, (size,), f"{where} bias")
+        return self._array(tensor, kind, (size,), f"{where} bias")
 
     def _tensor(self, index: int, where: str) -> Any:
         self._require(0 <= index < self.graph.TensorsLength(), f"{where} names tensor {index}", "a tensor that exists")

@@ -51,13 +51,13 @@ class FloatRunner:
 
 @dataclass(frozen=True)
 class Decision:
-    """The int8 content of every interface in N decisions, to compare with a device byte by byte.
+    """The codes at every interface in N decisions, int8 or int16, to compare with a device byte by byte.
 
     Attributes:
-        peer_inputs: (N, P, F), what the encoder gets; 0 where no peer is present.
+        peer_inputs: (N, P, F), what the encoder gets, with residuals (N, P, 2 F); 0 where no peer is present.
         embeddings: (N, P, D), what it gives; the pooling's neutral code where no peer is present.
         pooled: (N, D), z in the head's quantization.
-        head_inputs: (N, D + E), [z, ego].
+        head_inputs: (N, D + E), [z, ego]; with residuals (N, D + 2 E).
         outputs: (N, A), what the head gives.
     """
 
@@ -84,12 +84,17 @@ class Int8Runner:
         self.engine = make_engine(engine, candidate) if isinstance(engine, str) else engine
         encoder, head = self.engine.model("peer_encoder"), self.engine.model("policy_head")
         for what, size, expected in (
-            ("peer_encoder's input", encoder.input.size, len(candidate.peer_input.gain)),
-            ("policy_head's input", head.input.size, encoder.output.size + len(candidate.ego_input.gain)),
+            ("peer_encoder's input", encoder.input.size, candidate.peer_input.size),
+            ("policy_head's input", head.input.size, encoder.output.size + candidate.ego_input.size),
             ("policy_head's output", head.output.size, candidate.action_space.width),
         ):
             if size != expected:
                 raise InputError(f"the {what} has {size} values", where=candidate.track, expected=f"{expected} values")
+        widths = {"peer_encoder": encoder.bits, "policy_head": head.bits}
+        widths |= {"peer_input": candidate.peer_input.bits, "ego_input": candidate.ego_input.bits}
+        for part, bits in widths.items():
+            if bits != candidate.bits:
+                raise InputError(f"{part} has {bits} bits", where=candidate.track, expected=f"{candidate.bits} bits")
         self.pool = Pool.build(candidate.pooling, encoder.output, head.input, candidate.max_peers)
         self._embedding_size = encoder.output.size
         self._output = head.output
@@ -142,9 +147,9 @@ class Int8Runner:
         present = np.flatnonzero(mask)
         slot, row = np.divmod(present, max(n, 1))
         peers = candidate.peer_input.quantize(observations.peers.reshape(n * p, features).take(row * p + slot, axis=0))
-        peer_inputs = np.zeros((p, n, features), np.int8)
-        peer_inputs.reshape(-1, features)[present] = peers
-        embeddings = np.full((p, n, self._embedding_size), self.pool.neutral, np.int8)
+        peer_inputs = np.zeros((p, n, peers.shape[1]), peers.dtype)
+        peer_inputs.reshape(-1, peers.shape[1])[present] = peers
+        embeddings = np.full((p, n, self._embedding_size), self.pool.neutral, peers.dtype)
         embeddings.reshape(-1, self._embedding_size)[present] = self.engine.invoke("peer_encoder", peers)
         pooled = self.pool(embeddings, mask)
         head_inputs = np.concatenate([pooled, candidate.ego_input.quantize(observations.ego)], axis=1)

@@ -1,4 +1,4 @@
-"""TFLite-Micro's int8 arithmetic in NumPy: batched, and equal to the C++ kernels bit for bit.
+"""TFLite-Micro's integer arithmetic in NumPy: batched, and equal to the C++ kernels bit for bit.
 
 TFLM rescales an accumulator by rounding twice (:mod:`quant.runners.fixed_point`). Two facts make that fast without
 giving up exactness. Sums of integers are exact in floating point as long as every partial sum stays below 2^24
@@ -6,6 +6,9 @@ giving up exactness. Sums of integers are exact in floating point as long as eve
 weights.
 And an accumulator times its 31-bit mantissa is again an integer below 2^53, so that both roundings can be done in
 float64. Where the bound does not hold, the same formulas run in int64.
+
+With int16 activations TFLM holds accumulators in int64 and rescales them by a mantissa of 15 bits, rounding once. Their
+sums leave float32; float64 holds them.
 
 Source: tflite-micro, ``lite/micro/kernels/*.cc`` and ``lite/kernels/internal/reference/integer_ops/*.h``.
 """
@@ -22,14 +25,19 @@ from numpy.typing import NDArray
 
 from quant.errors import InputError
 from quant.runners import fixed_point
-from quant.runners.fixed_point import INT32_MAX, Multiplier, multiply_by_quantized_multiplier, quantize_multiplier
+from quant.runners.fixed_point import (
+    INT32_MAX,
+    Multiplier,
+    multiply_by_quantized_multiplier,
+    quantize_multiplier,
+    reduced,
+    rescale_wide,
+)
 from quant.runners.flatbuffer import FullyConnected, Layer, Model, Quantized, Unary, read_model
-from quant.tracks.candidate import Codes
+from quant.tracks.candidate import Codes, code_limits, code_type
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-Int8 = NDArray[np.int8]
-
 Step = Callable[[NDArray[Any]], F64]
 """One layer on (K, n) centred values, q - zero point, held as integers in a float array -> (M, n), centred too."""
 
@@ -43,7 +51,7 @@ EXACT_FLOAT32, EXACT_FLOAT64 = 1 << 24, 1 << 53
 
 @dataclass(frozen=True)
 class TflmModel:
-    """An INT8 sub-model as TFLite-Micro computes it.
+    """A sub-model as TFLite-Micro computes it.
 
     Attributes:
         model: what the file says.
@@ -70,7 +78,9 @@ class TflmModel:
             InputError: an accumulator could overflow int32, which C++ leaves undefined.
         """
         steps = (
-            _dense(layer, f"{'model' if where is None else where}: operator {index}")
+            (_dense if model.bits == 8 else _dense_wide)(
+                layer, f"{'model' if where is None else where}: operator {index}"
+            )
             if isinstance(layer, FullyConnected)
             else _lookup(layer)
             for index, layer in enumerate(model.layers)
@@ -78,14 +88,15 @@ class TflmModel:
         return TflmModel(model, tuple(steps))
 
     def invoke(self, q: Codes) -> Codes:
-        """(N, K) int8 -> (N, M) int8, each row as one ``Invoke`` of the interpreter.
+        """(N, K) codes -> (N, M) codes, each row as one ``Invoke`` of the interpreter.
 
         Raises:
-            InputError: ``q`` is not int8 or not (N, K).
+            InputError: ``q`` is not of the model's width or not (N, K).
         """
-        if q.dtype != np.int8 or q.ndim != 2 or q.shape[1] != self.model.input.size:
-            raise InputError(f"input {q.dtype} {q.shape}", expected=f"int8 (N, {self.model.input.size})")
-        out = np.empty((len(q), self.model.output.size), np.int8)
+        kind = code_type(self.model.bits)
+        if q.dtype != kind or q.ndim != 2 or q.shape[1] != self.model.input.size:
+            raise InputError(f"input {q.dtype} {q.shape}", expected=f"{kind.__name__} (N, {self.model.input.size})")
+        out: Codes = np.empty((len(q), self.model.output.size), kind)
         for start in range(0, len(q), ROWS):
             out[start : start + ROWS] = self._chunk(q[start : start + ROWS])
         return out
@@ -97,14 +108,21 @@ class TflmModel:
         for step in self.steps:
             x = step(x)
         x += self.model.output.zero_point
-        return x.astype(np.int8).T
+        out: Codes = x.T.astype(code_type(self.model.bits))
+        return out
 
 
-def activation_table(layer: Unary) -> Int8:
-    """(256,) int8: the operator's output for the inputs -128 to 127."""
-    q = np.arange(-128, 128, dtype=np.int64)
+def activation_table(layer: Unary) -> Codes:
+    """(256,) int8 or (65536,) int16: the operator's output for all inputs, from the lowest on."""
+    bits = layer.input.bits
+    low, high = code_limits(bits)
+    q = np.arange(low, high + 1)
     centred = q - layer.input.zero_point
     match layer.operator:
+        case "TANH" if bits == 16:
+            codes = fixed_point.tanh16(q, float(layer.input.scale))
+        case "LOGISTIC" if bits == 16:
+            codes = fixed_point.logistic16(q, float(layer.input.scale))
         case "TANH":
             # 1 / 128 a step, zero point 0
             codes = _on_q4(layer.input, centred, fixed_point.tanh, fractional_bits=7)
@@ -122,7 +140,8 @@ def activation_table(layer: Unary) -> Int8:
             codes = _requantize(layer, centred)
         case "RESHAPE":
             codes = q
-    return np.clip(codes, -128, 127).astype(np.int8)
+    table: Codes = np.clip(codes, low, high).astype(code_type(bits))
+    return table
 
 
 def _on_q4(
@@ -156,7 +175,7 @@ def _requantize(layer: Unary, centred: I64) -> I64:
 
 def _lookup(layer: Unary) -> Step:
     table = activation_table(layer).astype(np.float64) - layer.output.zero_point
-    first = 128 + layer.input.zero_point
+    first = layer.input.zero_point - code_limits(layer.input.bits)[0]
 
     def step(x: NDArray[Any]) -> F64:
         return table.take((x + first).astype(np.intp))
@@ -168,7 +187,8 @@ def activation_range(layer: FullyConnected) -> tuple[int, int]:
     """``CalculateActivationRangeQuantized``: the lowest and highest output of the fused activation."""
     bounds = {"NONE": (None, None), "RELU": (0, None), "RELU6": (0, 6), "RELU_N1_TO_1": (-1, 1)}[layer.activation]
     low, high = (None if bound is None else _quantize_bound(bound, layer.output) for bound in bounds)
-    return -128 if low is None else max(-128, low), 127 if high is None else min(127, high)
+    lowest, highest = code_limits(layer.output.bits)
+    return lowest if low is None else max(lowest, low), highest if high is None else min(highest, high)
 
 
 def _quantize_bound(bound: int, tensor: Quantized) -> int:
@@ -190,14 +210,18 @@ def release_dependent(model: Model) -> tuple[int, ...]:
     before they widen (``GetQuantizedConvolutionMultipler``, ``CalculateReluOpData``); the ``tflite_micro`` wheel of
     October 2026 widens first, as this module does. Outputs can then differ by one step, about once in 100,000. Scales
     whose product is exact in float32 (12 significant bits each), per-channel weights and fused activations avoid it.
+    With int16 activations esp-tflite-micro 1.4.0 ignores per-channel scales altogether
+    (``kernels/esp_nn/fully_connected.cc`` calls the per-tensor function with a multiplier that nothing has set).
     """
     return tuple(index for index, layer in enumerate(model.layers) if _depends_on_release(layer))
 
 
 def _depends_on_release(layer: Layer) -> bool:
     if isinstance(layer, FullyConnected):
+        if layer.per_channel:
+            return layer.input.bits == 16
         narrow = float(layer.input.scale * layer.weight_scale[0]) / float(layer.output.scale)
-        return not layer.per_channel and (quantize_multiplier(narrow),) != output_multipliers(layer)
+        return (quantize_multiplier(narrow),) != output_multipliers(layer)
     ratio = float(layer.input.scale) / float(layer.output.scale)
     return layer.operator == "RELU" and ratio != float(layer.input.scale / layer.output.scale)
 
@@ -216,6 +240,48 @@ def _dense(layer: FullyConnected, where: str) -> Step:
         return rescale((weight @ x.astype(weight.dtype, copy=False)).astype(np.float64, copy=False))
 
     return step
+
+
+def _dense_wide(layer: FullyConnected, where: str) -> Step:
+    """int16 activations: an int64 accumulator, a mantissa of 15 bits, one rounding."""
+    bound = int((np.abs(layer.weight.astype(np.int64)).sum(axis=1) << 15).max()) + int(np.abs(layer.bias).max())
+    multipliers = output_multipliers(layer)
+    for multiplier in multipliers:
+        _refuse_wide(bound, multiplier, where)
+    pairs = [reduced(multiplier) for multiplier in multipliers]
+    mantissa, shift = (np.array(column)[:, None] for column in zip(*pairs, strict=True))
+    low, high = activation_range(layer)
+    weight, bias = layer.weight.astype(np.float64), layer.bias.astype(np.int64)[:, None]
+
+    def in_int64(x: NDArray[Any]) -> F64:
+        acc = (weight @ x).astype(np.int64) + bias
+        return np.clip(rescale_wide(acc, mantissa, shift), low, high).astype(np.float64)
+
+    if (bound << 15) + (1 << int(shift.max())) >= EXACT_FLOAT64:
+        return in_int64
+    # An integer below 2^53 times a power of two is exact, and so is the half.
+    scale = np.ldexp(mantissa.astype(np.float64), -shift)
+    offset = bias * scale + 0.5
+
+    def in_float64(x: NDArray[Any]) -> F64:
+        acc: F64 = weight @ x
+        acc *= scale
+        acc += offset
+        np.floor(acc, out=acc)
+        return np.clip(acc, low, high, out=acc)
+
+    return in_float64
+
+
+def _refuse_wide(bound: int, multiplier: Multiplier, where: str) -> None:
+    mantissa, shift = reduced(multiplier)
+    if shift < 8 or bound >= 1 << 47 or (bound * mantissa >> shift) >= INT32_MAX:
+        raise InputError(
+            "the accumulator or what it is scaled to can overflow, which TFLite-Micro does not guard against",
+            where=where,
+            expected="scales of input, weights and output that fit together",
+            hint="calibrate the output's range anew: its scale is far too small for its inputs",
+        )
 
 
 def _rescale(layer: FullyConnected, multipliers: tuple[Multiplier, ...], bound: int) -> Callable[[F64], F64]:

@@ -50,7 +50,8 @@ class _Writer:
         return len(self.tensors) - 1
 
     def activation(self, name: str, quantized: Quantized) -> int:
-        return self.tensor(name, 9, quantized.shape, scale=quantized.scale, zero_point=quantized.zero_point)
+        dtype = 9 if quantized.bits == 8 else 7
+        return self.tensor(name, dtype, quantized.shape, scale=quantized.scale, zero_point=quantized.zero_point)
 
     def code(self, builtin: int) -> int:
         if builtin not in self.codes:
@@ -69,7 +70,10 @@ class _Writer:
             bias = -1
             if layer.bias.any():
                 steps = layer.weight_scale * layer.input.scale
-                bias = self.tensor(f"bias{index}", 2, layer.bias.shape, scale=steps, zero_point=zeros, data=layer.bias)
+                dtype = 2 if layer.bias.dtype == np.int32 else 4
+                bias = self.tensor(
+                    f"bias{index}", dtype, layer.bias.shape, scale=steps, zero_point=zeros, data=layer.bias
+                )
             operator.inputs += [weight, bias]
             options = schema.FullyConnectedOptionsT()
             options.fusedActivationFunction = FUSED[layer.activation]
