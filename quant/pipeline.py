@@ -1,18 +1,20 @@
 """The steps of a run, each a function on a run folder, and all of them together.
 
 Every step checks that what it reads belongs together, writes its artifacts whole, and takes the manifest away until
-`decide` has written it again: a run without manifest is known to be unfinished. Whatever computes with floats does so
-on one BLAS thread, so that the bytes do not depend on the number of processors.
+`decide` has written it again: a run without manifest is known to be unfinished. While it works it has the run for
+itself. Whatever computes with floats does so on one BLAS thread, so that the bytes do not depend on the number of
+processors.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from quant import runfolder
 from quant.acceptance.assessment import assess
+from quant.acceptance.comparison import Comparison
 from quant.acceptance.decision import Verdict
 from quant.acceptance.decision import decide as decide_between
 from quant.acceptance.limits import Limits, limits_from
@@ -37,7 +40,9 @@ from quant.evaluation.evaluation import FLOAT, Evaluation, check_together, load_
 from quant.evaluation.open_loop import AUGMENTED
 from quant.files import Progress, no_progress, read_bytes, read_json, write_json, write_text
 from quant.policy import Observations, Policy, export_saved_model, load_policy, policy_digest, save_policy
+from quant.policy.spaces import parse_action_space
 from quant.report import terminal
+from quant.report.board_tests import load_board_tests
 from quant.report.material import Material
 from quant.report.text import as_text
 from quant.runfolder import Settings, evaluation_name, read_settings, write_settings
@@ -49,6 +54,9 @@ from quant.worlds.repeatable import check_repeatable
 from quant.worlds.rollout import Recorder, rollout
 from quant.worlds.scenarios import ScenarioSet
 from quant.worlds.world import CONVOY, World, load_world
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 DEFAULT_EPISODES = {"nominal": 4000, "lossy": 2000}
 """Scenarios a candidate is judged on: with pairing, enough to see a drop of one point of success."""
@@ -64,8 +72,9 @@ PARITY_FRAMES = 200
 
 @dataclass
 class Watch:
-    """Who watches a run: told when a step starts, how far it is, and when it is done; keeps the wall times."""
+    """Who watches a run: told its steps, when one starts, how far it is, when it is done; keeps the wall times."""
 
+    planned: Callable[[Sequence[str]], None] = lambda names: None
     started: Callable[[str], None] = lambda name: None
     advanced: Callable[[str, int, int], None] = lambda name, done, total: None
     finished: Callable[[str, float], None] = lambda name, seconds: None
@@ -113,36 +122,87 @@ class Run:
         return verdict_of(self.candidates, self.evaluations, limits, self.devices.values())
 
 
-def import_policy(checkpoint: Path, folder: Path, settings: Settings, **given: Any) -> Policy:
-    """Imports a checkpoint into a run folder, as our own file and as a SavedModel.
+@dataclass(frozen=True)
+class Sources:
+    """What a run is made from, read and found to fit together; it travels to other processes and machines.
 
-    Nothing is written before the import has succeeded and the settings' drives and world have been found to fit the
-    policy. ``given`` goes to `quant.policy.load_policy`.
+    Attributes:
+        policy: as imported.
+        drives: the settings' drives, read.
     """
-    policy = load_policy(checkpoint, **given)
-    _check_sources(policy, settings)
-    runfolder.claim(folder)
-    runfolder.clear(folder)
-    write_settings(settings, folder)
-    save_policy(policy, folder / runfolder.POLICY)
-    export_saved_model(policy, folder / runfolder.SAVED_MODEL)
-    return policy
+
+    policy: Policy
+    drives: tuple[Recording, ...] = ()
 
 
-def _check_sources(policy: Policy, settings: Settings) -> None:
-    drives = [read_drive(Path(path), policy) for path in settings.drives]
+def read_sources(checkpoint: Path, settings: Settings) -> Sources:
+    """Imports a checkpoint with what the settings say of it, and reads the settings' drives; writes nothing.
+
+    Raises:
+        InputError: one of them cannot be read, or they do not fit each other or the settings' world.
+    """
+    policy = load_policy(checkpoint, **_given(settings))
+    drives = tuple(read_drive(Path(path), policy) for path in settings.drives)
     world = world_of(settings)
     if drives:
         check_recordings(drives, complete=world is None)
     if world is not None:
         world.check_fits(policy)
         _episodes(settings, world)
+    return Sources(policy, drives)
 
 
-def make_dataset(folder: Path, settings: Settings, progress: Progress = no_progress) -> Dataset:
-    """Makes the dataset and the evaluation's scenarios from the settings' drives and world."""
+def _given(settings: Settings) -> dict[str, Any]:
+    """The settings' ``given``, as `quant.policy.load_policy` takes it."""
+    given = dict(settings.given or {})
+    if "head" in given:
+        given["head"] = Path(given["head"])
+    if "action_space" in given:
+        given["action_space"] = parse_action_space(given["action_space"])
+    return given
+
+
+def import_policy(checkpoint: Path, folder: Path, settings: Settings) -> Policy:
+    """Imports a checkpoint into a run folder, as our own file and as a SavedModel.
+
+    Nothing is written before the import has succeeded and the settings' drives and world have been found to fit the
+    policy.
+    """
+    policy = read_sources(checkpoint, settings).policy
+    runfolder.claim(folder)
+    _keep_policy(folder, policy, settings)
+    return policy
+
+
+def _changing(step: Callable[Concatenate[Path, Given], Result]) -> Callable[Concatenate[Path, Given], Result]:
+    """A step that has its run folder for itself while it works."""
+
+    @wraps(step)
+    def alone(folder: Path, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with runfolder.changing(folder):
+            return step(folder, *args, **kwargs)
+
+    return alone
+
+
+@_changing
+def _keep_policy(folder: Path, policy: Policy, settings: Settings) -> None:
+    runfolder.clear(folder)
+    write_settings(settings, folder)
+    save_policy(policy, folder / runfolder.POLICY)
+    export_saved_model(policy, folder / runfolder.SAVED_MODEL)
+
+
+@_changing
+def make_dataset(
+    folder: Path, settings: Settings, progress: Progress = no_progress, drives: Sequence[Recording] | None = None
+) -> Dataset:
+    """Makes the dataset and the evaluation's scenarios from the settings' drives and world.
+
+    ``drives`` are the settings', where they have been read already.
+    """
     policy = read_policy(folder)
-    recordings = [read_drive(Path(path), policy) for path in settings.drives]
+    recordings = [read_drive(Path(path), policy) for path in settings.drives] if drives is None else [*drives]
     world = world_of(settings)
     with threadpool_limits(1):
         if world is not None:
@@ -195,6 +255,7 @@ def _episodes(settings: Settings, world: World) -> dict[str, int]:
     return counts
 
 
+@_changing
 def make_track(folder: Path, name: str, progress: Progress = no_progress, *, qat_steps: int | None = None) -> Candidate:
     """Makes one track's candidate; ``name`` is one of `TRACKS`.
 
@@ -204,11 +265,15 @@ def make_track(folder: Path, name: str, progress: Progress = no_progress, *, qat
     settings = settings if qat_steps is None else replace(settings, qat_steps=qat_steps)
     policy, dataset = read_inputs(folder)
     with threadpool_limits(1):
-        made = TRACKS[name](Job(policy, dataset, _infer, settings.seed, settings.qat_steps, progress))
+        made = TRACKS[name](Job(policy, dataset, _infer, _training_seed(settings), settings.qat_steps, progress))
     _keep_candidate(made.candidate, folder, settings)
     if made.curve is not None:
         save_curve(name, made.curve, folder)
     return made.candidate
+
+
+def _training_seed(settings: Settings) -> int:
+    return settings.seed if settings.training_seed is None else settings.training_seed
 
 
 def make_ptq(folder: Path, progress: Progress = no_progress) -> Candidate:
@@ -232,6 +297,7 @@ def _keep_candidate(candidate: Candidate, folder: Path, settings: Settings) -> N
     write_settings(replace(settings, tracks=tracks), folder)
 
 
+@_changing
 def evaluate(
     folder: Path, limits: Limits, workers: int | None = None, progress: Progress = no_progress
 ) -> dict[str, Evaluation]:
@@ -301,6 +367,12 @@ def _read_parity(folder: Path, candidates: Mapping[str, Candidate]) -> dict[str,
 
 def decide(folder: Path, limits: Limits, seconds: Mapping[str, float] | None = None) -> Verdict:
     """Applies the decision rule, writes ``winner.json``, the report and, last, the manifest."""
+    return finish(folder, limits, seconds)[1]
+
+
+@_changing
+def finish(folder: Path, limits: Limits, seconds: Mapping[str, float] | None = None) -> tuple[Run, Verdict]:
+    """`decide`, with the run that was read for it."""
     run = read_run(folder)
     verdict = run.verdict(limits)
     # A manifest that is still there is of the same artifacts: every other step takes it away.
@@ -312,15 +384,20 @@ def decide(folder: Path, limits: Limits, seconds: Mapping[str, float] | None = N
         as_text(terminal.report(run.evaluations, verdict, run.policy.facts, run.parity, run.devices)),
     )
     runfolder.write_manifest(folder, seconds)
-    return verdict
+    return run, verdict
 
 
-def report(folder: Path, out: Path | None = None) -> tuple[Path, Path]:
+Hold = Callable[[Run], Comparison]
+"""Holds a run against another, as :mod:`quant.regression` does."""
+
+
+def report(folder: Path, out: Path | None = None, hold: Hold | None = None) -> tuple[Path, Path]:
     """Writes the report of a finished run as HTML and Markdown: about the verdict that stands in ``winner.json``.
 
     Args:
         folder: the run.
         out: where the HTML goes, with the Markdown beside it; None: into the run, whose manifest then lists both.
+        hold: against a baseline, for a section of its own; None: there is none.
 
     Returns:
         The paths of HTML and Markdown.
@@ -329,31 +406,40 @@ def report(folder: Path, out: Path | None = None) -> tuple[Path, Path]:
         InputError: it is not a finished run, a file is malformed, or the report cannot be written.
         StaleError: a file has changed since the run was finished, or artifacts do not belong together.
     """
-    from quant.report.html import page
-    from quant.report.markdown import summary
-
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise InputError("is not a page's name", where=out, expected="a file that ends in .html")
-    read_settings(folder)
-    manifest = runfolder.check_manifest(folder)
-    with threadpool_limits(1):
-        material = _material(read_run(folder), manifest)
-        texts = {runfolder.PAGE: page(material), runfolder.SUMMARY: summary(material)}
     inside = folder / runfolder.PAGE, folder / runfolder.SUMMARY
+    read_settings(folder)
     if out is None or out.resolve() == inside[0].resolve():
-        runfolder.add_pages(folder, manifest, texts)
+        with runfolder.changing(folder):
+            manifest, texts = _pages(folder, hold)
+            runfolder.add_pages(folder, manifest, texts)
         return inside
+    _, texts = _pages(folder, hold)
     paths = out, out.with_suffix(".md")
     for path, text in zip(paths, texts.values(), strict=True):
         write_text(path, text)
     return paths
 
 
-def _material(run: Run, manifest: Mapping[str, Any]) -> Material:
+def _pages(folder: Path, hold: Hold | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The manifest of a finished run, and the pages about it by name."""
+    from quant.report.html import page
+    from quant.report.markdown import summary
+
+    manifest = runfolder.check_manifest(folder)
+    with threadpool_limits(1):
+        run = read_run(folder)
+        material = _material(run, manifest, None if hold is None else hold(run))
+        return manifest, {runfolder.PAGE: page(material), runfolder.SUMMARY: summary(material)}
+
+
+def _material(run: Run, manifest: Mapping[str, Any], baseline: Comparison | None = None) -> Material:
     winner = runfolder.WINNER
     document = read_json(run.folder / winner)
     if not isinstance(document, dict) or not isinstance(document.get("limits"), dict):
         raise InputError("holds no limits", where=run.folder / winner, hint=f"quant decide {run.folder}")
+    tests = {name: run.folder / f"hil_{name}.json" for name in run.devices}
     return Material(
         settings=read_json(run.folder / runfolder.SETTINGS),
         manifest=manifest,
@@ -367,9 +453,13 @@ def _material(run: Run, manifest: Mapping[str, Any]) -> Material:
         scenarios=run.scenarios,
         verdict=run.verdict(limits_from(document["limits"], run.folder / winner)),
         curves={track: load_curve(track, run.folder) for track in run.candidates},
+        origins=origins_of(run.dataset, run.dataset.rows(Split.HELD_OUT)),
+        tests={name: load_board_tests(path) for name, path in tests.items() if path.is_file()},
+        baseline=baseline,
     )
 
 
+@_changing
 def run_device(folder: Path, bench: Bench, progress: Progress = no_progress) -> DeviceReport:
     """Lets a board that holds the run's candidates decide and time itself; the run gets its report."""
     _, dataset = read_inputs(folder)
@@ -382,6 +472,7 @@ def run_device(folder: Path, bench: Bench, progress: Progress = no_progress) -> 
     return report
 
 
+@_changing
 def keep_device(folder: Path, report: DeviceReport, limits: Limits) -> Verdict:
     """Puts a board's report into a run and decides again."""
     runfolder.unfinish(folder)
@@ -389,6 +480,7 @@ def keep_device(folder: Path, report: DeviceReport, limits: Limits) -> Verdict:
     return decide(folder, limits)
 
 
+@_changing
 def keep_figures(folder: Path, board: Identity, pack_sha256: str, figures: list[dict[str, Any]]) -> None:
     """Puts the figures of a board's tests into a run, which is unfinished until it is decided again.
 
@@ -435,27 +527,60 @@ def run_all(
     tracks: Sequence[str] = DEFAULT_TRACKS,
     workers: int | None = None,
     watch: Watch | None = None,
-    **given: Any,
-) -> Verdict:
+) -> tuple[Run, Verdict]:
     """The whole job: import, dataset, tracks, evaluation, a board where one is given, decision."""
+    return make_run(
+        lambda: read_sources(checkpoint, settings),
+        folder,
+        settings,
+        limits,
+        board=board,
+        tracks=tracks,
+        workers=workers,
+        watch=watch,
+    )
+
+
+def make_run(
+    read: Callable[[], Sources],
+    folder: Path,
+    settings: Settings,
+    limits: Limits,
+    *,
+    board: Board | None = None,
+    tracks: Sequence[str] = DEFAULT_TRACKS,
+    workers: int | None = None,
+    watch: Watch | None = None,
+) -> tuple[Run, Verdict]:
+    """`run_all` from sources that ``read`` gives: those of the settings, wherever they were read."""
     watch = watch or Watch()
+    watch.planned(steps_of(tracks, board is not None))
     if board is not None:
         with board:
             pass  # whoever named one that is not to be had learns it before the work, not after
-    with watch.step("import"):
-        import_policy(checkpoint, folder, settings, **given)
-    with watch.step("dataset") as progress:
-        make_dataset(folder, settings, progress)
-    for track in tracks:
-        with watch.step(track) as progress:
-            make_track(folder, track, progress)
-    with watch.step("evaluate") as progress:
-        evaluate(folder, limits, workers, progress)
-    if board is not None:
-        with watch.step("device") as progress, Bench(board, pack_of(folder)) as bench:
-            run_device(folder, bench, progress)
-    with watch.step("decide"):
-        return decide(folder, limits, watch.seconds)
+    with ExitStack() as stack:
+        with watch.step("import"):
+            sources = read()
+            runfolder.claim(folder)
+            stack.enter_context(runfolder.changing(folder))
+            _keep_policy(folder, sources.policy, settings)
+        with watch.step("dataset") as progress:
+            make_dataset(folder, settings, progress, sources.drives)
+        for track in tracks:
+            with watch.step(track) as progress:
+                make_track(folder, track, progress)
+        with watch.step("evaluate") as progress:
+            evaluate(folder, limits, workers, progress)
+        if board is not None:
+            with watch.step("device") as progress, Bench(board, pack_of(folder)) as bench:
+                run_device(folder, bench, progress)
+        with watch.step("decide"):
+            return finish(folder, limits, watch.seconds)
+
+
+def steps_of(tracks: Sequence[str], with_board: bool) -> tuple[str, ...]:
+    """The steps of a whole run, in order."""
+    return ("import", "dataset", *tracks, "evaluate", *(["device"] if with_board else []), "decide")
 
 
 def reference_run(folder: Path, *, workers: int | None = None, **changes: Any) -> Run:

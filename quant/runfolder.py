@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 from quant import __version__
 from quant.errors import InputError, StaleError
 from quant.files import read_bytes, read_json, sha256, write_json, write_text
+from quant.locking import FileLock
 
 POLICY = "policy.npz"
 SAVED_MODEL = "policy_saved_model"
@@ -23,6 +27,8 @@ WINNER = "winner.json"
 REPORT = "report.txt"
 PAGE, SUMMARY = "report.html", "report.md"
 MANIFEST = "manifest.json"
+LOCK = ".lock"
+"""Held by the process that changes the run, and gone afterwards; no artifact."""
 
 ARTIFACTS = (
     "quant_dataset*",
@@ -61,6 +67,10 @@ def evaluation_name(track: str) -> str:
     return f"eval_{track}.json"
 
 
+GIVEN = {"head": str, "pooling": str, "action_space": str, "max_peers": int, "encoder_activation": str}
+"""What a user may say of a policy that its file does not, with the type of each."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a run was asked for, step by step; enough to repeat it.
@@ -74,6 +84,8 @@ class Settings:
         episodes: scenarios of each slice that candidates are judged on.
         qat_steps: optimizer steps on all weights.
         tracks: names of the candidates.
+        training_seed: of training alone, where it is not to be ``seed``.
+        given: what was said of the policy, by `GIVEN`; only what was. Action spaces as `parse_action_space` reads them.
     """
 
     checkpoint: str
@@ -84,6 +96,8 @@ class Settings:
     episodes: dict[str, int] | None = None
     qat_steps: int | None = None
     tracks: tuple[str, ...] = ()
+    training_seed: int | None = None
+    given: dict[str, Any] | None = None
 
 
 def write_settings(settings: Settings, folder: Path) -> None:
@@ -125,10 +139,17 @@ def _check_settings(settings: Settings, value: dict[str, Any], path: Path) -> No
         "episodes": episodes is None or (isinstance(episodes, dict) and _all_are(int, episodes.values())),
         "qat_steps": steps is None or (type(steps) is int and steps > 0),
         "tracks": lists[1],
+        "training_seed": settings.training_seed is None
+        or (type(settings.training_seed) is int and settings.training_seed >= 0),
+        "given": settings.given is None or _is_given(settings.given),
     }
     for key, is_right in right.items():
         if not is_right:
-            raise InputError(f"{key} is {str(value[key])[:80]}", where=path, hint="import the policy again")
+            raise InputError(f"{key} is {str(value.get(key))[:80]}", where=path, hint="import the policy again")
+
+
+def _is_given(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(one) is GIVEN.get(name) for name, one in value.items())
 
 
 def _all_are(kind: type, values: Iterable[Any]) -> bool:
@@ -143,13 +164,14 @@ def claim(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file", where=folder, expected="a folder for the run", hint="give another --out")
-    if folder.exists() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
+    if folder.exists() and not (folder / SETTINGS).is_file() and any(one.name != LOCK for one in folder.iterdir()):
         raise InputError(
             "holds files that are not a run's", where=folder, expected="a new, empty or run folder", hint="give --out"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        unfinish(folder)
+        with changing(folder):
+            unfinish(folder)
     except OSError as error:
         raise InputError(
             f"cannot be made: {error.strerror}",
@@ -157,6 +179,45 @@ def claim(folder: Path) -> None:
             expected="a folder for the run",
             hint="give another --out",
         ) from error
+
+
+class _RunLock(FileLock):
+    """The exclusive right to change a run."""
+
+    def busy(self, holder: str) -> InputError:
+        return InputError(
+            f"the run is being changed by {holder}",
+            where=self.path.parent,
+            expected="a run nobody else is changing",
+            hint="wait for it to end, or give another folder",
+        )
+
+
+_held: ContextVar[frozenset[Path]] = ContextVar("_held", default=frozenset())
+"""The runs that this thread is changing already."""
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """The exclusive right to change what is in ``folder``; whoever has it may ask for it again.
+
+    Readers need none: they see whole files, and a run without manifest as an unfinished one.
+
+    Raises:
+        InputError: another process, or another thread of this one, is changing it.
+    """
+    path = folder.resolve()
+    held = _held.get()
+    if path in held or not path.is_dir():
+        # What is no folder holds nothing to protect; whoever reads it next says so.
+        yield
+        return
+    with _RunLock(folder / LOCK, keep=False, mode=0o644):
+        token = _held.set(held | {path})
+        try:
+            yield
+        finally:
+            _held.reset(token)
 
 
 def clear(folder: Path) -> None:
@@ -210,8 +271,10 @@ def write_manifest(folder: Path, seconds: dict[str, float]) -> None:
                 for path in files
                 if not path.name.startswith(".")
             },
-            "versions": {"quant": __version__, "python": platform.python_version(), **_versions()},
-            "git_commit": _commit(),
+            "versions": versions(),
+            "git_commit": project_commit(),
+            "quant_commit": _package_commit(),
+            "quant_sha256": package_sha256(),
             "host": {"system": platform.system(), "machine": platform.machine(), "node": platform.node()},
             "seconds": {name: round(value, 2) for name, value in seconds.items()},
         },
@@ -267,8 +330,9 @@ def check_manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def versions() -> dict[str, str]:
+    """Versions of quant, Python and every package of `PACKAGES`."""
+    found = {"quant": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -277,17 +341,33 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str | None:
-    """The commit of this project's checkout, ``+changes`` where it has any; None outside one."""
+def project_commit() -> str | None:
+    """The commit of the project that is worked in: of the current folder's checkout. None outside one."""
+    return _described(Path.cwd())
+
+
+def _package_commit() -> str | None:
+    """The commit of this package's own checkout; None where it was installed as a copy, be it into a checkout."""
+    here = Path(__file__)
+    return _described(here.parent) if _git(here.parent, "ls-files", "--error-unmatch", here.name) else None
+
+
+def _described(folder: Path) -> str | None:
+    """The commit of a folder's checkout, ``+changes`` where it has any."""
+    return _git(folder, "describe", "--always", "--dirty=+changes", "--abbrev=40")
+
+
+def _git(folder: Path, *words: str) -> str | None:
     try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=40"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=10,
-        )
+        result = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None
+
+
+@lru_cache(maxsize=1)
+def package_sha256() -> str:
+    """SHA-256 over the package's Python sources: which quant it was, whatever the version says and git knows."""
+    root = Path(__file__).parent
+    files = sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*.py"))
+    return sha256("".join(f"{name} {sha256(path.read_bytes())}\n" for name, path in files).encode())

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import asdict
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quant import files, runfolder
+from quant import files, pipeline, runfolder
+from quant.acceptance.limits import Limits
 from quant.errors import InputError, QuantError, StaleError
-from quant.runfolder import MANIFEST, SETTINGS, Settings, check_manifest, claim, read_settings, unfinish, write_manifest
+from quant.runfolder import (
+    LOCK,
+    MANIFEST,
+    SETTINGS,
+    Settings,
+    changing,
+    check_manifest,
+    claim,
+    read_settings,
+    unfinish,
+    write_manifest,
+)
 from quant.runfolder import write_settings as write
 
 SETTINGS_OF_A_RUN = Settings(
@@ -81,6 +95,11 @@ def test_garbled_settings_are_refused(folder: Path, text: str) -> None:
         ("qat_steps", 0),
         ("tracks", "ptq"),
         ("tracks", [["ptq"]]),
+        ("training_seed", -1),
+        ("training_seed", "1"),
+        ("given", []),
+        ("given", {"max_peers": "3"}),
+        ("given", {"bias": 1}),
         ("unknown", 1),
     ],
 )
@@ -255,3 +274,149 @@ def test_settings_are_plain_json(folder: Path) -> None:
         "schema_version": 1,
         **json.loads(json.dumps(asdict(SETTINGS_OF_A_RUN))),
     }
+
+
+def test_what_was_said_of_the_policy_and_the_training_seed_are_kept(folder: Path) -> None:
+    given = {"head": "head.keras", "pooling": "sum", "action_space": "box:0,1", "max_peers": 3}
+    settings = replace(SETTINGS_OF_A_RUN, training_seed=4, given=given)
+    write(settings, folder)
+    assert read_settings(folder) == settings
+
+
+def test_settings_of_before_there_were_these_keys_are_read(folder: Path) -> None:
+    value = json.loads((folder / SETTINGS).read_bytes())
+    del value["training_seed"], value["given"]
+    (folder / SETTINGS).write_text(json.dumps(value))
+    assert read_settings(folder) == SETTINGS_OF_A_RUN
+
+
+CHANGER = """
+import sys, time
+from pathlib import Path
+from quant.runfolder import changing
+with changing(Path(sys.argv[1])):
+    print("changing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def changer(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that changes the run."""
+    process = subprocess.Popen([sys.executable, "-c", CHANGER, str(folder)], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"changing\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_run_is_changed_by_one_process_at_a_time(folder: Path, changer: subprocess.Popen[bytes]) -> None:
+    manifest = (folder / MANIFEST).read_bytes()
+    steps = (pipeline.make_ptq, claim, lambda run: pipeline.decide(run, Limits()), pipeline.report)
+    for step in steps:
+        error = refused(InputError, step, folder)
+        assert f"process {changer.pid} (" in error.what and str(error.where) == str(folder)
+    assert (folder / MANIFEST).read_bytes() == manifest
+    assert check_manifest(folder)["files"].keys() == {SETTINGS, "deep/er/artifact.txt"}
+
+
+def test_a_process_that_is_killed_leaves_no_lock(folder: Path, changer: subprocess.Popen[bytes]) -> None:
+    changer.kill()
+    changer.wait()
+    assert (folder / LOCK).is_file()
+    with changing(folder):
+        write_manifest(folder, {})
+    assert check_manifest(folder)["files"].keys() == {SETTINGS, "deep/er/artifact.txt"}
+    assert not (folder / LOCK).exists()
+
+
+def test_a_lock_left_behind_does_not_make_a_folder_foreign(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("{")
+    claim(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_changes_a_run_may_go_on_and_another_thread_may_not(folder: Path) -> None:
+    errors = []
+
+    def other() -> None:
+        try:
+            with changing(folder):
+                errors.append("took it as well")
+        except InputError as error:
+            errors.append(error.what)
+
+    with changing(folder), changing(folder / "deep" / ".."):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert len(errors) == 1 and f"process {os.getpid()} (" in errors[0]
+    with changing(folder):
+        pass
+
+
+def test_a_lock_that_is_removed_and_taken_all_the_time_has_one_owner(folder: Path) -> None:
+    """Removing the file on release must not let in one who opened it before, beside one who makes it anew."""
+    inside, most = [0], [0]
+
+    def work() -> None:
+        taken = 0
+        while taken < 200:
+            try:
+                with changing(folder):
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                    time.sleep(0)
+                    inside[0] -= 1
+                    taken += 1
+            except InputError:
+                time.sleep(0)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most[0] == 1 and not (folder / LOCK).exists()
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ("-c", "user.name=A", "-c", "user.email=a@b.c")
+    return subprocess.run(["git", *identity, *words], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_commit_is_that_of_the_project_worked_in(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    git(project, "init", "-q")
+    (project / "train.py").write_text("x = 1\n")
+    git(project, "add", "train.py")
+    git(project, "commit", "-q", "-m", "x")
+    head = git(project, "rev-parse", "HEAD").strip()
+    monkeypatch.chdir(project)
+    write_manifest(folder, {})
+    manifest = check_manifest(folder)
+    assert manifest["git_commit"] == head and manifest["quant_commit"] != head
+    (project / "train.py").write_text("x = 2\n")
+    assert runfolder.project_commit() == f"{head}+changes"
+    monkeypatch.chdir("/")
+    assert runfolder.project_commit() is None
+
+
+def test_a_copy_of_the_package_in_somebodys_checkout_has_no_commit_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a project's own .venv: the package lies in a checkout that does not hold it."""
+    copy = tmp_path / ".venv" / "quant" / "runfolder.py"
+    copy.parent.mkdir(parents=True)
+    copy.write_text("")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "x")
+    monkeypatch.setattr(runfolder, "__file__", str(copy))
+    assert runfolder._package_commit() is None
+    git(tmp_path, "add", "--force", str(copy))
+    git(tmp_path, "commit", "-q", "-m", "the package's own checkout")
+    assert runfolder._package_commit() == git(tmp_path, "rev-parse", "HEAD").strip()

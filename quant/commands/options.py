@@ -15,7 +15,6 @@ from quant.errors import InputError
 if TYPE_CHECKING:
     from quant.acceptance.limits import Limits
     from quant.boards.board import Board
-    from quant.policy import ActionSpace
     from quant.runfolder import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -54,6 +53,9 @@ source_options = _options(
     click.option("--episodes", type=click.IntRange(1), help="Nominal scenarios to judge on.  [default: 4000]"),
     click.option("--lossy-episodes", type=click.IntRange(0), help="Lossy scenarios to judge on.  [default: 2000]"),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of data, scenarios, training."),
+)
+training_seed_option = click.option(
+    "--training-seed", type=click.IntRange(0), help="Of training alone.  [default: that of the run]"
 )
 limits_option = click.option(
     "--limits", "limits_file", type=click.Path(path_type=Path), help="Acceptance limits, TOML or JSON."
@@ -123,35 +125,21 @@ def name_of(policy: Path | None) -> str:
     return REFERENCE if policy is None else str(policy)
 
 
-def import_options(options: dict[str, Any]) -> dict[str, Any]:
-    """What :data:`policy_options` gave, as the importer takes it."""
-    given = {key: options[key] for key in ("head", "pooling", "encoder_activation", "max_peers")}
-    return given | {"action_space": _action_space(options["action_space"])}
+def given_of(options: dict[str, Any]) -> dict[str, Any] | None:
+    """What :data:`policy_options` gave, as settings keep it; None where that is nothing."""
+    from quant.policy.spaces import parse_action_space
+    from quant.runfolder import GIVEN
 
-
-def _action_space(text: str | None) -> ActionSpace | None:
-    if text is None:
-        return None
-    from quant.policy import Discrete
-    from quant.policy.spaces import box
-
-    kind, _, rest = text.partition(":")
-    try:
-        if kind == "discrete" and int(rest) > 0:
-            return Discrete(int(rest))
-        if kind == "box":
-            bounds = [part.split(",") for part in rest.split(":")]
-            low, high = zip(*((float(low), float(high)) for low, high in bounds), strict=True)
-            return box(low, high, "--action-space")
-    except ValueError:
-        pass
-    raise InputError(
-        f"not an action space: {text}", where="--action-space", expected="discrete:4, box:0,1 or box:0,1:-1,1"
-    )
+    given = {name: options[name] for name in GIVEN if options.get(name) is not None}
+    if "head" in given:
+        given["head"] = str(given["head"])
+    if "action_space" in given:
+        parse_action_space(given["action_space"], "--action-space")
+    return given or None
 
 
 def settings_of(policy: Path | None, options: dict[str, Any]) -> Settings:
-    """What :data:`policy_argument` and :data:`source_options` ask for."""
+    """What :data:`policy_argument`, :data:`policy_options` and :data:`source_options` ask for."""
     from quant.pipeline import DEFAULT_EPISODES
     from quant.runfolder import Settings
 
@@ -164,6 +152,7 @@ def settings_of(policy: Path | None, options: dict[str, Any]) -> Settings:
         world_kwargs=_json_object(options["world_kwargs"]),
         seed=options["seed"],
         episodes={name: default if asked[name] is None else asked[name] for name, default in DEFAULT_EPISODES.items()},
+        given=given_of(options),
     )
 
 

@@ -14,7 +14,7 @@ from quant.commands.options import (
     board_of,
     board_options,
     checkpoint_of,
-    import_options,
+    given_of,
     json_option,
     limits_of,
     limits_option,
@@ -27,6 +27,7 @@ from quant.commands.options import (
     source_options,
     tracks_of,
     tracks_option,
+    training_seed_option,
     workers_option,
 )
 from quant.commands.results import conclude
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/NAME of the policy]")
 @tracks_option
 @qat_steps_option
+@training_seed_option
 @limits_option
 @workers_option
 @board_options
@@ -54,6 +56,7 @@ def run_command(
     out: Path | None,
     tracks: str | None,
     qat_steps: int | None,
+    training_seed: int | None,
     limits_file: Path | None,
     workers: int | None,
     as_json: bool,
@@ -67,7 +70,7 @@ def run_command(
     """
     limits, asked = limits_of(limits_file), tracks_of(tracks)
     checkpoint, settings = checkpoint_of(policy), settings_of(policy, options)
-    settings = replace(settings, qat_steps=qat_steps)
+    settings = replace(settings, qat_steps=qat_steps, training_seed=training_seed)
     if not settings.drives and settings.world is None:
         raise InputError(
             "nothing to judge the policy on",
@@ -80,7 +83,7 @@ def run_command(
     from quant import pipeline
 
     with watching() as watch:
-        verdict = pipeline.run_all(
+        made, verdict = pipeline.run_all(
             checkpoint,
             folder,
             settings,
@@ -89,9 +92,8 @@ def run_command(
             tracks=asked,
             workers=workers,
             watch=watch,
-            **import_options(options),
         )
-    return conclude(folder, verdict, as_json)
+    return conclude(made, verdict, as_json)
 
 
 @click.command("import")
@@ -108,7 +110,7 @@ def import_command(policy: Path | None, out: Path, as_json: bool, **options: Any
 
     checkpoint = checkpoint_of(policy)
     with watching() as watch, watch.step("import"):
-        imported = pipeline.import_policy(checkpoint, out, Settings(name_of(policy)), **import_options(options))
+        imported = pipeline.import_policy(checkpoint, out, Settings(name_of(policy), given=given_of(options)))
     if as_json:
         facts = [asdict(fact) for fact in imported.facts]
         show_json({"run": str(out), "policy_sha256": policy_digest(imported), "facts": facts})
@@ -127,7 +129,8 @@ def dataset_command(run: Path, as_json: bool, **options: Any) -> None:
 
     present = read_settings(run)
     asked = settings_of(None if present.checkpoint == REFERENCE else Path(present.checkpoint), options)
-    settings = replace(asked, checkpoint=present.checkpoint, tracks=present.tracks, qat_steps=present.qat_steps)
+    kept = ("checkpoint", "tracks", "qat_steps", "training_seed", "given")
+    settings = replace(asked, **{name: getattr(present, name) for name in kept})
     with watching() as watch, watch.step("dataset") as progress:
         dataset = pipeline.make_dataset(run, settings, progress)
     if as_json:
@@ -227,7 +230,7 @@ def device_command(run: Path, limits_file: Path | None, as_json: bool, **options
     pipeline.read_run(run, devices=False)
     with watching() as watch, watch.step("device") as progress, Bench(board, pipeline.pack_of(run)) as bench:
         pipeline.run_device(run, bench, progress)
-    return conclude(run, pipeline.decide(run, limits), as_json)
+    return conclude(*pipeline.finish(run, limits), as_json)
 
 
 @click.command("decide")
@@ -238,7 +241,7 @@ def decide_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
     """Applies the limits and the decision rule; exit code 1 if every candidate fails."""
     from quant import pipeline
 
-    return conclude(run, pipeline.decide(run, limits_of(limits_file)), as_json)
+    return conclude(*pipeline.finish(run, limits_of(limits_file)), as_json)
 
 
 @click.command("train")

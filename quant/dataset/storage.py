@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from dataclasses import dataclass
 from enum import IntEnum
@@ -229,9 +230,9 @@ def _origin(value: dict[str, Any]) -> Origin:
 
 
 def _load(path: Path, entry: dict[str, Any]) -> NDArray[Any]:
-    read_bytes(path)
+    content = read_bytes(path)
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError, SyntaxError, MemoryError, OverflowError, zipfile.BadZipFile) as error:
         raise InputError("not a readable .npy array", where=path, hint=str(error)) from error
     if not isinstance(array, np.ndarray):

@@ -171,3 +171,22 @@ def action_space_from_json(value: Any, where: str) -> ActionSpace:
         where=where,
         expected='{"kind": "discrete", "n": ...} or {"kind": "box", "low": [...], "high": [...]}',
     )
+
+
+def parse_action_space(text: str, where: str = "action space") -> ActionSpace:
+    """``discrete:4``, ``box:0,1`` or, with a low and high for each component, ``box:0,1:-1,1``.
+
+    Raises:
+        InputError: it is neither form.
+    """
+    kind, _, rest = text.partition(":")
+    try:
+        if kind == "discrete" and 0 < int(rest) <= MAX_ACTION_WIDTH:
+            return Discrete(int(rest))
+        if kind == "box":
+            bounds = [part.split(",") for part in rest.split(":")]
+            low, high = zip(*((float(low), float(high)) for low, high in bounds), strict=True)
+            return box(low, high, where)
+    except ValueError:
+        pass
+    raise InputError(f"not an action space: {text}", where=where, expected="discrete:4, box:0,1 or box:0,1:-1,1")
