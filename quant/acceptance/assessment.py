@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quant.acceptance.criterion import Criterion, Outcome
+from quant.acceptance.criterion import Criterion, Outcome, quantity
 from quant.acceptance.device import DeviceEvidence, device_criteria
 from quant.acceptance.limits import Limits
 from quant.evaluation.evaluation import NO_WORLD, Evaluation, rounded
 from quant.evaluation.gate import blindness, open_loop_blindness
-from quant.evaluation.statistics import Paired
+from quant.evaluation.statistics import Drop, Paired
 from quant.tracks.candidate import Candidate
+
+DROP, MARGIN = "success_drop", "success_margin"
+"""Criteria of success, one for each slice."""
 
 
 @dataclass(frozen=True)
@@ -94,21 +98,56 @@ def assess(
 def _success(evaluation: Evaluation, reference: Evaluation, limits: Limits) -> list[Criterion]:
     limit = limits.success_drop
     if evaluation.closed_loop is None or reference.closed_loop is None:
-        return [Criterion("success_drop", limit, "share", unproven=NO_WORLD)]
+        untested = Criterion(DROP, limit, "share", unproven=NO_WORLD)
+        likewise = Criterion(MARGIN, limits.success_margin_points, "points", unproven=NO_WORLD)
+        return [untested, likewise] if limits.success_margin_required else [untested]
     blind = blindness(reference, limit)
-    criteria = []
-    for original, outcome in zip(reference.closed_loop.slices, evaluation.closed_loop.slices, strict=True):
-        drop = Paired.of(original.success, outcome.success).drop()
-        reason = blind.get(outcome.name, "")
-        name = f"success_drop[{outcome.name}]"
-        if drop is None:
-            criteria.append(Criterion(name, limit, "share", unproven=reason))
-            continue
-        basis = f"upper 95 % bound of the relative drop, {outcome.n} paired episodes"
-        criteria.append(
-            Criterion(name, limit, "share", "at most", rounded(drop.upper), "computed", basis, unproven=reason)
-        )
-    return criteria
+    slices = zip(reference.closed_loop.slices, evaluation.closed_loop.slices, strict=True)
+    tables = {outcome.name: Paired.of(original.success, outcome.success) for original, outcome in slices}
+    drops = [_drop(name, table, limit, blind.get(name, "")) for name, table in tables.items()]
+    if not limits.success_margin_required:
+        return drops
+    margin = limits.success_margin_points
+    return [*drops, *(_margin(name, table, margin, blind.get(name, "")) for name, table in tables.items())]
+
+
+def _drop(name: str, table: Paired, limit: float, blind: str) -> Criterion:
+    return _bounded(f"{DROP}[{name}]", table.drop(), limit, "share", "relative drop", table.n, blind)
+
+
+def _margin(name: str, table: Paired, limit: float, blind: str) -> Criterion:
+    loss = table.loss()
+    lost = Drop(100 * loss.value, 100 * loss.lower, 100 * loss.upper)
+    return _bounded(f"{MARGIN}[{name}]", lost, limit, "points", "success rate lost", table.n, blind)
+
+
+def _bounded(name: str, loss: Drop | None, limit: float, unit: str, what: str, n: int, blind: str) -> Criterion:
+    """A criterion on a loss that was sampled: its bound passes, the loss itself fails, all between is open.
+
+    Args:
+        loss: in ``unit``; None where the float policy never succeeds, which makes the slice blind.
+        what: is lost, in words.
+        n: episodes.
+        blind: why the slice proves nothing; empty where it does.
+    """
+    if loss is None:
+        return Criterion(name, limit, unit, unproven=blind)
+    value, bound = rounded(loss.value), rounded(loss.upper)
+    reason = blind
+    if not blind and value <= limit < bound:
+        reason = f"{quantity(value, unit)} were lost, which keeps the limit, but {n} episodes do not show it"
+        if value < limit:
+            reason += f"; about {_episodes(n, loss, limit)} would"
+    return Criterion(
+        name, limit, unit, "at most", bound, "computed", f"upper 95 % bound of the {what}, {n} paired episodes", reason
+    )
+
+
+def _episodes(n: int, loss: Drop, limit: float) -> int:
+    """How many would bring the bound to the limit if the loss stayed: a bound comes closer as 1 / sqrt(n)."""
+    needed = n * ((loss.upper - loss.value) / (limit - loss.value)) ** 2
+    unit = 10.0 ** max(math.floor(math.log10(needed)) - 1, 0)
+    return round(math.ceil(needed / unit) * unit)
 
 
 def _agreement(evaluation: Evaluation, reference: Evaluation, limits: Limits) -> Criterion:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.acceptance.baseline import CANDIDATE, Figure, Snapshot
+from quant.acceptance.contest import points
 from quant.acceptance.criterion import quantity
 from quant.evaluation.evaluation import FLOAT, rounded
 from quant.evaluation.power import detectable_drop, holm
@@ -414,8 +415,3 @@ def _cause(own: Finding, worse: Sequence[Finding]) -> str:
     whose = "the policy's, not the quantization's" if same_way and abs(change) >= loss / 2 else "the quantization's"
     others = ", ".join(f"{finding.subject} by {points(finding.difference or 0.0)}" for finding in worse)
     return f"{own.name}: the float policy itself changed by {points(change)}, {others}: most of it is {whose}"
-
-
-def points(share: float) -> str:
-    """A difference of shares, as ``1.25 points``."""
-    return f"{100 * share:.2f} points"

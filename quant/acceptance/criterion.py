@@ -37,7 +37,7 @@ class Criterion:
     Attributes:
         name: with the part or slice it is about, as ``success_drop[lossy]``.
         limit: in ``unit``.
-        unit: ``share``, ``bytes`` or ``ms``.
+        unit: ``share``, ``points`` of a rate in percent, ``bytes`` or ``ms``.
         direction: on which side of the limit the value has to be; the limit itself passes.
         value: in ``unit``; None where there is none.
         evidence: where the value comes from; None without a value.

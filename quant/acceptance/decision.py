@@ -1,10 +1,12 @@
 """Which candidate to deploy: the rule, applied, with its reasons in words.
 
-1. A candidate that fails a criterion is out. Unproven is not failed: it makes the verdict *provisional*.
+1. A candidate that fails a criterion is out. Unproven is not failed: it makes the verdict *provisional*. But where some
+   are shown to keep the limits of success and others are not, for want of episodes, the others stand behind them.
 2. With driving that can be trusted, the best success rate leads, over all episodes of the slices that are not blind. A
-   rival whose paired difference from the leader is not significant (exact McNemar) ties with it. Among the tied: fewer
-   collisions, then higher mean reward, then fewer bytes. These need not differ significantly; something has to decide
-   between equals, and the record says that it was a tie and what decided it.
+   rival whose paired difference from the leader is not significant ties with it: exact McNemar, corrected by Holm over
+   all pairs, since the leader is known only when the episodes have been driven. Among the tied: fewer collisions, then
+   higher mean reward, then fewer bytes. These need not differ significantly; something has to decide between equals,
+   and the record says that it was a tie, of which tracks, and what decided it.
 3. Without such driving, the best action agreement leads; rivals less than ``tie_agreement`` behind tie. Among them the
    lowest mean error leads; rivals at most ``tie_relative_mae`` above it tie, since differences of that size come and
    go with a training seed. Among those: fewer bytes, then the lower mean error.
@@ -13,25 +15,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from quant.acceptance.assessment import Assessment
-from quant.acceptance.criterion import Outcome
+from quant.acceptance.assessment import DROP, MARGIN, Assessment
+from quant.acceptance.contest import Contest, Standing, collisions, contest, needless, reward, successes
+from quant.acceptance.criterion import Outcome, quantity
 from quant.acceptance.device import DEVICE_CRITERIA, device_line
 from quant.acceptance.limits import Limits
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, HASHES, Evaluation, check_together, rounded
 from quant.evaluation.gate import blindness, gate_results, open_loop_blindness
-from quant.evaluation.outcomes import SliceOutcome
-from quant.evaluation.statistics import Bits, Paired
+from quant.evaluation.power import holm
 from quant.files import write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Basis = Literal["closed loop", "open loop"]
 Status = Literal["confirmed", "provisional", "none"]
@@ -45,13 +46,13 @@ class Rival:
         track: the rival's.
         eligible: it failed no criterion.
         comparison: in words.
-        paired: the winner as reference, the rival as candidate, on the episodes that counted; None in open loop.
+        contest: the winner as reference, the rival against it, on the episodes that counted; None in open loop.
     """
 
     track: str
     eligible: bool
     comparison: str
-    paired: Paired | None
+    contest: Contest | None
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ class Verdict:
         winner: a track; None where every candidate fails something.
         status: ``confirmed`` if every criterion of the winner passes, ``provisional`` if some are unproven.
         basis: what decided: driving, or only the held-out frames.
-        tie: the winner was not clearly better than every rival.
+        tied: the winner and every track it ties with, in the order of the tie-breakers; empty where it ties with none.
         decided_on: the figure that decided, as ``success rate`` or ``collisions``; None without a winner or a rival.
         why: sentences.
         against: the rivals.
+        standings: every candidate against the float policy, slice by slice; none without a world.
+        pairs: of the candidates that could win, every two on the episodes that counted; none in open loop.
         to_confirm: what would make a provisional verdict a confirmed one.
         warnings: what a reader must know before trusting it, as a blind slice.
         gate: how the gate's own actors fared, in words.
@@ -77,16 +80,23 @@ class Verdict:
     winner: str | None
     status: Status
     basis: Basis
-    tie: bool
+    tied: tuple[str, ...]
     decided_on: str | None
     why: tuple[str, ...]
     against: tuple[Rival, ...]
+    standings: tuple[Standing, ...]
+    pairs: tuple[Contest, ...]
     to_confirm: tuple[str, ...]
     warnings: tuple[str, ...]
     gate: tuple[str, ...]
     assessments: tuple[Assessment, ...]
     limits: Limits
     hashes: Mapping[str, str | None]
+
+    @property
+    def tie(self) -> bool:
+        """The winner was not clearly better than every rival."""
+        return bool(self.tied)
 
     @property
     def exit_code(self) -> int:
@@ -98,8 +108,12 @@ class Verdict:
         """The verdict in one line."""
         if self.winner is None:
             return "No winner: every candidate fails a criterion."
-        tie = f" (a tie, decided on {self.decided_on})" if self.tie else ""
-        return f"Deploy {self.winner.upper()}{tie}. The verdict is {self.status}."
+        others = _listed([track.upper() for track in self.tied if track != self.winner])
+        tie = f" (a tie with {others}, decided on {self.decided_on})" if self.tie else ""
+        # Where even success is open, the line that everybody reads says it.
+        unproven = self.assessment(self.winner).with_outcome(Outcome.UNPROVEN)
+        doubt = ": success is not proven" if any(_is_success(one.name) for one in unproven) else ""
+        return f"Deploy {self.winner.upper()}{tie}. The verdict is {self.status}{doubt}."
 
     @property
     def device(self) -> str:
@@ -127,9 +141,15 @@ class Verdict:
             "why": list(self.why),
             "basis": self.basis,
             "tie": self.tie,
+            "tied": list(self.tied),
             "decided_on": self.decided_on,
             "device": self.device,
             "against": [_rival_json(rival) for rival in self.against],
+            "versus_float": {
+                assessment.track: [one.to_json() for one in self.standings if one.track == assessment.track]
+                for assessment in self.assessments
+            },
+            "pairs": [pair.to_json() for pair in self.pairs],
             "evidence": None if won is None else {c.name: c.evidence or "none" for c in won.criteria},
             "to_confirm": list(self.to_confirm),
             "warnings": list(self.warnings),
@@ -146,11 +166,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """The eligible candidates in order, and what put the first before the second."""
+    """The eligible candidates in order, which of them tie, and what put the first before the second.
+
+    ``figures`` are those of the tied by which it did, in words; ``pairs`` are of the candidates that could win;
+    ``unshown`` stand behind them because they are not shown to keep the limits of success.
+    """
 
     order: tuple[str, ...]
-    tied: frozenset[str]
+    tied: tuple[str, ...]
     decided_on: str
+    figures: Mapping[str, str] = field(default_factory=dict)
+    pairs: tuple[Contest, ...] = ()
+    unshown: tuple[str, ...] = ()
 
 
 def decide(assessments: Sequence[Assessment], evaluations: Mapping[str, Evaluation], limits: Limits) -> Verdict:
@@ -181,16 +208,19 @@ def decide(assessments: Sequence[Assessment], evaluations: Mapping[str, Evaluati
         ranking = rank or _rank_frames(eligible, evaluations, limits)
     winner = ranking.order[0] if ranking else None
     unproven = eligible[winner].with_outcome(Outcome.UNPROVEN) if winner else ()
-    rivals = [_rival(winner, a, evaluations, seeing) for a in assessments if a.track != winner] if winner else []
+    rivals = [_rival(winner, a, evaluations, seeing, ranking) for a in assessments if a.track != winner and ranking]
+    standings = tuple(_standings(assessments, evaluations, blind, limits))
     return Verdict(
         winner=winner,
         status="none" if winner is None else "provisional" if unproven else "confirmed",
         basis=basis,
-        tie=winner is not None and ranking is not None and len(ranking.tied) > 1,
+        tied=ranking.tied if ranking and len(ranking.tied) > 1 else (),
         decided_on=ranking.decided_on if ranking and len(eligible) > 1 else None,
-        why=_why(winner, ranking, assessments, evaluations, seeing),
+        why=_why(winner, ranking, assessments, evaluations, seeing, standings),
         against=tuple(rivals),
-        to_confirm=tuple(_to_confirm(c.name, c.unproven) for c in unproven),
+        standings=standings,
+        pairs=ranking.pairs if ranking else (),
+        to_confirm=tuple(_to_confirm(c.name, c.unproven, seeing) for c in unproven),
         warnings=_warnings(reference, blind, limits),
         gate=tuple(map(str, gate_results(reference, limits.success_drop))),
         assessments=tuple(assessments),
@@ -213,29 +243,36 @@ def _seeing(reference: Evaluation, blind: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(outcome.name for outcome in reference.closed_loop.slices if outcome.name not in blind)
 
 
-def _driven(evaluation: Evaluation, seeing: tuple[str, ...]) -> list[SliceOutcome]:
-    slices = () if evaluation.closed_loop is None else evaluation.closed_loop.slices
-    return [outcome for outcome in slices if outcome.name in seeing]
+def _is_success(name: str) -> bool:
+    return name.startswith((DROP, MARGIN))
 
 
-def _successes(evaluation: Evaluation, seeing: tuple[str, ...]) -> Bits:
-    return np.concatenate([outcome.success for outcome in _driven(evaluation, seeing)])
+def _shown(assessment: Assessment, seeing: tuple[str, ...]) -> bool:
+    """Whether it is shown to keep the limits of success on every slice that could show it."""
+    names = {f"{kind}[{name}]" for kind in (DROP, MARGIN) for name in seeing}
+    return all(one.outcome is Outcome.PASS for one in assessment.criteria if one.name in names)
 
 
-def _collisions(evaluation: Evaluation, seeing: tuple[str, ...]) -> int | None:
-    """Collisions on the slices; None where the world does not say."""
-    known = [outcome.collision for outcome in _driven(evaluation, seeing) if outcome.collision is not None]
-    return sum(int(collision.sum()) for collision in known) if len(known) == len(seeing) else None
+def _standings(
+    assessments: Sequence[Assessment], evaluations: Mapping[str, Evaluation], blind: Mapping[str, str], limits: Limits
+) -> Iterator[Standing]:
+    reference, margin = evaluations[FLOAT], limits.success_margin_points / 100
+    slices = () if reference.closed_loop is None else reference.closed_loop.slices
+    for assessment in assessments:
+        for outcome in slices:
+            one = contest(reference, evaluations[assessment.track], (outcome.name,))
+            yield Standing(outcome.name, one, margin, blind.get(outcome.name, ""))
 
 
-def _number(count: int | None) -> str:
-    return "unknown" if count is None else str(count)
-
-
-def _reward(evaluation: Evaluation, seeing: tuple[str, ...]) -> float:
-    outcomes = _driven(evaluation, seeing)
-    # Rounded as in the files, so that the verdict is the same whether they have been read back or not.
-    return rounded(sum(rounded(o.reward.value) * o.n for o in outcomes) / sum(o.n for o in outcomes))
+def _pairs(
+    tracks: Sequence[str], evaluations: Mapping[str, Evaluation], seeing: tuple[str, ...], limits: Limits
+) -> tuple[Contest, ...]:
+    """Every two of them, with p corrected over all pairs."""
+    couples = list(combinations(tracks, 2))
+    alpha = limits.tie_significance / max(len(couples), 1)
+    pairs = [contest(evaluations[first], evaluations[second], seeing, alpha) for first, second in couples]
+    adjusted = holm([pair.success.mcnemar() for pair in pairs])
+    return tuple(replace(pair, adjusted=p, tests=len(pairs)) for pair, p in zip(pairs, adjusted, strict=True))
 
 
 def _rank_driving(
@@ -244,18 +281,39 @@ def _rank_driving(
     seeing: tuple[str, ...],
     limits: Limits,
 ) -> _Ranking:
-    success = {track: _successes(evaluations[track], seeing) for track in eligible}
-    leader = min(eligible, key=lambda track: (-int(success[track].sum()), track))
-    tied = [t for t in eligible if Paired.of(success[leader], success[t]).mcnemar() >= limits.tie_significance]
-    keys: dict[str, Callable[[str], float]] = {
+    succeeded = {track: int(successes(evaluations[track], seeing).sum()) for track in eligible}
+    shown = {track for track, assessment in eligible.items() if _shown(assessment, seeing)}
+    could_win = [track for track in eligible if track in (shown or eligible)]
+    pairs = _pairs(could_win, evaluations, seeing, limits)
+    leader = min(could_win, key=lambda track: (-succeeded[track], track))
+    tied = [leader]
+    for pair in pairs:
+        if leader in (pair.first, pair.second) and (pair.adjusted or 0.0) >= limits.tie_significance:
+            tied.append(pair.second if pair.first == leader else pair.first)
+    keys = {
         # All candidates drive in one world: it says so for all of them or for none.
-        "collisions": lambda track: _collisions(evaluations[track], seeing) or 0,
-        "mean reward": lambda track: -_reward(evaluations[track], seeing),
+        "collisions": lambda track: _collided(evaluations[track], seeing) or 0,
+        "mean reward": lambda track: -reward(evaluations[track], seeing),
         "size": lambda track: eligible[track].total_bytes,
     }
     order, decided_on = _break_tie(tied, keys)
-    rest = sorted(eligible.keys() - set(tied), key=lambda track: (-int(success[track].sum()), track))
-    return _Ranking((*order, *rest), frozenset(tied), decided_on if len(tied) > 1 else "success rate")
+    rest = sorted(eligible.keys() - set(tied), key=lambda track: (track not in could_win, -succeeded[track], track))
+    unshown = tuple(track for track in rest if track not in could_win)
+    if len(tied) == 1:
+        decided_on = "success rate" if len(could_win) > 1 else "proof of success"
+    words: dict[str, Callable[[str], str]] = {
+        "collisions": lambda track: _number(_collided(evaluations[track], seeing)),
+        "mean reward": lambda track: f"{reward(evaluations[track], seeing):.4g}",
+        "size": lambda track: quantity(eligible[track].total_bytes, "bytes"),
+    }
+    figures = {track: words[decided_on](track) for track in order} if decided_on in words else {}
+    return _Ranking((*order, *rest), order, decided_on, figures, pairs, unshown)
+
+
+def _collided(evaluation: Evaluation, seeing: tuple[str, ...]) -> int | None:
+    """Episodes with a collision; None where the world does not say."""
+    found = collisions(evaluation, seeing)
+    return None if found is None else int(found.sum())
 
 
 def _rank_frames(eligible: Mapping[str, Assessment], evaluations: Mapping[str, Evaluation], limits: Limits) -> _Ranking:
@@ -272,12 +330,17 @@ def _rank_frames(eligible: Mapping[str, Assessment], evaluations: Mapping[str, E
     lowest = min(mae[track] for track in agreeing)
     tied = [track for track in agreeing if mae[track] <= lowest * (1 + limits.tie_relative_mae)]
     order, decided_on = _break_tie(tied, {"size": lambda t: eligible[t].total_bytes, "mean error": mae.__getitem__})
+    words: dict[str, Callable[[str], str]] = {
+        "size": lambda track: quantity(eligible[track].total_bytes, "bytes"),
+        "mean error": lambda track: f"{mae[track]:.4g}",
+    }
+    figures = {track: words[decided_on](track) for track in order} if decided_on in words else {}
     rest = sorted(
         eligible.keys() - set(tied), key=lambda t: (t not in agreeing, mae[t] if t in agreeing else 0, -agreement[t], t)
     )
     if len(tied) == 1:
         decided_on = "action agreement" if len(agreeing) == 1 else "mean error"
-    return _Ranking((*order, *rest), frozenset(tied), decided_on)
+    return _Ranking((*order, *rest), order, decided_on, figures)
 
 
 def _break_tie(tied: Sequence[str], keys: Mapping[str, Callable[[str], float]]) -> tuple[tuple[str, ...], str]:
@@ -289,18 +352,29 @@ def _break_tie(tied: Sequence[str], keys: Mapping[str, Callable[[str], float]]) 
     return tuple(order), next(told, "their names, all else being equal")
 
 
-def _rival(winner: str, rival: Assessment, evaluations: Mapping[str, Evaluation], seeing: tuple[str, ...]) -> Rival:
-    ours, theirs = evaluations[winner], evaluations[rival.track]
+def _rival(
+    winner: str | None,
+    rival: Assessment,
+    evaluations: Mapping[str, Evaluation],
+    seeing: tuple[str, ...],
+    ranking: _Ranking,
+) -> Rival:
+    won = winner or ""
+    ours, theirs = evaluations[won], evaluations[rival.track]
     if not seeing:
-        return Rival(rival.track, rival.eligible, f"{_frames(winner, ours)}; {_frames(rival.track, theirs)}", None)
-    paired = Paired.of(_successes(ours, seeing), _successes(theirs, seeing))
-    words = (
-        f"of {paired.n} episodes {winner} alone succeeds in {paired.losses}, {rival.track} alone in {paired.wins} "
-        f"(McNemar p = {paired.mcnemar():.2g}); collisions {_number(_collisions(ours, seeing))} against "
-        f"{_number(_collisions(theirs, seeing))}, mean reward {_reward(ours, seeing):.4g} against "
-        f"{_reward(theirs, seeing):.4g}"
-    )
-    return Rival(rival.track, rival.eligible, words, paired)
+        return Rival(rival.track, rival.eligible, f"{_frames(won, ours)}; {_frames(rival.track, theirs)}", None)
+    pair = next((one for one in ranking.pairs if {one.first, one.second} == {won, rival.track}), None)
+    held = contest(ours, theirs, seeing)
+    if pair is not None:
+        held = replace(held, detectable=pair.detectable, adjusted=pair.adjusted, tests=pair.tests)
+    collided = f"{_number(_collided(ours, seeing))} against {_number(_collided(theirs, seeing))}"
+    rewards = f"{reward(ours, seeing):.4g} against {reward(theirs, seeing):.4g}"
+    words = f"{held.sentence}; collisions {collided}, mean reward {rewards}"
+    return Rival(rival.track, rival.eligible, words, held)
+
+
+def _number(count: int | None) -> str:
+    return "unknown" if count is None else str(count)
 
 
 def _frames(track: str, evaluation: Evaluation) -> str:
@@ -316,6 +390,7 @@ def _why(
     assessments: Sequence[Assessment],
     evaluations: Mapping[str, Evaluation],
     seeing: tuple[str, ...],
+    standings: Sequence[Standing],
 ) -> tuple[str, ...]:
     failures = tuple(
         f"{assessment.track} is out: {criterion}"
@@ -326,31 +401,57 @@ def _why(
         return failures
     sentences = [*failures]
     if seeing:
-        success = _successes(evaluations[winner], seeing)
-        sentences.append(
-            f"{winner} succeeds in {int(success.sum())} of {len(success)} episodes ({success.mean():.2%}; "
-            f"slices: {', '.join(seeing)})"
-        )
+        sentences += [_driving(evaluations[track], seeing) for track in (winner, FLOAT)]
+        sentences += [one.sentence for one in standings if one.track == winner]
     else:
         sentences.append(_frames(winner, evaluations[winner]))
-    others = sorted(ranking.tied - {winner})
+    return (*sentences, *_order(winner, ranking, assessments))
+
+
+def _driving(evaluation: Evaluation, seeing: tuple[str, ...]) -> str:
+    """How one drove: success, and beside it what success may have been bought with."""
+    success = successes(evaluation, seeing)
+    collided, braking = _collided(evaluation, seeing), needless(evaluation, seeing)
+    crashes = "" if collided is None else f"; collisions in {collided} ({collided / len(success):.2%})"
+    brakes = "" if braking is None else f"; needless braking {braking:.3g} m/s an episode"
+    return (
+        f"{evaluation.track} succeeds in {int(success.sum())} of {len(success)} episodes ({success.mean():.2%}; "
+        f"slices: {', '.join(seeing)}){crashes}{brakes}"
+    )
+
+
+def _order(winner: str, ranking: _Ranking, assessments: Sequence[Assessment]) -> Iterator[str]:
+    """Which candidates made the same models, tie with the winner, are behind, or were none."""
+    others = [track for track in ranking.tied if track != winner]
     models = {assessment.track: assessment.hashes for assessment in assessments}
     twins = [track for track in others if models[track] == models[winner]]
     if twins:
-        sentences.append(f"{' and '.join(twins)} made the very same models as {winner}, byte for byte")
+        yield f"{_listed(twins)} made the very same models as {winner}, byte for byte"
     if others:
-        sentences.append(f"it is a tie with {' and '.join(others)}, decided on {ranking.decided_on}")
-    elif len(ranking.order) > 1:
-        sentences.append(f"{ranking.decided_on} decided against {' and '.join(ranking.order[1:])}")
-    else:
-        sentences.append("no other candidate is eligible" if len(assessments) > 1 else "there was no other candidate")
-    return tuple(sentences)
+        figures = ", ".join(f"{track} {figure}" for track, figure in ranking.figures.items())
+        words = f"{ranking.decided_on} ({figures})" if figures else ranking.decided_on
+        yield f"it is a tie with {_listed(others)}, decided on {words}"
+    beaten = [track for track in ranking.order[1:] if track not in (*ranking.tied, *ranking.unshown)]
+    if beaten and others:
+        yield f"{_listed(beaten)} {'is' if len(beaten) == 1 else 'are'} behind and no part of the tie"
+    elif beaten:
+        yield f"{ranking.decided_on} decided against {_listed(beaten)}"
+    if ranking.unshown:
+        yield f"{_listed(ranking.unshown)} not shown to keep the limits of success, and so behind {winner}"
+    if len(ranking.order) == 1:
+        yield "no other candidate is eligible" if len(assessments) > 1 else "there was no other candidate"
 
 
-def _to_confirm(name: str, reason: str) -> str:
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def _to_confirm(name: str, reason: str, seeing: tuple[str, ...]) -> str:
     if name in DEVICE_CRITERIA:
         return f"{name}: {reason}; run pytest -m hil with the target board"
-    if name.startswith("success_drop"):
+    if _is_success(name) and any(name.endswith(f"[{one}]") for one in seeing):
+        return f"{name}: {reason}; evaluate on more episodes"
+    if _is_success(name):
         return f"{name}: {reason}; evaluate in a world that tells good driving from bad"
     return f"{name}: {reason}"
 
@@ -367,12 +468,13 @@ def _warnings(reference: Evaluation, blind: Mapping[str, str], limits: Limits) -
 
 
 def _rival_json(rival: Rival) -> dict[str, Any]:
-    paired = rival.paired
+    held = rival.contest
     return {
         "track": rival.track,
         "eligible": rival.eligible,
         "comparison": rival.comparison,
-        "winner_alone_succeeds": None if paired is None else paired.losses,
-        "rival_alone_succeeds": None if paired is None else paired.wins,
-        "mcnemar_p": None if paired is None else rounded(paired.mcnemar()),
+        "winner_alone_succeeds": None if held is None else held.success.losses,
+        "rival_alone_succeeds": None if held is None else held.success.wins,
+        "mcnemar_p": None if held is None else rounded(held.success.mcnemar()),
+        "contest": None if held is None else held.to_json(),
     }

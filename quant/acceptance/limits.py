@@ -31,6 +31,9 @@ class Limits:
 
     Attributes:
         success_drop: highest upper 95 % bound of the relative loss of success against the float policy, a share.
+        success_margin_points: success that may be lost against the float policy and still be called non-inferior, in
+            percentage points of the success rate.
+        success_margin_required: non-inferiority within that margin is a criterion of its own, not only reported.
         action_disagreement: highest share of held-out frames with another action than the float policy's.
         action_tolerance: two continuous actions agree within this share of the action's range.
         model_bytes: highest size of each sub-model's file.
@@ -39,12 +42,14 @@ class Limits:
         heap_bytes: least free heap on the target.
         stack_bytes: least free stack of the task that decides, on the target.
         target: the chip latency and memory have to be measured on, as esptool calls it: ``esp32``, ``esp32s3``.
-        tie_significance: success rates differ where exact McNemar's p is below this.
+        tie_significance: success rates differ where exact McNemar's p, corrected for all pairs, is below this.
         tie_agreement: without a world, agreements differ where they are further apart than this.
         tie_relative_mae: without a world, mean errors differ where they are further apart than this share of the lower.
     """
 
     success_drop: float = 0.10
+    success_margin_points: float = 1.0
+    success_margin_required: bool = False
     action_disagreement: float = 0.10
     action_tolerance: float = 0.02
     model_bytes: int = 102_400
@@ -56,13 +61,14 @@ class Limits:
     tie_agreement: float = 0.005
     tie_relative_mae: float = 0.10
 
-    def to_json(self) -> dict[str, float | str]:
+    def to_json(self) -> dict[str, float | str | bool]:
         """Every limit by its key."""
         return asdict(self)
 
 
 SHARES = ("success_drop", "action_disagreement", "action_tolerance", "tie_significance", "tie_agreement")
 """Limits that are shares and cannot exceed 1."""
+HIGHEST_POINTS = 100.0
 
 
 def load_limits(file: Path | None = None, folder: Path | None = None) -> Limits:
@@ -77,9 +83,9 @@ def load_limits(file: Path | None = None, folder: Path | None = None) -> Limits:
     """
     if file is None:
         file = _nearest_pyproject((folder or Path.cwd()).resolve())
-        return Limits() if file is None else limits_from(_table(_read_toml(file)) or {}, file)
+        return Limits() if file is None else limits_from(_table(_read_toml(file), file) or {}, file)
     document = _read_json(file) if file.suffix.lower() == ".json" else _read_toml(file)
-    table = _table(document)
+    table = _table(document, file)
     if table is None and TABLE[0] in document:
         raise InputError(
             "holds no limits",
@@ -110,12 +116,18 @@ def _check(key: str, value: Any, kind: type, where: object) -> None:
         if not isinstance(value, str) or not re.fullmatch("esp32([a-z][0-9]+)?", value):
             raise InputError(f"limit {key!r} is {value!r}", where=where, expected=f'{key} = a chip, as "esp32s3"')
         return
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise InputError(f"limit {key!r} is {value!r}", where=where, expected=f"{key} = true or false")
+        return
     allowed = (int,) if kind is int else (int, float)
     if type(value) not in allowed:
         expected = "a whole number" if kind is int else "a number"
         raise InputError(f"limit {key!r} is {value!r}", where=where, expected=f"{key} = {expected}")
-    if not (math.isfinite(value) and value >= 0) or (key in SHARES and value > 1):
-        expected = "a share from 0 to 1" if key in SHARES else "a finite number, 0 or more"
+    highest = 1.0 if key in SHARES else HIGHEST_POINTS if key.endswith("_points") else math.inf
+    if not (math.isfinite(value) and 0 <= value <= highest):
+        kinds = {1.0: "a share from 0 to 1", HIGHEST_POINTS: "percentage points from 0 to 100"}
+        expected = kinds.get(highest, "a finite number, 0 or more")
         raise InputError(f"limit {key!r} is {value}", where=where, expected=f"{key} = {expected}")
 
 
@@ -124,11 +136,18 @@ def _nearest_pyproject(folder: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _table(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    found: Any = document
-    for key in TABLE:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else None
+def _table(document: Mapping[str, Any], where: Path) -> Mapping[str, Any] | None:
+    """The table of limits; None where there is none. A value in its place is an error: limits would go unheard."""
+    found: Mapping[str, Any] = document
+    for depth, key in enumerate(TABLE, 1):
+        if key not in found:
+            return None
+        inner = found[key]
+        if not isinstance(inner, dict):
+            name = ".".join(TABLE[:depth])
+            raise InputError(f"{name} is {inner!r}", where=where, expected=f"a table [{'.'.join(TABLE)}]")
+        found = inner
+    return found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Drop:
-    """How much of the reference's success rate is lost: 1 - p_candidate / p_reference.
+    """How much of the reference's success rate is lost, as a share of it or outright.
 
     Attributes:
         value: the point estimate; negative where the candidate is better.
@@ -142,6 +142,15 @@ class Paired:
         low = _solve(lambda delta: self._tango(delta) - z, -1.0, value)
         high = _solve(lambda delta: self._tango(delta) + z, value, 1.0)
         return Estimate(value, low, high)
+
+    def loss(self, level: float = LEVEL) -> Drop:
+        """The loss p_reference - p_candidate with its one-sided bounds, the ends of Tango's interval at 2 level - 1.
+
+        The upper bound below a margin is Tango's test of non-inferiority (T. Tango, Stat. Med. 17, 1998).
+        """
+        difference = self.difference(2 * level - 1)
+        assert difference.low is not None and difference.high is not None
+        return Drop(-difference.value, -difference.high, -difference.low)
 
     def drop(self, level: float = LEVEL) -> Drop | None:
         """The relative drop 1 - p_candidate / p_reference with its one-sided bounds; None if p_reference is 0.

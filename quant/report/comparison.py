@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from quant.acceptance.comparison import SIGNIFICANCE, Change, Comparison, Finding, points
+from quant.acceptance.comparison import SIGNIFICANCE, Change, Comparison, Finding
+from quant.acceptance.contest import points
 from quant.acceptance.criterion import quantity
 from quant.evaluation.evaluation import FLOAT
 

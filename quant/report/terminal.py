@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quant.acceptance.assessment import Assessment
+from quant.acceptance.contest import Contest, Standing
 from quant.acceptance.criterion import Criterion, Outcome, quantity
 from quant.acceptance.decision import Verdict
 from quant.acceptance.device import DEVICE_CRITERIA
@@ -46,7 +47,10 @@ def report(
         devices: what boards showed, by board.
     """
     parts: list[RenderableType] = [known(facts)] if facts else []
-    parts += [head_to_head(evaluations, verdict), by_peers(evaluations), criteria(verdict)]
+    parts.append(head_to_head(evaluations, verdict))
+    parts += [against_float(verdict)] if verdict.standings else []
+    parts += [pairs(verdict)] if verdict.pairs else []
+    parts += [by_peers(evaluations), criteria(verdict)]
     if verdict.gate:
         parts.append(gate(verdict))
     if parity:
@@ -81,6 +85,29 @@ def head_to_head(evaluations: Mapping[str, Evaluation], verdict: Verdict) -> Tab
     table.add_section()
     sizes = {assessment.track: assessment for assessment in verdict.assessments}
     _row(table, "bytes, encoder + head", *(_bytes(sizes.get(track)) for track in tracks))
+    return table
+
+
+def against_float(verdict: Verdict) -> Table:
+    """Every candidate against the float policy on the same episodes: what was lost, what is shown, what could be."""
+    tracks = [assessment.track for assessment in verdict.assessments]
+    table = _table("Against float, episode by episode", ("", *(track.upper() for track in tracks)), right=True)
+    for name in dict.fromkeys(one.slice for one in verdict.standings):
+        own = {one.track: one for one in verdict.standings if one.slice == name}
+        first = next(iter(own.values()))
+        table.add_section()
+        _row(table, Text(f"{name}, n = {first.contest.success.n}{', blind' if first.blind else ''}", style="bold"))
+        for label, figure in STANDING.items():
+            _row(table, f"  {label}", *(figure(own[track]) for track in tracks))
+    return table
+
+
+def pairs(verdict: Verdict) -> Table:
+    """The candidates that could win, every two: who alone succeeds and collides, and what the test could have seen."""
+    columns = ("", "alone succeed", "p", "p (Holm)", "alone collide", "p", "could see")
+    table = _table("Against each other", columns, right=True)
+    for pair in verdict.pairs:
+        _row(table, f"{pair.first} : {pair.second}", *(figure(pair) for figure in PAIRS))
     return table
 
 
@@ -258,6 +285,36 @@ PAIRED: Mapping[str, Callable[[Paired], str]] = {
     "losses : wins": lambda paired: f"{paired.losses} : {paired.wins}",
     "McNemar p": lambda paired: f"{paired.mcnemar():.2g}",
 }
+STANDING: Mapping[str, Callable[[Standing], str]] = {
+    "points of success lost": lambda one: f"{100 * one.loss.value:.2f} (<= {100 * one.loss.upper:.2f})",
+    "within the margin": lambda one: f"{one.noninferiority.value} ({100 * one.margin:g})",
+    "drop it could see (80 %)": lambda one: _points(one.contest.detectable),
+    "collides alone, it : float": lambda one: _collisions(one.contest.safety),
+    "McNemar p of collisions": lambda one: _p(one.contest.safety),
+}
+"""A candidate against the float policy; bounds are one-sided at 95 %."""
+PAIRS: Sequence[Callable[[Contest], str]] = (
+    lambda pair: f"{pair.success.losses} : {pair.success.wins}",
+    lambda pair: _p(pair.success),
+    lambda pair: NOTHING if pair.adjusted is None else f"{pair.adjusted:.2g}",
+    lambda pair: NOTHING if pair.safety is None else f"{pair.safety.wins} : {pair.safety.losses}",
+    lambda pair: _p(pair.safety),
+    lambda pair: _points(pair.detectable),
+)
+
+
+def _points(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.2f}"
+
+
+def _collisions(safety: Paired | None) -> str:
+    return "unknown" if safety is None else f"{safety.losses} : {safety.wins}"
+
+
+def _p(paired: Paired | None) -> str:
+    return "unknown" if paired is None else f"{paired.mcnemar():.2g}"
+
+
 FRAMES: Mapping[str, Callable[[Closeness], str]] = {
     "held-out frames": lambda closeness: str(closeness.n),
     "  action agreement": lambda closeness: _share(closeness.agreement),

@@ -20,7 +20,7 @@ def named(assessment: Assessment, prefix: str) -> tuple[Criterion, ...]:
 
 
 def test_the_candidate_keeps_the_float_policys_success_on_every_slice(assessment: Assessment, hold: Hold) -> None:
-    hold(*named(assessment, "success_drop"))
+    hold(*named(assessment, "success_"))
 
 
 def test_the_candidate_decides_as_the_float_policy_does(assessment: Assessment, hold: Hold) -> None:

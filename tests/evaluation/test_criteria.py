@@ -19,6 +19,7 @@ from quant.errors import InputError
 from quant.evaluation.evaluation import ClosedLoop
 from quant.evaluation.gate import blindness, gate_results, open_loop_blindness
 from quant.evaluation.open_loop import OpenLoop
+from quant.evaluation.statistics import Paired
 from tests.evaluation.synthetic import (
     assessed,
     candidate,
@@ -26,6 +27,7 @@ from tests.evaluation.synthetic import (
     driven,
     evaluated,
     frames,
+    outcome,
     reference,
     shown,
     undriven_reference,
@@ -80,11 +82,53 @@ def test_each_slice_is_held_to_the_limit_by_its_upper_bound() -> None:
     made = candidate("ptq")
     assessment = assessed(made, evaluated(made, driven(4, 22)))
     lossy = {c.name: c for c in assessment.criteria}["success_drop[lossy]"]
-    assert lossy.outcome is Outcome.FAIL
+    assert lossy.outcome is Outcome.UNPROVEN
     assert lossy.value is not None
     assert lossy.value > 0.1
+    assert "9.18 % were lost, which keeps the limit, but 200 episodes do not show it; about " in lossy.unproven
     assert outcomes(assessment)["success_drop[nominal]"] == "pass"
+    assert assessment.eligible
+
+
+def test_a_loss_beyond_the_limit_fails_however_few_the_episodes() -> None:
+    # 20 of 196 are 10.2 %.
+    made = candidate("ptq")
+    assessment = assessed(made, evaluated(made, driven(4, 24)))
+    assert outcomes(assessment)["success_drop[lossy]"] == "fail"
     assert not assessment.eligible
+
+
+def test_as_many_episodes_as_it_says_show_what_fewer_left_open() -> None:
+    """The candidate equals float on 20 episodes: no fault of it, and no proof either."""
+
+    def equal(n: int) -> Criterion:
+        made, few = candidate("ptq"), (outcome("nominal", n, 0),)
+        gate = {name: (outcome("nominal", n, 3 * n // 4),) for name in ("neutral", "float-3bit")}
+        original = replace(reference(), closed_loop=ClosedLoop(few, (), gate))
+        own = replace(evaluated(made, None), closed_loop=ClosedLoop(few, (Paired.of(few[0].success, few[0].success),)))
+        return assess(made, own, original, Limits()).criteria[0]
+
+    assert equal(20).outcome is Outcome.UNPROVEN
+    assert "0.00 % were lost, which keeps the limit, but 20 episodes do not show it; about 29 would" in str(equal(20))
+    assert equal(29).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("failures", "points", "said"),
+    [(4, 1.0, "pass"), (6, 1.0, "unproven"), (8, 1.0, "unproven"), (9, 1.0, "fail"), (9, 5.0, "pass")],
+)
+def test_noninferiority_is_a_criterion_only_where_the_limits_ask_for_it(
+    failures: int, points: float, said: str
+) -> None:
+    made = candidate("ptq")
+    asked = Limits(success_margin_points=points, success_margin_required=True)
+    evaluation = evaluated(made, driven(failures, 4))
+    found = {one.name: one for one in assess(made, evaluation, reference(), asked).criteria}
+    assert found["success_margin[nominal]"].outcome.value == said
+    assert found["success_margin[nominal]"].unit == "points"
+    assert not any(one.name.startswith("success_margin") for one in assessed(made, evaluation).criteria)
+    undriven = assess(made, evaluated(made, None), undriven_reference(), asked)
+    assert outcomes(undriven)["success_margin"] == "unproven"
 
 
 def test_each_sub_model_is_held_to_the_size_limit() -> None:
@@ -96,10 +140,10 @@ def test_each_sub_model_is_held_to_the_size_limit() -> None:
 
 def test_disagreement_beyond_the_limit_fails() -> None:
     made = candidate("ptq")
-    for same, outcome in [(900, "pass"), (899, "fail")]:
+    for same, said in [(900, "pass"), (899, "fail")]:
         one = closeness(same=same)
         evaluation = evaluated(made, driven(4, 4), OpenLoop(None, one, (one,)))
-        assert outcomes(assessed(made, evaluation))["action_disagreement"] == outcome
+        assert outcomes(assessed(made, evaluation))["action_disagreement"] == said
 
 
 def test_an_agreement_at_another_tolerance_proves_nothing() -> None:
@@ -292,6 +336,11 @@ def test_the_limits_are_the_plans_own_until_a_file_sets_others(tmp_path: Path) -
         ("target = 32", "limit 'target' is 32", "a chip"),
         ("model_bytes = 1.5", "limit 'model_bytes' is 1.5", "whole number"),
         ("success_drop 0.1", "not valid TOML", "TOML"),
+        ("success_margin_points = 101", "limit 'success_margin_points' is 101", "percentage points from 0 to 100"),
+        ("success_margin_required = 1", "limit 'success_margin_required' is 1", "true or false"),
+        ("tool = 3", "tool is 3", r"a table [tool.quant.acceptance]"),
+        ("[tool]\nquant = []", "tool.quant is \\[\\]", "a table"),
+        ("[tool.quant]\nacceptance = 'strict'", "tool.quant.acceptance is 'strict'", "a table"),
     ],
 )
 def test_a_wrong_limit_is_named_with_what_is_right(tmp_path: Path, text: str, what: str, expected: str) -> None:
@@ -299,6 +348,12 @@ def test_a_wrong_limit_is_named_with_what_is_right(tmp_path: Path, text: str, wh
     with pytest.raises(InputError, match=what) as error:
         load_limits(tmp_path / "limits.toml")
     assert expected in str(error.value)
+
+
+def test_a_project_whose_limits_are_no_table_is_not_judged_by_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.quant]\nacceptance = 0.05\n")
+    with pytest.raises(InputError, match=r"tool.quant.acceptance is 0.05"):
+        load_limits(folder=tmp_path)
 
 
 def test_a_stricter_limit_fails_what_passed() -> None:

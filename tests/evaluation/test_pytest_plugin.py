@@ -96,7 +96,7 @@ def test_a_good_run_passes_all_but_what_only_a_board_shows(
     result.assert_outcomes(passed=10, skipped=6)
     result.stdout.fnmatch_lines(
         [
-            "Deploy PTQ (a tie, decided on*",
+            "Deploy PTQ (a tie with QAT, decided on*",
             "*winner provisional",
             "SKIPPED*unproven: latency: no board has run this yet; latency_max: no board has run this yet",
         ]
