@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from quant import __version__
-from quant.commands import board, completion, explain, results, run
+from quant.commands import board, completion, doctor, explain, results, run
 from quant.errors import QuantError
 
 
@@ -90,6 +90,7 @@ for command in (
     board.pack_command,
     board.flash_command,
     board.board_group,
+    doctor.doctor_command,
     completion.completion_command,
 ):
     cli.add_command(command)

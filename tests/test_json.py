@@ -42,6 +42,7 @@ KEYS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "accept": (("{run}", "--baseline", "{scratch}.json"), {"baseline", "run", "winner", "status", "sha256"}),
     "compare": (("{run}", "{run}"), {"findings", "headline"}),
     "explain": (("{run}", "--worst", "1"), {"tracks", "contrast"}),
+    "doctor": ((), {"able", "checks"}),
     "pack": (("{run}", "--output", "{scratch}.bin"), {"file", "bytes", "sha256"}),
     "flash": (("{run}", *VIRTUAL), {"board", "wrote", "why", "models"}),
     "board list": ((), {"name", "port", "state"}),
