@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.boards.report import STAGE_NAMES, TOTAL, DeviceReport, TrackReport
-from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.open_loop import OpenLoop
 from quant.evaluation.statistics import Estimate
 from quant.report import svg
@@ -22,6 +21,8 @@ from quant.worlds.convoy import COMMANDS
 
 WIDTH = 340.0
 LEFT, RIGHT, TOP, FOOT = 50.0, 12.0, 22.0, 34.0
+NAMES = 72.0
+"""Where a column of tracks' names ends."""
 CELLS = 48
 """Cells a side of the picture of action over action."""
 BARS = 64
@@ -52,7 +53,7 @@ def forest(title: str, unit: str, rows: Sequence[tuple[str, Estimate]], *, refer
     """
     first = 0 if reference is None else 1
     ends = [end for _, one in rows for end in (one.low, one.value, one.high) if end is not None]
-    x = Axis.around([*ends, *([] if reference is None else [reference])], 62.0, WIDTH - RIGHT, room=0.08)
+    x = Axis.around([*ends, *([] if reference is None else [reference])], NAMES, WIDTH - RIGHT, room=0.08)
     height = TOP + FOOT + 24.0 * len(rows)
     frame = _frame(height, x, Axis(0, len(rows), height - FOOT, TOP))
     parts = [frame.grid(unit, title, y_ticks=())]
@@ -63,7 +64,7 @@ def forest(title: str, unit: str, rows: Sequence[tuple[str, Estimate]], *, refer
         low, high = (one.value if end is None else end for end in (one.low, one.high))
         words = f"{name}: {one.value:.4g} ({low:.4g} to {high:.4g}) {unit}"
         bar = svg.line([(x(low), y), (x(high), y)], stroke_width=2, class_=svg.look(index + first))
-        parts += [svg.text(56, y + 4, name.upper(), text_anchor="end"), bar]
+        parts += [svg.text(NAMES - 6, y + 4, name.upper(), text_anchor="end"), bar]
         parts.append(svg.marker(index + first, x(one.value), y, 4.5, words))
     return svg.picture(WIDTH, height, f"{title}, {unit}", "".join(parts))
 
@@ -127,10 +128,15 @@ def density(track: str, reference: NDArray[Any], actions: NDArray[Any], low: flo
     return _density(name, reference, actions, Axis(low, high, *_SIDE), Axis(low, high, *_UPRIGHT), diagonal=True)
 
 
-def residual(track: str, reference: NDArray[Any], actions: NDArray[Any], low: float, high: float) -> str:
-    """How far a candidate's continuous action is from the float policy's, over the float policy's."""
+def residual(
+    track: str, reference: NDArray[Any], actions: NDArray[Any], low: float, high: float, most: float | None = None
+) -> str:
+    """How far a candidate's continuous action is from the float policy's, over the float policy's.
+
+    ``most`` is the largest distance shown, the same for all candidates that are to be compared by eye.
+    """
     apart = actions.astype(np.float64) - reference
-    most = float(np.abs(apart).max(initial=0.0)) * 1.05 or high - low
+    most = (float(np.abs(apart).max(initial=0.0)) if most is None else most) * 1.05 or high - low
     name = f"{track.upper()} action less float's"
     return _density(name, reference, apart, Axis(low, high, *_SIDE), Axis(-most, most, *_UPRIGHT), diagonal=False)
 
@@ -245,9 +251,12 @@ def _bar(left: float, wide: float, y: Axis, share: float, look: str) -> str:
 
 
 def board_times(device: DeviceReport, tracks: Sequence[str]) -> str:
-    """A decision's time on a board over the number of peers: 99th percentile, and the maximum where it is apart."""
+    """A decision's time on a board over the number of peers: 99th percentile, and the maximum where it is apart.
+
+    ``tracks`` are all of the run, in order; a board may have run only some of them.
+    """
     height = 220.0
-    own = {track: device.tracks[track].times for track in tracks}
+    own = {track: device.tracks[track].times for track in tracks if track in device.tracks}
     most = max(row.peers for rows in own.values() for row in rows)
     x = Axis(-0.3, most + 0.3, LEFT, WIDTH - RIGHT)
     y = _up(height, [row.total.maximum for rows in own.values() for row in rows], zero=True, room=0.08)
@@ -265,11 +274,20 @@ def board_times(device: DeviceReport, tracks: Sequence[str]) -> str:
     return svg.picture(WIDTH, height, f"time of a decision on {device.board.name}", "".join(parts))
 
 
-def board_stages(track: str, own: TrackReport) -> str:
-    """Median time of each stage, stacked, by number of peers; what is tall enough carries its name."""
+def longest_stages(device: DeviceReport) -> float:
+    """The longest decision of all tracks and numbers of peers, as the sum of its stages' medians."""
+    rows = [row for own in device.tracks.values() for row in own.times]
+    return max(sum(row.stages[stage].median for stage in STAGES) for row in rows)
+
+
+def board_stages(track: str, own: TrackReport, top: float) -> str:
+    """Median time of each stage, stacked, by number of peers; what is tall enough carries its name.
+
+    ``top`` is the longest time shown, the same for all tracks; from :func:`longest_stages`.
+    """
     height = 220.0
     x = Axis(-0.6, len(own.times) - 0.4, LEFT, WIDTH - 56)
-    y = _up(height, [sum(row.stages[s].median for s in STAGES) for row in own.times], zero=True, room=0.08)
+    y = _up(height, [top], zero=True, room=0.08)
     ticks = [(row.peers, str(row.peers)) for row in own.times]
     parts = [_frame(height, x, y).grid("peers present", f"{track.upper()}: µs by stage", ticks)]
     wide = (x.end - x.start) / len(own.times) * 0.66
@@ -285,6 +303,15 @@ def board_stages(track: str, own: TrackReport) -> str:
             if row is own.times[-1] and bottom - top > 11:
                 parts.append(svg.text(x.end + 3, (top + bottom) / 2 + 4, stage))
     return svg.picture(WIDTH, height, f"time of the stages of a decision, {track}", "".join(parts))
+
+
+REPLAY_CAPTIONS = (
+    "Where each drives, seen from a point that moves on at the speed of the start. Thin: the other vehicles.",
+    "Room to the vehicle ahead; at zero they touch.",
+    "Speed of each, and thin that of the vehicle ahead.",
+    "What each commands: the height of a band is how hard it brakes at least.",
+)
+"""What :func:`replay_pictures` shows."""
 
 
 def replay_pictures(shown: Replay) -> tuple[str, ...]:
@@ -357,13 +384,13 @@ def _lanes(title: str, series: Sequence[tuple[str, Drive, NDArray[np.float64]]])
     """A lane for each track in which the height of the band is how hard it commands to brake at least."""
     lane = 34.0
     height = TOP + FOOT + lane * len(series)
-    x = Axis(0, max(float(d.time[-1]) for _, d, _ in series), 62.0, WIDTH - RIGHT)
+    x = Axis(0, max(float(d.time[-1]) for _, d, _ in series), NAMES, WIDTH - RIGHT)
     frame = _frame(height, x, Axis(0, 1, height - FOOT, TOP))
     parts = [frame.grid("s", f"{title}: up to {-COMMANDS[-1]:g} m/s²", y_ticks=())]
     for index, (track, drive, values) in enumerate(series):
         floor = TOP + lane * (index + 1) - 3
-        parts.append(svg.text(56, floor - 8, track.upper(), text_anchor="end"))
-        parts.append(svg.tag("path", d=f"M62 {svg.number(floor)}H{svg.number(x.end)}", class_="grid"))
+        parts.append(svg.text(NAMES - 6, floor - 8, track.upper(), text_anchor="end"))
+        parts.append(svg.tag("path", d=f"M{NAMES:g} {svg.number(floor)}H{svg.number(x.end)}", class_="grid"))
         changes = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
         for begin, end in pairwise(changes):
             tall = float(values[begin]) / -COMMANDS[-1] * (lane - 8)
@@ -376,25 +403,3 @@ def _lanes(title: str, series: Sequence[tuple[str, Drive, NDArray[np.float64]]])
         if drive.collision:
             parts.append(_ending(index, track, drive, x(float(drive.time[-1])), floor - 8))
     return svg.picture(WIDTH, height, title, "".join(parts))
-
-
-def driving(evaluations: Mapping[str, Evaluation], place: int) -> tuple[str, ...]:
-    """Success, collisions, needless braking and reward of every track on one slice, each with its interval."""
-    outcomes = {t: e.closed_loop.slices[place] for t, e in evaluations.items() if e.closed_loop is not None}
-
-    def percent(one: Estimate) -> Estimate:
-        low, high = (None if end is None else 100 * end for end in (one.low, one.high))
-        return Estimate(100 * one.value, low, high)
-
-    parts = [forest("Success", "% of episodes", [(t, percent(o.success_rate)) for t, o in outcomes.items()])]
-    collisions = [(t, percent(o.collision_rate)) for t, o in outcomes.items() if o.collision_rate is not None]
-    needless = [(t, o.needless) for t, o in outcomes.items() if o.needless is not None]
-    if collisions:
-        parts.append(forest("Collision", "% of episodes", collisions))
-    if needless:
-        parts.append(forest("Needless braking", "m/s an episode", needless))
-    parts.append(forest("Reward", "an episode", [(t, o.reward) for t, o in outcomes.items()]))
-    versus = {t: e.closed_loop.versus_float for t, e in evaluations.items() if e.closed_loop and t != FLOAT}
-    differences = [(t, percent(paired[place].difference())) for t, paired in versus.items()]
-    parts.append(forest("Success less float's, paired", "percentage points", differences, reference=0.0))
-    return tuple(parts)

@@ -40,7 +40,7 @@ def summary(material: Material) -> str:
     for name, device in material.devices.items():
         parts += [f"## Board: {escaped(name)}", table(tables.board_facts(device))]
         for track, own in device.tracks.items():
-            parts += [f"{track.upper()}, microseconds, {device.board.evidence}:", table(tables.board(own))]
+            parts += [f"{track.upper()}, microseconds, {device.board.evidence}:", table(tables.board(track, own))]
     found = partings(material.evaluations)
     if found:
         parts += ["## Where the tracks part", table(tables.parting(found))]

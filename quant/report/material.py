@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.acceptance.comparison import Comparison
 from quant.acceptance.decision import Verdict
+from quant.anatomy import Anatomy, dissect
 from quant.boards.report import DeviceReport
 from quant.dataset import Dataset, Split
+from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.policy.observations import F32, Observations
 from quant.policy.policy import Policy
+from quant.report.board_tests import BoardTests
 from quant.runners import FloatRunner, Int8Runner, ParityReport
 from quant.runners.flatbuffer import Quantized
 from quant.runners.runner import Decision
@@ -25,6 +29,8 @@ from quant.worlds.world import World
 
 Curve = tuple[tuple[int, float, float], ...]
 """(step, training loss, simulated error) of each point; a loss that is not known is NaN."""
+WORST = 5
+"""Worst frames looked at, as `quant explain` does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +49,9 @@ class Material:
         world, scenarios: None where driving was not tested.
         verdict: as it stands in ``winner.json``.
         curves: training curves by track.
+        origins: (N,) of every held-out frame: ``recorded``, ``rollout`` or ``augmented``.
+        tests: figures that the tests of each board recorded, by board.
+        baseline: the run held against the accepted one; None where there is none.
     """
 
     settings: Mapping[str, Any]
@@ -57,11 +66,36 @@ class Material:
     scenarios: ScenarioSet | None
     verdict: Verdict
     curves: Mapping[str, Curve]
+    origins: NDArray[Any]
+    tests: Mapping[str, BoardTests] = field(default_factory=dict)
+    baseline: Comparison | None = None
 
     @property
     def tracks(self) -> tuple[str, ...]:
         """The float policy and the candidates, in the order in which every table and picture has them."""
         return (FLOAT, *self.candidates)
+
+    @cached_property
+    def anatomies(self) -> Mapping[str, Anatomy]:
+        """Where the error of each candidate comes from, by track; without those that cannot be taken apart."""
+        return {track: one for track, one in self._dissected.items() if isinstance(one, Anatomy)}
+
+    @property
+    def unexplained(self) -> Mapping[str, str]:
+        """Why a candidate's error cannot be taken apart, by track."""
+        return {track: one for track, one in self._dissected.items() if isinstance(one, str)}
+
+    @cached_property
+    def _dissected(self) -> dict[str, Anatomy | str]:
+        rows = self.dataset.rows(Split.HELD_OUT)
+        frames = self.dataset.observations(rows)
+        found: dict[str, Anatomy | str] = {}
+        for track, candidate in self.candidates.items():
+            try:
+                found[track] = dissect(self.policy, candidate, frames, origins=self.origins, rows=rows, worst=WORST)
+            except InputError as error:
+                found[track] = error.what
+        return found
 
     @cached_property
     def frames(self) -> Frames:
@@ -155,12 +189,19 @@ def interfaces_of(runner: Int8Runner, observations: Observations) -> tuple[Inter
     encoder, head = runner.engine.model("peer_encoder"), runner.engine.model("policy_head")
     width = decision.pooled.shape[1]
     return (
-        _interface("peer features", decision.peer_inputs[observations.mask]),
+        *_codes("peer features", runner.candidate.peer_input, decision.peer_inputs[observations.mask]),
         _interface("embeddings", decision.embeddings[observations.mask], encoder.output),
         _interface("pooled", decision.pooled, head.input),
-        _interface("ego features", decision.head_inputs[:, width:]),
+        *_codes("ego features", runner.candidate.ego_input, decision.head_inputs[:, width:]),
         _interface("output", decision.outputs, head.output),
     )
+
+
+def _codes(name: str, affine: Affine, codes: NDArray[Any]) -> Sequence[Interface]:
+    """Of the features of an input, and, apart, of their residuals where it has them."""
+    features = len(affine.gain)
+    own = [_interface(name, codes[:, :features])]
+    return [*own, _interface(f"{name}, residuals", codes[:, features:])] if affine.residual else own
 
 
 def _interface(name: str, codes: NDArray[Any], tensor: Quantized | None = None) -> Interface:

@@ -85,6 +85,21 @@ class Replay:
     parting: Parting
     drives: Mapping[str, Drive]
 
+    @property
+    def first_other(self) -> dict[str, int]:
+        """The moment at which each track first decides otherwise than float, which until then saw the same.
+
+        Tracks that never do while both still drive are not among them.
+        """
+        reference = self.drives[FLOAT].action[:-1]
+        found = {}
+        for track, drive in self.drives.items():
+            steps = min(len(reference), len(drive.action) - 1)
+            other = np.flatnonzero(drive.action[:steps] != reference[:steps])
+            if len(other):
+                found[track] = int(other[0])
+        return found
+
 
 def partings(evaluations: Mapping[str, Evaluation]) -> tuple[Parting, ...]:
     """All episodes that float and the candidates do not all end alike, in the order of the scenarios."""

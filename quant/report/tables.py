@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from quant.acceptance.assessment import Assessment
-from quant.acceptance.criterion import Criterion, quantity
+from quant.acceptance.criterion import Criterion, Outcome, quantity
+from quant.acceptance.decision import Verdict
 from quant.boards.report import DeviceReport, TrackReport
 from quant.dataset.augmentation import PEER_FEATURES
 from quant.evaluation.evaluation import FLOAT, Evaluation
@@ -20,13 +22,29 @@ from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Paired
 from quant.policy.policy import Discrete
 from quant.report import terminal
+from quant.report.board_tests import BoardTests
 from quant.report.figures import STAGES
 from quant.report.material import Frames, Interface, Material
 from quant.report.replay import Parting
+from quant.runners.flatbuffer import macs
+from quant.tracks.candidate import Candidate
+from quant.tracks.registry import DEFAULT_TRACKS
 from quant.worlds.convoy import ACTIONS
 from quant.worlds.world import CONVOY
 
 NOTHING = terminal.NOTHING
+CRITERIA: Mapping[str, str] = {
+    "success_drop": "loss of success against float",
+    "action_disagreement": "frames with another action than float",
+    "peer_encoder_bytes": "size of the peer encoder",
+    "policy_head_bytes": "size of the policy head",
+    "latency": "time of a decision, 99th percentile",
+    "latency_max": "time of a decision, longest",
+    "device_mismatches": "decisions with other bytes than the host's",
+    "heap_free": "free heap",
+    "stack_left": "free stack",
+}
+"""What criteria are about, in plain words; a criterion that is not among them goes by its name."""
 PAGES = ("report.html", "report.md")
 """The report's own files, which it does not list."""
 
@@ -56,6 +74,7 @@ class Table:
         numbers: columns from this one on hold figures.
         sortable: its rows are alike, so that sorting them makes sense.
         notes: sentences below it.
+        title: what it is called, above it.
     """
 
     columns: tuple[str, ...]
@@ -63,9 +82,11 @@ class Table:
     numbers: int = 1
     sortable: bool = False
     notes: tuple[str, ...] = field(default=())
+    title: str = ""
 
 
-def _row(*cells: str | Cell) -> tuple[Cell, ...]:
+def row_of(*cells: str | Cell) -> tuple[Cell, ...]:
+    """Texts as cells."""
     return tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells)
 
 
@@ -74,16 +95,53 @@ def checkpoint(material: Material) -> str:
     return PurePath(str(material.settings["checkpoint"])).name
 
 
+def lead(material: Material) -> str:
+    """What was done, for a reader who knows nothing of it."""
+    policy, n = material.policy, len(material.candidates)
+    space = policy.action_space
+    gives = f"one of {space.n} actions" if isinstance(space, Discrete) else f"a continuous action of {space.width}"
+    opened = next((e.open_loop for t, e in material.evaluations.items() if t != FLOAT), None)
+    reference = material.evaluations[FLOAT].closed_loop
+    judged = [f"on {opened.overall.n:,} frames it was not made from"] if opened is not None else []
+    if reference is not None and material.world is not None:
+        episodes = sum(one.n for one in reference.slices)
+        judged.insert(0, f"on {episodes:,} driven episodes of the world {material.world.spec} (the same for all)")
+    ways = f"in {n} ways, as {', '.join(track.upper() for track in material.candidates)}" if n > 1 else "once"
+    return (
+        f"A Deep Sets policy drives from up to {policy.max_peers} peers with {policy.peer_size} features each and "
+        f"{policy.ego_size} of its own, and decides on {gives}. It was turned into two small models of integers for a "
+        f"microcontroller {ways}, and each was held against the float policy {' and '.join(judged)}."
+    )
+
+
 def criteria(assessments: Sequence[Assessment]) -> Table:
     """Every criterion with its limit, and for each candidate outcome, value and evidence."""
     rows, reasons = [], dict[str, None]()
     for own in zip(*(assessment.criteria for assessment in assessments), strict=True):
+        first = own[0]
         bases = list(dict.fromkeys(one.basis for one in own if one.basis))
-        name = Cell(own[0].name, note="; ".join(bases))
-        rows.append(_row(name, limit(own[0]), *(_outcome(one) for one in own)))
-        reasons |= dict.fromkeys(f"{one.name}: {one.unproven}" for one in own if one.unproven)
+        name = Cell(in_words(first.name), note="; ".join([first.name, *bases]))
+        rows.append(row_of(name, limit(first), *(_outcome(one) for one in own)))
+        reasons |= dict.fromkeys(f"{in_words(one.name)}: {one.unproven}" for one in own if one.unproven)
     notes = _reasons(list(reasons))
-    return Table(("criterion", "limit", *(a.track.upper() for a in assessments)), tuple(rows), 1, True, notes)
+    columns = ("criterion", "limit", *(a.track.upper() for a in assessments))
+    return Table(columns, tuple(rows), 1, True, notes, "Criteria and their outcomes")
+
+
+def in_words(name: str) -> str:
+    """A criterion in plain words, with the slice it is about."""
+    kind, _, about = name.rstrip("]").partition("[")
+    words = CRITERIA.get(kind)
+    if words is None:
+        return name
+    return f"{words}, {about}" if about else words
+
+
+def measure(value: float, unit: str) -> str:
+    """A quantity as people read it: grouped digits, no more of them than tell something."""
+    if unit == "bytes" or (unit != "share" and value == int(value)):
+        return f"{value:,.0f} {unit}"
+    return quantity(value, unit).replace(" %", "%") if unit == "share" else f"{value:.3g} {unit}"
 
 
 def _reasons(found: Sequence[str]) -> tuple[str, ...]:
@@ -92,16 +150,20 @@ def _reasons(found: Sequence[str]) -> tuple[str, ...]:
     for one in found:
         name, _, reason = one.partition(": ")
         together.setdefault(reason, []).append(name)
-    return tuple(f"Unproven: {', '.join(names)}: {reason}." for reason, names in together.items())
+    return tuple(f"Unproven, as {reason}: {'; '.join(names)}." for reason, names in together.items())
 
 
 def limit(criterion: Criterion) -> str:
     """At most or at least what."""
-    return f"{'≤' if criterion.direction == 'at most' else '≥'} {quantity(criterion.limit, criterion.unit)}"
+    return f"{'≤' if criterion.direction == 'at most' else '≥'} {measure(criterion.limit, criterion.unit)}"
 
 
 def _outcome(criterion: Criterion) -> Cell:
-    value = "no value" if criterion.value is None else quantity(criterion.value, criterion.unit)
+    value = "no value" if criterion.value is None else measure(criterion.value, criterion.unit)
+    if criterion.value is not None and criterion.value != criterion.limit:
+        # Rounded to the limit it would seem to contradict its outcome.
+        same = value == measure(criterion.limit, criterion.unit)
+        value = quantity(criterion.value, criterion.unit) if same else value
     return Cell(value, criterion.outcome.value, criterion.evidence or "no evidence")
 
 
@@ -114,17 +176,72 @@ def driving(evaluations: Mapping[str, Evaluation]) -> Table | None:
     for place, original in enumerate(reference.slices):
         outcomes = [e.closed_loop.slices[place] if e.closed_loop else None for e in evaluations.values()]
         rows.append((Cell(f"{original.name}, n = {original.n:,}", "group"), *(Cell("") for _ in outcomes)))
-        rows += [_row(name, *_each(outcomes, show)) for name, show in terminal.DRIVING.items()]
+        rows += [row_of(name, *_each(outcomes, show)) for name, show in terminal.DRIVING.items()]
         paired = [
             None if outcome is None or track == FLOAT else Paired.of(original.success, outcome.success)
             for track, outcome in zip(evaluations, outcomes, strict=True)
         ]
-        rows += [_row(name, *_each(paired, show)) for name, show in terminal.PAIRED.items()]
-    return Table(("", *(track.upper() for track in evaluations)), tuple(rows))
+        rows += [row_of(name, *_each(paired, show)) for name, show in terminal.PAIRED.items()]
+    columns = ("", *(track.upper() for track in evaluations))
+    return Table(columns, tuple(rows), title="Driving in figures, with 95 % intervals")
 
 
 def _each(values: Sequence[Any], show: Callable[[Any], str]) -> list[str]:
     return [NOTHING if value is None else show(value) for value in values]
+
+
+def standings(verdict: Verdict) -> Table:
+    """Every candidate against the float policy, slice by slice: what was lost, what is shown, what could be seen."""
+    tracks = [assessment.track for assessment in verdict.assessments]
+    rows: list[tuple[Cell, ...]] = []
+    for name in dict.fromkeys(one.slice for one in verdict.standings):
+        own = {one.track: one for one in verdict.standings if one.slice == name}
+        first = own[tracks[0]]
+        blind = f", blind: {first.blind}" if first.blind else ""
+        rows.append((Cell(f"{name}, n = {first.contest.success.n:,}{blind}", "group"), *(Cell("") for _ in tracks)))
+        rows += [row_of(label, *(show(own[track]) for track in tracks)) for label, show in terminal.STANDING.items()]
+    return Table(("", *map(str.upper, tracks)), tuple(rows), title="Against float, episode by episode")
+
+
+def pairs(verdict: Verdict) -> Table:
+    """Every two candidates that could win, on the episodes that counted."""
+    rows = tuple(
+        row_of(f"{one.first.upper()} : {one.second.upper()}", *(show(one) for show in terminal.PAIRS))
+        for one in verdict.pairs
+    )
+    columns = ("", "alone succeed", "p", "p after Holm", "alone collide", "p of it", "could see, points")
+    return Table(columns, rows, title="Against each other")
+
+
+def in_short(verdict: Verdict) -> str:
+    """Whether the winner is shown to drive no worse than float by more than the margin; nothing without driving."""
+    own = [one for one in verdict.standings if one.track == verdict.winner]
+    if not own:
+        return ""
+    each = "; ".join(
+        f"{one.slice}: {one.noninferiority.value} (lost {100 * one.loss.value:.2f}, at most "
+        f"{100 * one.loss.upper:.2f} points with 95 % confidence)"
+        for one in own
+    )
+    return f"Against float, with a margin of {points_of(own[0].margin)} of success: {each}."
+
+
+def points_of(share: float) -> str:
+    """A share as percentage points."""
+    return f"{100 * share:g} {'point' if share == 0.01 else 'points'}"
+
+
+def against(verdict: Verdict) -> tuple[str, ...]:
+    """What the verdict says against each rival, and of the winner's standing, in full."""
+    standing = [one.sentence for one in verdict.standings if one.track == verdict.winner]
+    return (*standing, *(f"against {rival.track}: {rival.comparison}" for rival in verdict.against))
+
+
+def reasons(verdict: Verdict) -> tuple[str, ...]:
+    """Why, without what :func:`against` says in full."""
+    full = {one.sentence for one in verdict.standings}
+    short = in_short(verdict)
+    return (*(sentence for sentence in verdict.why if sentence not in full), *([short] if short else []))
 
 
 def frames(evaluations: Mapping[str, Evaluation]) -> Table:
@@ -134,7 +251,7 @@ def frames(evaluations: Mapping[str, Evaluation]) -> Table:
     for name, show in terminal.FRAMES.items():
         figures = [show(one.overall) for one in opened.values()]
         if set(figures) != {NOTHING}:
-            rows.append(_row(name.strip(), *figures))
+            rows.append(row_of(name.strip(), *figures))
     return Table(("", *(track.upper() for track in opened)), tuple(rows))
 
 
@@ -153,7 +270,7 @@ def by_peers(evaluations: Mapping[str, Evaluation]) -> Table:
         return NOTHING if one is None else f"{one.agreement.value:.2%} / {one.mae:.4g}"
 
     made = tuple(
-        _row(name, next((f"{one.n:,}" for one in own if one is not None), "0"), *map(words, own))
+        row_of(name, next((f"{one.n:,}" for one in own if one is not None), "0"), *map(words, own))
         for name, own in rows.items()
     )
     return Table(("frames with", "n", *(f"{t.upper()}: agreement / error" for t in tracks)), made, 1, True)
@@ -170,8 +287,8 @@ def confusion(track: str, found: Frames, actions: Sequence[str]) -> Table:
             Cell(f"{n:,}", "same" if other == one else "other" if n else "none", f"{n / total:.2%}")
             for other, n in enumerate(row)
         ]
-        rows.append(_row(f"float: {name}", *cells))
-    return Table((track.upper(), *actions), tuple(rows))
+        rows.append(row_of(f"float: {name}", *cells))
+    return Table((track.upper(), *actions), tuple(rows), title=f"{track.upper()} in columns, float in rows")
 
 
 def actions_of(material: Material) -> tuple[str, ...]:
@@ -200,7 +317,7 @@ def features(found: Frames) -> Table:
     rows = []
     for own in zip(*found.features.values(), strict=True):
         cells = [Cell(_range(one.covered), note=f"{one.clipped:.2%} beyond") for one in own]
-        rows.append(_row(_feature(own[0].name), NOTHING if own[0].seen is None else _range(own[0].seen), *cells))
+        rows.append(row_of(_feature(own[0].name), NOTHING if own[0].seen is None else _range(own[0].seen), *cells))
     return Table(("feature", "seen", *(f"{t.upper()} covers" for t in tracks)), tuple(rows))
 
 
@@ -214,15 +331,56 @@ def _feature(name: str) -> str:
     return f"{name} ({PEER_FEATURES[int(place)]})" if known else name
 
 
-def board(own: TrackReport) -> Table:
+def cost(material: Material) -> Table:
+    """Bytes and multiply-accumulates of every candidate."""
+    rows = []
+    for track, candidate in material.candidates.items():
+        sizes = [len(model.tflite) for model in (candidate.peer_encoder, candidate.policy_head)]
+        encoder, head = (macs(model.tflite) for model in (candidate.peer_encoder, candidate.policy_head))
+        rows.append(
+            row_of(
+                track.upper(),
+                *(f"{size:,}" for size in (*sizes, sum(sizes))),
+                f"{encoder:,}",
+                f"{head:,}",
+                f"{decision_macs(candidate):,}",
+                f"int{candidate.bits}",
+            )
+        )
+    most = material.policy.max_peers
+    columns = (
+        *("candidate", "encoder, bytes", "head, bytes", "together"),
+        *("encoder, MACs a peer", "head, MACs", f"MACs with {most} peers", "activations"),
+    )
+    return Table(columns, tuple(rows), 1, True, title="Size and work")
+
+
+def decision_macs(candidate: Candidate) -> int:
+    """Multiply-accumulates of a decision with the most peers: each weight once, the encoder's once for each peer."""
+    return candidate.max_peers * macs(candidate.peer_encoder.tflite) + macs(candidate.policy_head.tflite)
+
+
+def tests(own: BoardTests) -> Table:
+    """What a board's tests recorded, but for the times of every number of peers, which stand by themselves."""
+    left = [one for one in own.figures if "test_times_of_every_number_of_peers" not in one.test]
+    rows = (row_of(one.short, one.name, _recorded(one.value, one.unit)) for one in left)
+    return Table(("test", "figure", "value"), tuple(rows), 2, True)
+
+
+def _recorded(value: float | str, unit: str) -> str:
+    number = f"{value:,.10g}" if isinstance(value, (int, float)) else value
+    return f"{number} {unit}".strip()
+
+
+def board(track: str, own: TrackReport) -> Table:
     """Times of a decision on a board by number of peers: median of each stage, and the whole."""
     rows = []
     for row in own.times:
         stages = [f"{row.stages[stage].median:.1f}" for stage in STAGES]
         total = row.total
-        rows.append(_row(str(row.peers), *stages, f"{total.median:.1f}", f"{total.p99:.1f}", f"{total.maximum:.1f}"))
+        rows.append(row_of(str(row.peers), *stages, f"{total.median:.1f}", f"{total.p99:.1f}", f"{total.maximum:.1f}"))
     names = (*(f"{stage}, median" for stage in STAGES), "total, median", "total, p99", "total, maximum")
-    return Table(("peers", *names), tuple(rows), 0, True)
+    return Table(("peers", *names), tuple(rows), 0, True, title=track.upper())
 
 
 def board_facts(device: DeviceReport) -> Table:
@@ -239,16 +397,17 @@ def board_facts(device: DeviceReport) -> Table:
         ("evidence", one.evidence),
         ("firmware", f"{one.firmware}, ELF sha256 {one.elf_sha256[:12]}, {one.target}"),
         ("engine", " ".join(word for word in (one.engine, one.kernels, one.idf) if word)),
+        ("tests that failed with these models", ", ".join(device.failed_tests) or "none that ran"),
         *((f"{track}: against the host", str(own.conformance)) for track, own in device.tracks.items()),
         *((name, f"{value:,} bytes") for name, value in sizes.items() if value is not None),
     ]
-    return Table(("", ""), tuple(_row(*row) for row in rows), 2)
+    return Table(("", ""), tuple(row_of(*row) for row in rows), 2)
 
 
 def parting(found: Sequence[Parting], most: int = 40) -> Table:
     """The episodes that are not ended alike, the first ``most``."""
     tracks = list(found[0].success) if found else []
-    rows = tuple(_row(one.slice, str(one.index), *(_ended(one, track) for track in tracks)) for one in found[:most])
+    rows = tuple(row_of(one.slice, str(one.index), *(_ended(one, track) for track in tracks)) for one in found[:most])
     notes = (f"The first {most} of {len(found)}.",) if len(found) > most else ()
     return Table(("slice", "episode", *(track.upper() for track in tracks)), rows, 1, True, notes)
 
@@ -262,7 +421,7 @@ def _ended(one: Parting, track: str) -> Cell:
 def facts(material: Material) -> Table:
     """What is known of the policy and how."""
     rows = (
-        _row(fact.name, fact.value, f"{fact.how}: {fact.source}" if fact.source else fact.how)
+        row_of(fact.name, fact.value, f"{fact.how}: {fact.source}" if fact.source else fact.how)
         for fact in material.policy.facts
     )
     return Table(("of the policy", "value", "how it is known"), tuple(rows), 3)
@@ -270,39 +429,39 @@ def facts(material: Material) -> Table:
 
 def hashes(material: Material) -> Table:
     """SHA-256 of what the run was made of and of what it made."""
-    rows = [_row(name, value or "none") for name, value in material.verdict.hashes.items()]
+    rows = [row_of(name, value or "none") for name, value in material.verdict.hashes.items()]
     for track, candidate in material.candidates.items():
-        rows += [_row(f"{track}: {part}", value) for part, value in candidate.hashes.items()]
+        rows += [row_of(f"{track}: {part}", value) for part, value in candidate.hashes.items()]
     return Table(("sha256 of", ""), tuple(rows), 2)
 
 
 def settings(material: Material) -> Table:
     """What the run was asked for."""
     shown = {key: value for key, value in material.settings.items() if key != "schema_version"}
-    return Table(("setting", ""), tuple(_row(key, _plain(value)) for key, value in shown.items()), 2)
+    return Table(("setting", ""), tuple(row_of(key, _plain(value)) for key, value in shown.items()), 2)
 
 
 def limits(material: Material) -> Table:
     """The limits in force."""
     found = material.verdict.limits.to_json()
-    return Table(("limit", ""), tuple(_row(key, _plain(value)) for key, value in found.items()), 1)
+    return Table(("limit", ""), tuple(row_of(key, _plain(value)) for key, value in found.items()), 1)
 
 
 def versions(material: Material) -> Table:
     """Versions, commit, host and the time each step took."""
     manifest = material.manifest
     host = manifest.get("host", {})
-    rows = [_row(name, str(value)) for name, value in manifest.get("versions", {}).items()]
-    rows.append(_row("commit of quant", str(manifest.get("git_commit") or "none")))
-    rows.append(_row("host", " ".join(str(host.get(key, "")) for key in ("system", "machine", "node")).strip()))
-    rows += [_row(f"step {name}", f"{value:.1f} s") for name, value in manifest.get("seconds", {}).items()]
+    rows = [row_of(name, str(value)) for name, value in manifest.get("versions", {}).items()]
+    rows.append(row_of("commit of quant", str(manifest.get("git_commit") or "none")))
+    rows.append(row_of("host", " ".join(str(host.get(key, "")) for key in ("system", "machine", "node")).strip()))
+    rows += [row_of(f"step {name}", f"{value:.1f} s") for name, value in manifest.get("seconds", {}).items()]
     return Table(("", "version"), tuple(rows), 2)
 
 
 def files(material: Material) -> Table:
     """Every artifact with its size and hash, but for the report itself."""
     found = {name: entry for name, entry in material.manifest.get("files", {}).items() if name not in PAGES}
-    rows = (_row(name, f"{entry['bytes']:,}", entry["sha256"]) for name, entry in found.items())
+    rows = (row_of(name, f"{entry['bytes']:,}", entry["sha256"]) for name, entry in found.items())
     return Table(("file", "bytes", "sha256"), tuple(rows), 1, True)
 
 
@@ -320,8 +479,12 @@ def command(material: Material) -> str:
         for name, option in (("nominal", "--episodes"), ("lossy", "--lossy-episodes")):
             words += [option, str(episodes[name])] if name in episodes else []
     words += ["--seed", str(asked.get("seed", 0))]
+    if asked.get("world_kwargs"):
+        words += ["--world-kwargs", json.dumps(asked["world_kwargs"])]
     if asked.get("qat_steps") is not None:
         words += ["--qat-steps", str(asked["qat_steps"])]
+    if asked.get("tracks") and tuple(asked["tracks"]) != DEFAULT_TRACKS:
+        words += ["--tracks", ",".join(asked["tracks"])]
     return shlex.join(words)
 
 
@@ -340,12 +503,12 @@ Figure = tuple[str, str, str]
 
 
 def key_figures(material: Material) -> tuple[Figure, ...]:
-    """The winner's figures in short: driving, agreement, bytes, time."""
+    """The winner's figures in short: criteria, driving, agreement, bytes, time."""
     track = material.verdict.winner
     if track is None:
         return ()
     own, evaluation = material.verdict.assessment(track), material.evaluations[track]
-    found: list[Figure] = []
+    found = [_criteria_in_short(own)]
     reference = material.evaluations[FLOAT].closed_loop
     if evaluation.closed_loop is not None and reference is not None:
         for outcome, original in zip(evaluation.closed_loop.slices, reference.slices, strict=True):
@@ -361,6 +524,12 @@ def key_figures(material: Material) -> tuple[Figure, ...]:
                 ("time of a decision, p99", f"{one.value:.3g} {one.unit}", f"{one.evidence}, worst peer count")
             )
     return tuple(found)
+
+
+def _criteria_in_short(own: Assessment) -> Figure:
+    counts = {outcome: len(own.with_outcome(outcome)) for outcome in Outcome}
+    note = ", ".join(f"{n} {outcome.value}" for outcome, n in counts.items() if n and outcome is not Outcome.PASS)
+    return "criteria passed", f"{counts[Outcome.PASS]} of {len(own.criteria)}", note or "all of them"
 
 
 def _success(outcome: SliceOutcome, original: SliceOutcome) -> Figure:
