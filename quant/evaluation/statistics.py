@@ -150,7 +150,7 @@ class Paired:
         """
         difference = self.difference(2 * level - 1)
         assert difference.low is not None and difference.high is not None
-        return Drop(-difference.value, -difference.high, -difference.low)
+        return Drop(0.0 - difference.value, 0.0 - difference.high, 0.0 - difference.low)
 
     def drop(self, level: float = LEVEL) -> Drop | None:
         """The relative drop 1 - p_candidate / p_reference with its one-sided bounds; None if p_reference is 0.

@@ -104,8 +104,8 @@ def against_float(verdict: Verdict) -> Table:
 
 def pairs(verdict: Verdict) -> Table:
     """The candidates that could win, every two: who alone succeeds and collides, and what the test could have seen."""
-    columns = ("", "alone succeed", "p", "p (Holm)", "alone collide", "p", "could see")
-    table = _table("Against each other", columns, right=True)
+    columns = ("one alone", "succeeds", "p", "Holm", "collides", "p", "could see")
+    table = _table("Against each other, episode by episode", columns, right=True)
     for pair in verdict.pairs:
         _row(table, f"{pair.first} : {pair.second}", *(figure(pair) for figure in PAIRS))
     return table
@@ -286,11 +286,11 @@ PAIRED: Mapping[str, Callable[[Paired], str]] = {
     "McNemar p": lambda paired: f"{paired.mcnemar():.2g}",
 }
 STANDING: Mapping[str, Callable[[Standing], str]] = {
-    "points of success lost": lambda one: f"{100 * one.loss.value:.2f} (<= {100 * one.loss.upper:.2f})",
-    "within the margin": lambda one: f"{one.noninferiority.value} ({100 * one.margin:g})",
-    "drop it could see (80 %)": lambda one: _points(one.contest.detectable),
-    "collides alone, it : float": lambda one: _collisions(one.contest.safety),
-    "McNemar p of collisions": lambda one: _p(one.contest.safety),
+    "points lost": lambda one: f"{100 * one.loss.value:.2f} (<= {100 * one.loss.upper:.2f})",
+    "margin": lambda one: f"{one.noninferiority.value} ({100 * one.margin:g})",
+    "could see (80 %)": lambda one: _points(one.contest.detectable),
+    "collides : float": lambda one: _collisions(one.contest.safety),
+    "p of collisions": lambda one: _p(one.contest.safety),
 }
 """A candidate against the float policy; bounds are one-sided at 95 %."""
 PAIRS: Sequence[Callable[[Contest], str]] = (

@@ -28,7 +28,7 @@ def standing(losses: int, wins: int, n: int = 4000, blind: str = "") -> Standing
         (0, 0, NonInferiority.SHOWN),
         (40, 20, NonInferiority.SHOWN),
         (45, 15, NonInferiority.OPEN),
-        (60, 20, NonInferiority.OPEN),
+        (65, 20, NonInferiority.OPEN),
         (100, 20, NonInferiority.INFERIOR),
     ],
 )

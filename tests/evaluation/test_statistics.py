@@ -24,6 +24,8 @@ def test_wilson_gives_the_value_newcombe_published() -> None:
 
 
 def test_wilson_is_not_empty_when_nothing_or_everything_succeeds() -> None:
+    assert {proportion(0, n).low for n in range(1, 200)} == {0.0}
+    assert {proportion(n, n).high for n in range(1, 200)} == {1.0}
     assert proportion(0, 20).high == pytest.approx(0.1611, abs=5e-5)
     assert proportion(20, 20).low == pytest.approx(1 - 0.1611, abs=5e-5)
 

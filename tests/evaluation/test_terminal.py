@@ -73,6 +73,20 @@ def test_the_comparison_is_whole_at_any_usual_width(width: int) -> None:
     assert "same half of range" not in text
 
 
+def test_candidates_are_shown_against_each_other_two_by_two() -> None:
+    contestants = {
+        "ptq": evaluated(candidate("ptq"), driven(10, 4)),
+        "ptq-gptq": evaluated(candidate("ptq-gptq"), driven(10, 4)),
+        "qat": evaluated(candidate("qat"), driven(4, 4)),
+    }
+    text = rendered(reference(), contestants, 80)
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert "ptq : qat 0 : 6 0.031 0.094 6 : 0 0.031 1.51" in rows
+    assert "ptq : ptq-gptq 0 : 0 1 1 0 : 0 1 1.51" in rows
+    assert "points lost 1.50 (<= 2.87) 1.50 (<= 2.87) 0.00 (<= 0.67)" in rows
+    assert "Deploy QAT (a tie with PTQ and PTQ-GPTQ, decided on collisions)." in " ".join(text.split())
+
+
 def test_without_a_world_the_screen_says_that_driving_was_not_tested() -> None:
     original = undriven_reference()
     text = rendered(original, {"ptq": evaluated(candidate("ptq"), None)}, 80)
