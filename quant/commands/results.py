@@ -20,7 +20,7 @@ from quant.errors import GateError
 
 if TYPE_CHECKING:
     from quant.acceptance.decision import Verdict
-    from quant.pipeline import Run
+    from quant.pipeline import Hold, Run
 
 
 @click.command("show")
@@ -47,16 +47,21 @@ def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
     type=click.Path(path_type=Path),
     help="Where the page goes, with the Markdown beside it.  [default: report.html in RUN]",
 )
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    help="A baseline or another run, to hold this one against.  [default: baseline.json, where there is one]",
+)
 @click.option("--open", "open_page", is_flag=True, help="Show the page in the browser.")
 @json_option
-def report_command(run: Path, output: Path | None, open_page: bool, as_json: bool) -> None:
+def report_command(run: Path, output: Path | None, baseline: Path | None, open_page: bool, as_json: bool) -> None:
     """Writes the report of a finished run: one HTML page to send, and a summary in Markdown.
 
     The page needs no other file and no network. It says what winner.json says; decide again to use other limits.
     """
     from quant import pipeline
 
-    paths = pipeline.report(run, output)
+    paths = pipeline.report(run, output, _holding(baseline))
     if as_json:
         show_json({"run": str(run), "page": str(paths[0]), "summary": str(paths[1])})
     else:
@@ -64,6 +69,18 @@ def report_command(run: Path, output: Path | None, open_page: bool, as_json: boo
             click.echo(str(path))
     if open_page:
         click.launch(str(paths[0]))
+
+
+def _holding(baseline: Path | None) -> Hold | None:
+    """Holds a run against what is given, or against the project's baseline where there is one."""
+    from quant.acceptance.baseline import FILE
+    from quant.acceptance.comparison import compare
+    from quant.regression import load_snapshot, snapshot
+
+    if baseline is None and not Path(FILE).is_file():
+        return None
+    before = load_snapshot(baseline or Path(FILE))
+    return lambda run: compare(before, snapshot(run))
 
 
 @click.command("compare")

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from textwrap import indent
 
-from quant.report import tables
+from quant.anatomy import advise, contrast
+from quant.report import against, causes, tables
 from quant.report.material import Material
 from quant.report.replay import partings
 from quant.report.tables import Cell, Table
@@ -21,9 +22,10 @@ def summary(material: Material) -> str:
     verdict = material.verdict
     parts = [
         f"# Quantization report: {escaped(tables.checkpoint(material))}",
+        escaped(tables.lead(material)),
         f"**{escaped(verdict.headline)}**",
         escaped(status_line(verdict)) if verdict.winner else "",
-        listed([*verdict.why, *(f"against {one.track}: {one.comparison}" for one in verdict.against)]),
+        listed([*tables.reasons(verdict), *tables.against(verdict)]),
         listed([f"**Warning:** {escaped(one)}" for one in verdict.warnings], escape=False),
         "## Acceptance",
         table(tables.criteria(verdict.assessments)),
@@ -33,10 +35,19 @@ def summary(material: Material) -> str:
     parts.append("Driving was not tested: no world was given." if driving is None else table(driving))
     parts += ["### Held-out frames", table(tables.frames(material.evaluations))]
     parts.append(table(tables.by_peers(material.evaluations)))
+    if verdict.standings:
+        parts += ["### Against float, episode by episode", table(tables.standings(verdict))]
+    if verdict.pairs:
+        parts += ["### Against each other", table(tables.pairs(verdict))]
     if verdict.gate:
         parts += ["### Gate self-test", listed(verdict.gate)]
     if material.parity:
         parts += ["### Engines, against the arithmetic of the verdict", listed(engine_lines(material.parity))]
+    if material.baseline is not None:
+        held = material.baseline
+        parts += ["## Against the baseline", f"**{escaped(held.headline)}**", listed([*held.changed, *held.meaning])]
+        parts += [table(against.table(held)), listed(against.words(held))]
+    parts += ["## Size and work", table(tables.cost(material))]
     for name, device in material.devices.items():
         parts += [f"## Board: {escaped(name)}", table(tables.board_facts(device))]
         for track, own in device.tracks.items():
@@ -44,6 +55,7 @@ def summary(material: Material) -> str:
     found = partings(material.evaluations)
     if found:
         parts += ["## Where the tracks part", table(tables.parting(found))]
+    parts += _causes(material)
     parts += [
         "## How it was made",
         indent(tables.command(material), "    ", lambda line: True),
@@ -52,6 +64,20 @@ def summary(material: Material) -> str:
         table(tables.limits(material)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _causes(material: Material) -> list[str]:
+    found = material.anatomies
+    if not found:
+        return []
+    parts = ["## Why each candidate errs"]
+    for track, one in found.items():
+        sentences = [f"{advice.why}{f'; try: {advice.what}' if advice.what else ''}" for advice in advise(one)]
+        parts += [f"### {escaped(track.upper())}", listed(sentences), table(causes.table(one))]
+    first, *others = found.values()
+    sentences = [line for other in others for line in contrast(first, other)]
+    parts += ["### Between the candidates", listed(sentences)] if sentences else []
+    return [*parts, "### The worst frames", table(causes.worst(found, tables.actions_of(material)))]
 
 
 def table(source: Table) -> str:

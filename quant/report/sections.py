@@ -141,8 +141,7 @@ def _baseline(material: Material) -> Iterator[Block]:
     if material.baseline is None:
         return
     found = material.baseline
-    yield Block(words=(found.headline, *found.changed, *found.meaning))
-    yield Block(tables=(against.table(found),), words=against.words(found))
+    yield Block(found.headline, (*found.changed, *found.meaning, *against.words(found)), tables=(against.table(found),))
 
 
 def _error(material: Material) -> str:

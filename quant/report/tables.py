@@ -35,6 +35,7 @@ from quant.worlds.world import CONVOY
 NOTHING = terminal.NOTHING
 CRITERIA: Mapping[str, str] = {
     "success_drop": "loss of success against float",
+    "success_margin": "points of success lost against float",
     "action_disagreement": "frames with another action than float",
     "peer_encoder_bytes": "size of the peer encoder",
     "policy_head_bytes": "size of the policy head",
