@@ -20,6 +20,9 @@ import pytest
 
 from quant.errors import QuantError
 
+# Before anybody imports them: these modules are tests, and a failed assertion shows its values.
+pytest.register_assert_rewrite("quant.suites")
+
 if TYPE_CHECKING:
     from quant.acceptance.assessment import Assessment
     from quant.acceptance.comparison import Comparison
@@ -36,6 +39,13 @@ _comparison_key: pytest.StashKey[Comparison] = pytest.StashKey()
 
 REGRESSION = "regression"
 """The marker of tests that hold a run against the baseline."""
+MARKERS = {
+    "slow": "takes more than a few seconds",
+    "hil": "needs a board (--board)",
+    REGRESSION: "holds a run (--run) against the baseline (--baseline)",
+    "board_only": "needs a chip; the virtual board, linux and QEMU cannot show it",
+}
+"""Of the suites, for any project that imports them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,6 +58,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Reads the run's tracks: a folder that is none is told once here, and later once for each file of tests."""
+    for name, words in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {words}")
     folder = config.getoption("--run")
     if folder is not None:
         config.stash[_tracks_key] = _tracks(given_path(config, folder))
