@@ -28,7 +28,9 @@ def estimates(what: str, rows: Sequence[tuple[str, Estimate]], form: str, better
     """Estimates beside the float policy's, the first."""
     (name, reference), *others = rows
     values = ", ".join(f"{track.upper()} {format(one.value, form)}" for track, one in others)
-    return f"{what}; {better} is better. {values}; {name} {format(reference.value, form)} (dashed)."
+    return (
+        f"{what[:1].upper()}{what[1:]}; {better} is better. {values}; {name} {format(reference.value, form)} (dashed)."
+    )
 
 
 def differences(rows: Sequence[tuple[str, Estimate]]) -> str:

@@ -42,7 +42,14 @@ def _up(height: float, values: Sequence[float], **how: Any) -> Axis:
     return Axis.around(values, height - FOOT, TOP, **how)
 
 
-def forest(title: str, unit: str, rows: Sequence[tuple[str, Estimate]], *, reference: float | None = None) -> str:
+def forest(
+    title: str,
+    unit: str,
+    rows: Sequence[tuple[str, Estimate]],
+    *,
+    reference: float | None = None,
+    also: Sequence[float] = (),
+) -> str:
     """Estimates with their intervals under one another.
 
     Args:
@@ -50,9 +57,10 @@ def forest(title: str, unit: str, rows: Sequence[tuple[str, Estimate]], *, refer
         unit: of the axis.
         rows: name and estimate; the first is the float policy's, or, where ``reference`` is given, a candidate's.
         reference: where a dashed line stands, as 0 for a difference.
+        also: values the axis has to show besides, as another picture's, to be compared by eye.
     """
     first = 0 if reference is None else 1
-    ends = [end for _, one in rows for end in (one.low, one.value, one.high) if end is not None]
+    ends = [*also, *(end for _, one in rows for end in (one.low, one.value, one.high) if end is not None)]
     x = Axis.around([*ends, *([] if reference is None else [reference])], NAMES, WIDTH - RIGHT, room=0.08)
     height = TOP + FOOT + 24.0 * len(rows)
     frame = _frame(height, x, Axis(0, len(rows), height - FOOT, TOP))

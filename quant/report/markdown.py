@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from textwrap import indent
 
 from quant.anatomy import advise, contrast
-from quant.report import against, causes, tables
+from quant.report import against, causes, tables, worlds
 from quant.report.material import Material
 from quant.report.replay import partings
 from quant.report.tables import Cell, Table
@@ -43,6 +43,10 @@ def summary(material: Material) -> str:
         parts += ["### Gate self-test", listed(verdict.gate)]
     if material.parity:
         parts += ["### Engines, against the arithmetic of the verdict", listed(engine_lines(material.parity))]
+    if material.second is not None:
+        opinion = material.second
+        parts += ["## A second opinion: SUMO", listed(opinion.sentences)]
+        parts += [table(worlds.table(opinion, name)) for name in opinion.episodes]
     if material.baseline is not None:
         held = material.baseline
         parts += ["## Against the baseline", f"**{escaped(held.headline)}**", listed([*held.changed, *held.meaning])]

@@ -17,6 +17,7 @@ from quant.boards.report import DeviceReport
 from quant.dataset import Dataset, Split
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, Evaluation
+from quant.evaluation.second_opinion import SecondOpinion
 from quant.policy.observations import F32, Observations
 from quant.policy.policy import Policy
 from quant.report.board_tests import BoardTests
@@ -52,6 +53,7 @@ class Material:
         origins: (N,) of every held-out frame: ``recorded``, ``rollout`` or ``augmented``.
         tests: figures that the tests of each board recorded, by board.
         baseline: the run held against the accepted one; None where there is none.
+        second: what SUMO showed of the same drivers; None where it was not asked.
     """
 
     settings: Mapping[str, Any]
@@ -69,6 +71,7 @@ class Material:
     origins: NDArray[Any]
     tests: Mapping[str, BoardTests] = field(default_factory=dict)
     baseline: Comparison | None = None
+    second: SecondOpinion | None = None
 
     @property
     def tracks(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from quant.evaluation.actors import Actor
 from quant.evaluation.evaluation import FLOAT
 from quant.evaluation.statistics import Estimate
 from quant.policy.policy import Box
-from quant.report import against, captions, causes, figures, tables
+from quant.report import against, captions, causes, figures, tables, worlds
 from quant.report.blocks import Block, Finding, Picture, Section, image, pictures
 from quant.report.material import Interface, Material
 from quant.report.replay import Drive, Parting, Replay, partings, replay, telling
@@ -34,6 +34,7 @@ def sections(material: Material) -> tuple[Section, ...]:
     made = (
         Section("criteria", "Acceptance criteria", tuple(_criteria(material))),
         Section("comparison", "Head to head", tuple(_comparison(material))),
+        Section("worlds", "A second opinion: SUMO", tuple(_worlds(material))),
         Section("baseline", "Against the baseline", tuple(_baseline(material))),
         Section("partings", "Where the tracks part", tuple(_partings(material))),
         Section("cost", "Error against cost", tuple(_cost(material))),
@@ -135,6 +136,23 @@ def _driving(material: Material, place: int) -> Iterator[tuple[str, str]]:
 def _percent(one: Estimate) -> Estimate:
     low, high = (None if end is None else 100 * end for end in (one.low, one.high))
     return Estimate(100 * one.value, low, high)
+
+
+def _worlds(material: Material) -> Iterator[Block]:
+    opinion = material.second
+    if opinion is None:
+        return
+    first, *others = opinion.sentences
+    words = (
+        f"The same drivers on the run's own scenarios in SUMO {opinion.version} (car-following: {opinion.following}), "
+        "a simulator with rules of its own. It decides nothing; where the two do not agree, trust neither blindly.",
+        *map(_sentence, others),
+    )
+    yield Block(_sentence(first), words)
+    for name in opinion.episodes:
+        shown = pictures(worlds.pictures(opinion, name))
+        yield Block(name, pictures=shown, legend=_legend(material, with_float=True), large=True)
+        yield Block(tables=(worlds.table(opinion, name),))
 
 
 def _baseline(material: Material) -> Iterator[Block]:

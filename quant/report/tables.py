@@ -46,6 +46,14 @@ CRITERIA: Mapping[str, str] = {
     "stack_left": "free stack",
 }
 """What criteria are about, in plain words; a criterion that is not among them goes by its name."""
+STANDING = (
+    "points of success lost, 95 % bound",
+    "kept within the margin, points",
+    "smallest drop it could see, points",
+    "collides alone : float alone",
+    "McNemar p of collisions",
+)
+"""What :data:`quant.report.terminal.STANDING` shows, where there is room for words."""
 PAGES = ("report.html", "report.md")
 """The report's own files, which it does not list."""
 
@@ -200,7 +208,8 @@ def standings(verdict: Verdict) -> Table:
         first = own[tracks[0]]
         blind = f", blind: {first.blind}" if first.blind else ""
         rows.append((Cell(f"{name}, n = {first.contest.success.n:,}{blind}", "group"), *(Cell("") for _ in tracks)))
-        rows += [row_of(label, *(show(own[track]) for track in tracks)) for label, show in terminal.STANDING.items()]
+        shown = zip(STANDING, terminal.STANDING.values(), strict=True)
+        rows += [row_of(label, *(show(own[track]) for track in tracks)) for label, show in shown]
     return Table(("", *map(str.upper, tracks)), tuple(rows), title="Against float, episode by episode")
 
 
