@@ -10,8 +10,9 @@ import numpy as np
 
 from quant.errors import InputError
 from quant.policy.observations import F32, Observations
-from quant.policy.policy import ActionSpace, Policy
+from quant.policy.policy import ACTIVATIONS, ActionSpace, Dense, Policy
 from quant.runners.engines import Engine, EngineName, make_engine
+from quant.runners.gather import Peers
 from quant.runners.pooling import Pool
 from quant.tracks.candidate import Candidate, Codes
 
@@ -45,8 +46,28 @@ class FloatRunner:
         """N observations -> (N, A) float32: logits, or actions within the bounds."""
         out = np.empty((len(observations), self.action_space.width), np.float32)
         for rows in _chunks(len(observations)):
-            out[rows] = self.action_space.clip(self.policy.forward(observations[rows]).values)
+            out[rows] = self.action_space.clip(self._head_outputs(observations[rows]))
         return out
+
+    def _head_outputs(self, observations: Observations) -> F32:
+        """As :meth:`quant.policy.policy.Policy.forward`, without what a verdict does not need."""
+        peers, pooling = Peers.of(observations), self.policy.pooling
+        embeddings = _run(self.policy.encoder, peers.features.T)
+        slots = peers.scattered(embeddings, -np.inf if pooling == "max" else 0)
+        z: F32 = slots.max(axis=0) if pooling == "max" else slots.sum(axis=0)
+        count = peers.mask.sum(axis=0)
+        if pooling == "mean":
+            z /= np.maximum(count, 1).astype(np.float32)[:, None]
+        z[count == 0] = 0
+        return _run(self.policy.head, np.concatenate([z, observations.ego], axis=1))
+
+
+def _run(layers: tuple[Dense, ...], x: F32) -> F32:
+    for layer in layers:
+        x = x @ layer.weight.T
+        x += layer.bias
+        x = np.maximum(x, np.float32(0), out=x) if layer.activation == "relu" else ACTIVATIONS[layer.activation](x)
+    return x
 
 
 @dataclass(frozen=True)
@@ -113,7 +134,7 @@ class Int8Runner:
         self._check(observations)
         out = np.empty((len(observations), self.action_space.width), np.float32)
         for rows in _chunks(len(observations)):
-            out[rows] = self._output.dequantize(self._decide(observations[rows]).outputs)
+            out[rows] = self._output.dequantize(self._decide(observations[rows])[-1])
         return self.action_space.clip(out)
 
     def decide(self, observations: Observations) -> Decision:
@@ -123,8 +144,8 @@ class Int8Runner:
             InputError: the observations are not of the candidate's sizes.
         """
         self._check(observations)
-        parts = [self._decide(observations[rows]) for rows in _chunks(len(observations))] or [
-            self._decide(observations)
+        parts = [self._decision(observations[rows]) for rows in _chunks(len(observations))] or [
+            self._decision(observations)
         ]
         return Decision(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Decision)))
 
@@ -139,22 +160,21 @@ class Int8Runner:
                 expected=f"up to {self.candidate.max_peers} peers with {sizes[0]} features and an ego of {sizes[1]}",
             )
 
-    def _decide(self, observations: Observations) -> Decision:
-        candidate, n = self.candidate, len(observations)
-        p, features = observations.peers.shape[1:]
-        # Peers first, (P, N, ...): pooling then works on whole arrays.
-        mask = np.ascontiguousarray(observations.mask.T)
-        present = np.flatnonzero(mask)
-        slot, row = np.divmod(present, max(n, 1))
-        peers = candidate.peer_input.quantize(observations.peers.reshape(n * p, features).take(row * p + slot, axis=0))
-        peer_inputs = np.zeros((p, n, peers.shape[1]), peers.dtype)
-        peer_inputs.reshape(-1, peers.shape[1])[present] = peers
-        embeddings = np.full((p, n, self._embedding_size), self.pool.neutral, peers.dtype)
-        embeddings.reshape(-1, self._embedding_size)[present] = self.engine.invoke("peer_encoder", peers)
-        pooled = self.pool(embeddings, mask)
-        head_inputs = np.concatenate([pooled, candidate.ego_input.quantize(observations.ego)], axis=1)
-        outputs = self.engine.invoke("policy_head", head_inputs)
-        return Decision(peer_inputs.swapaxes(0, 1), embeddings.swapaxes(0, 1), pooled, head_inputs, outputs)
+    def _decision(self, observations: Observations) -> Decision:
+        peers = Peers.of(observations)
+        codes, embeddings, *rest = self._decide(observations, peers)
+        return Decision(peers.scattered(codes, 0).swapaxes(0, 1), embeddings.swapaxes(0, 1), *rest)
+
+    def _decide(
+        self, observations: Observations, peers: Peers | None = None
+    ) -> tuple[Codes, Codes, Codes, Codes, Codes]:
+        """Codes of the peers present (M, F), embeddings (P, N, D), pooled, the head's inputs and outputs."""
+        peers = Peers.of(observations) if peers is None else peers
+        codes = self.candidate.peer_input.quantize(peers.features.T)
+        embeddings = peers.scattered(self.engine.invoke("peer_encoder", codes), self.pool.neutral)
+        pooled = self.pool(embeddings, peers.mask)
+        head_inputs = np.concatenate([pooled, self.candidate.ego_input.quantize(observations.ego)], axis=1)
+        return codes, embeddings, pooled, head_inputs, self.engine.invoke("policy_head", head_inputs)
 
 
 def _chunks(n: int) -> Iterator[slice]:
