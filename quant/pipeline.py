@@ -18,6 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Group
 from threadpoolctl import threadpool_limits
 
 from quant import runfolder
@@ -38,12 +39,14 @@ from quant.errors import InputError, QuantError, StaleError
 from quant.evaluation.evaluate import evaluate as evaluate_all
 from quant.evaluation.evaluation import FLOAT, Evaluation, check_together, load_evaluation
 from quant.evaluation.open_loop import AUGMENTED
+from quant.evaluation.second_opinion import SecondOpinion, ask, load_second_opinion
 from quant.files import Progress, no_progress, read_bytes, read_json, write_json, write_text
 from quant.policy import Observations, Policy, export_saved_model, load_policy, policy_digest, save_policy
 from quant.policy.spaces import parse_action_space
 from quant.report import terminal
 from quant.report.board_tests import load_board_tests
 from quant.report.material import Material
+from quant.report.second_opinion import second_opinion as terminal_opinion
 from quant.report.text import as_text
 from quant.runfolder import Settings, evaluation_name, read_settings, write_settings
 from quant.runners import FloatRunner, Int8Runner, ParityReport, parity, parity_from_json
@@ -53,6 +56,7 @@ from quant.tracks.storage import load_candidate, load_curve, save_candidate, sav
 from quant.worlds.repeatable import check_repeatable
 from quant.worlds.rollout import Recorder, rollout
 from quant.worlds.scenarios import ScenarioSet
+from quant.worlds.sumo import sumo_version
 from quant.worlds.world import CONVOY, World, load_world
 
 Given = ParamSpec("Given")
@@ -104,6 +108,7 @@ class Run:
         parity: of the other engines, by track.
         devices: what boards showed of the candidates, by board.
         world, scenarios: None where driving was not tested.
+        second: what SUMO showed of the same drivers; None where it was not asked.
     """
 
     folder: Path
@@ -116,6 +121,7 @@ class Run:
     devices: dict[str, DeviceReport]
     world: World | None
     scenarios: ScenarioSet | None
+    second: SecondOpinion | None = None
 
     def verdict(self, limits: Limits) -> Verdict:
         """The decision under these limits."""
@@ -379,12 +385,15 @@ def finish(folder: Path, limits: Limits, seconds: Mapping[str, float] | None = N
     seconds = runfolder.recorded_seconds(folder) | dict(seconds or {})
     runfolder.unfinish(folder)
     verdict.save(folder / runfolder.WINNER)
-    write_text(
-        folder / runfolder.REPORT,
-        as_text(terminal.report(run.evaluations, verdict, run.policy.facts, run.parity, run.devices)),
-    )
+    write_text(folder / runfolder.REPORT, as_text(shown(run, verdict)))
     runfolder.write_manifest(folder, seconds)
     return run, verdict
+
+
+def shown(run: Run, verdict: Verdict) -> Group:
+    """Everything a person needs to judge a run, for a terminal."""
+    second = () if run.second is None else (terminal_opinion(run.second),)
+    return terminal.report(run.evaluations, verdict, run.policy.facts, run.parity, run.devices, second)
 
 
 Hold = Callable[[Run], Comparison]
@@ -434,11 +443,16 @@ def _pages(folder: Path, hold: Hold | None) -> tuple[dict[str, Any], dict[str, s
         return manifest, {runfolder.PAGE: page(material), runfolder.SUMMARY: summary(material)}
 
 
-def _material(run: Run, manifest: Mapping[str, Any], baseline: Comparison | None = None) -> Material:
-    winner = runfolder.WINNER
-    document = read_json(run.folder / winner)
+def _limits_of(folder: Path) -> Limits:
+    """The limits that a run was decided under."""
+    path = folder / runfolder.WINNER
+    document = read_json(path)
     if not isinstance(document, dict) or not isinstance(document.get("limits"), dict):
-        raise InputError("holds no limits", where=run.folder / winner, hint=f"quant decide {run.folder}")
+        raise InputError("holds no limits", where=path, hint=f"quant decide {folder}")
+    return limits_from(document["limits"], path)
+
+
+def _material(run: Run, manifest: Mapping[str, Any], baseline: Comparison | None = None) -> Material:
     tests = {name: run.folder / f"hil_{name}.json" for name in run.devices}
     return Material(
         settings=read_json(run.folder / runfolder.SETTINGS),
@@ -451,11 +465,12 @@ def _material(run: Run, manifest: Mapping[str, Any], baseline: Comparison | None
         devices=run.devices,
         world=run.world,
         scenarios=run.scenarios,
-        verdict=run.verdict(limits_from(document["limits"], run.folder / winner)),
+        verdict=run.verdict(_limits_of(run.folder)),
         curves={track: load_curve(track, run.folder) for track in run.candidates},
         origins=origins_of(run.dataset, run.dataset.rows(Split.HELD_OUT)),
         tests={name: load_board_tests(path) for name, path in tests.items() if path.is_file()},
         baseline=baseline,
+        second=run.second,
     )
 
 
@@ -497,6 +512,58 @@ def keep_figures(folder: Path, board: Identity, pack_sha256: str, figures: list[
     write_json(path, {**head, "figures": [*others, *figures]})
 
 
+@_changing
+def second_opinion(
+    folder: Path,
+    limits: Limits | None = None,
+    *,
+    episodes: Mapping[str, int] | None = None,
+    following: str = "krauss",
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> Run:
+    """Drives an evaluated run's policies in SUMO as well, and puts what they did into the run.
+
+    It decides nothing: a run that is finished is finished again with the verdict it had.
+
+    Args:
+        folder: of a run in the convoy world.
+        limits: for the gate's actors, where the run has no verdict yet; None: the defaults.
+        episodes, following, workers, progress: see `quant.evaluation.second_opinion.ask`.
+    """
+    _check_sumo(read_settings(folder))
+    run = read_run(folder, second=False)
+    assert run.scenarios is not None  # the convoy world's
+    seconds, finished = runfolder.recorded_seconds(folder), (folder / runfolder.MANIFEST).is_file()
+    limits = _limits_of(folder) if finished else limits or Limits()
+    opinion = ask(
+        run.policy,
+        run.candidates,
+        run.scenarios,
+        run.evaluations,
+        limit=limits.success_drop,
+        episodes=episodes,
+        following=following,
+        workers=workers,
+        progress=progress,
+    )
+    runfolder.unfinish(folder)
+    opinion.save(folder / runfolder.SECOND_OPINION)
+    return finish(folder, limits, seconds)[0] if finished else replace(run, second=opinion)
+
+
+def _check_sumo(settings: Settings) -> None:
+    """Sees that SUMO is there and that it knows the scenarios of the settings' world."""
+    if settings.world != CONVOY:
+        raise InputError(
+            f"the run's world is {settings.world or 'none'}",
+            where="second opinion",
+            expected="the convoy world, whose scenarios SUMO can play",
+            hint="quant run POLICY --world convoy, if it was trained in our convoys",
+        )
+    sumo_version()
+
+
 def pack_of(folder: Path) -> bytes:
     """The pack of a run's candidates."""
     return build_pack(list(read_candidates(folder, read_settings(folder)).values()))
@@ -527,8 +594,9 @@ def run_all(
     tracks: Sequence[str] = DEFAULT_TRACKS,
     workers: int | None = None,
     watch: Watch | None = None,
+    sumo: bool = False,
 ) -> tuple[Run, Verdict]:
-    """The whole job: import, dataset, tracks, evaluation, a board where one is given, decision."""
+    """The whole job: import, dataset, tracks, evaluation, SUMO where asked, a board where one is given, decision."""
     return make_run(
         lambda: read_sources(checkpoint, settings),
         folder,
@@ -538,6 +606,7 @@ def run_all(
         tracks=tracks,
         workers=workers,
         watch=watch,
+        sumo=sumo,
     )
 
 
@@ -551,10 +620,13 @@ def make_run(
     tracks: Sequence[str] = DEFAULT_TRACKS,
     workers: int | None = None,
     watch: Watch | None = None,
+    sumo: bool = False,
 ) -> tuple[Run, Verdict]:
     """`run_all` from sources that ``read`` gives: those of the settings, wherever they were read."""
     watch = watch or Watch()
-    watch.planned(steps_of(tracks, board is not None))
+    watch.planned(steps_of(tracks, board is not None, sumo))
+    if sumo:
+        _check_sumo(settings)
     if board is not None:
         with board:
             pass  # whoever named one that is not to be had learns it before the work, not after
@@ -571,6 +643,9 @@ def make_run(
                 make_track(folder, track, progress)
         with watch.step("evaluate") as progress:
             evaluate(folder, limits, workers, progress)
+        if sumo:
+            with watch.step("sumo") as progress:
+                second_opinion(folder, limits, workers=workers, progress=progress)
         if board is not None:
             with watch.step("device") as progress, Bench(board, pack_of(folder)) as bench:
                 run_device(folder, bench, progress)
@@ -578,9 +653,10 @@ def make_run(
             return finish(folder, limits, watch.seconds)
 
 
-def steps_of(tracks: Sequence[str], with_board: bool) -> tuple[str, ...]:
+def steps_of(tracks: Sequence[str], with_board: bool, with_sumo: bool = False) -> tuple[str, ...]:
     """The steps of a whole run, in order."""
-    return ("import", "dataset", *tracks, "evaluate", *(["device"] if with_board else []), "decide")
+    others = [name for name, asked in (("sumo", with_sumo), ("device", with_board)) if asked]
+    return ("import", "dataset", *tracks, "evaluate", *others, "decide")
 
 
 def reference_run(folder: Path, *, workers: int | None = None, **changes: Any) -> Run:
@@ -605,12 +681,13 @@ def open_run(folder: Path) -> Run:
     return read_run(folder)
 
 
-def read_run(folder: Path, *, devices: bool = True) -> Run:
+def read_run(folder: Path, *, devices: bool = True, second: bool = True) -> Run:
     """Reads a run's artifacts, whether or not it is finished, and checks that they fit.
 
     Args:
         folder: the run.
         devices: False leaves the boards' reports alone, for a step that makes one anew.
+        second: False leaves the second opinion alone, likewise.
     """
     settings = read_settings(folder)
     policy, dataset = read_inputs(folder)
@@ -631,7 +708,13 @@ def read_run(folder: Path, *, devices: bool = True) -> Run:
         _read_devices(folder, candidates) if devices else {},
         world,
         scenarios,
+        _read_second_opinion(folder, evaluations) if second else None,
     )
+
+
+def _read_second_opinion(folder: Path, evaluations: Mapping[str, Evaluation]) -> SecondOpinion | None:
+    path = folder / runfolder.SECOND_OPINION
+    return load_second_opinion(path, evaluations) if path.is_file() else None
 
 
 def _read_devices(folder: Path, candidates: Mapping[str, Candidate]) -> dict[str, DeviceReport]:

@@ -23,6 +23,7 @@ SAVED_MODEL = "policy_saved_model"
 SETTINGS = "settings.json"
 SCENARIOS = "quant_eval_scenarios.json"
 PARITY = "parity.json"
+SECOND_OPINION = "sumo.json"
 WINNER = "winner.json"
 REPORT = "report.txt"
 PAGE, SUMMARY = "report.html", "report.md"
@@ -39,6 +40,7 @@ ARTIFACTS = (
     "loss_curve_*.csv",
     "eval_*.json",
     PARITY,
+    SECOND_OPINION,
     "device_*.json",
     "hil_*.json",
     WINNER,

@@ -34,7 +34,8 @@ def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
     opened = pipeline.open_run(run)
     verdict = opened.verdict(limits_of(limits_file))
     if as_json:
-        show_json(verdict.to_json())
+        second = {} if opened.second is None else {"second_opinion": opened.second.summary()}
+        show_json(verdict.to_json() | second)
         return verdict.exit_code
     return show_verdict(verdict, opened)
 
@@ -152,9 +153,9 @@ def show_verdict(verdict: Verdict, run: Run) -> int:
     Raises:
         GateError: every candidate fails.
     """
-    from quant.report.terminal import report
+    from quant.pipeline import shown
 
-    show(report(run.evaluations, verdict, run.policy.facts, run.parity, run.devices))
+    show(shown(run, verdict))
     if verdict.winner is None:
         raise GateError("every candidate fails a criterion; see the table above")
     return verdict.exit_code

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 @training_seed_option
 @limits_option
 @workers_option
+@click.option("--sumo", is_flag=True, help="Ask SUMO for a second opinion as well; see quant sumo.")
 @board_options
 @json_option
 def run_command(
@@ -59,6 +60,7 @@ def run_command(
     training_seed: int | None,
     limits_file: Path | None,
     workers: int | None,
+    sumo: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -92,6 +94,7 @@ def run_command(
             tracks=asked,
             workers=workers,
             watch=watch,
+            sumo=sumo,
         )
     return conclude(made, verdict, as_json)
 

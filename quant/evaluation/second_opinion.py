@@ -185,6 +185,12 @@ class SecondOpinion:
             "evaluations": {name: evaluation.to_json() for name, evaluation in self.sumo.items()},
         }
 
+    def summary(self) -> dict[str, Any]:
+        """The document with both worlds' figures in place of SUMO's evaluations."""
+        document = self.to_json()
+        del document["evaluations"]
+        return document | {"blind": self.blind, "figures": [one.to_json() for one in self.figures]}
+
     def save(self, path: Path) -> None:
         """Writes the document to ``path``."""
         write_json(path, self.to_json())
@@ -399,7 +405,9 @@ def _headline(opinion: SecondOpinion) -> str:
             f"SUMO DISAGREES with the convoy world on {len(apart)} of {len(opinion.contrasts)} comparisons; "
             "the verdict stays the convoy world's"
         )
-    return "SUMO agrees with the convoy world on who drives better, and neither world is blind"
+    if any(contrast.relation(SUMO) for contrast in opinion.contrasts):
+        return "SUMO agrees with the convoy world on who drives better, and neither is blind"
+    return "SUMO agrees with the convoy world: nobody is shown to drive better than another, and neither is blind"
 
 
 def _ties(opinion: SecondOpinion, told: Sequence[Contrast]) -> str:
@@ -407,8 +415,8 @@ def _ties(opinion: SecondOpinion, told: Sequence[Contrast]) -> str:
     quiet = [contrast for contrast in opinion.contrasts if contrast not in told]
     drops = [detectable_drop(contrast.tables[SUMO]) for contrast in quiet if contrast.figure == SUCCESS]
     seen = [drop for drop in drops if drop is not None]
-    others = "otherwise " if told else ""
-    words = f"{others}no difference between two drivers is shown in either world, in success or collisions"
+    others = "otherwise, " if told else ""
+    words = f"{others}no difference between two drivers in either world, in success or collisions"
     if not seen:
         return words
     return f"{words}; SUMO would have shown {100 * max(seen):.1f} points of success lost in 4 of 5 cases"

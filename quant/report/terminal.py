@@ -36,6 +36,7 @@ def report(
     facts: Sequence[Fact] = (),
     parity: Mapping[str, ParityReport] = MappingProxyType({}),
     devices: Mapping[str, DeviceReport] = MappingProxyType({}),
+    more: Sequence[RenderableType] = (),
 ) -> Group:
     """Everything a person needs to judge a run: facts, driving, frames, criteria, the gate and the winner.
 
@@ -45,6 +46,7 @@ def report(
         facts: what is known of the policy.
         parity: of the other engines with the arithmetic of the verdict, by track.
         devices: what boards showed, by board.
+        more: what else the run holds, to stand before the verdict in words.
     """
     parts: list[RenderableType] = [known(facts)] if facts else []
     parts.append(head_to_head(evaluations, verdict))
@@ -56,6 +58,7 @@ def report(
     if parity:
         parts.append(engines(parity))
     parts += [on_board(device) for device in devices.values()]
+    parts += more
     return Group(*(Group(part, "") for part in parts), winner(verdict))
 
 
