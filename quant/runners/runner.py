@@ -134,7 +134,8 @@ class Int8Runner:
         self._check(observations)
         out = np.empty((len(observations), self.action_space.width), np.float32)
         for rows in _chunks(len(observations)):
-            out[rows] = self._output.dequantize(self._decide(observations[rows])[-1])
+            part = observations[rows]
+            out[rows] = self._output.dequantize(self._decide(part, Peers.of(part))[-1])
         return self.action_space.clip(out)
 
     def decide(self, observations: Observations) -> Decision:
@@ -165,11 +166,8 @@ class Int8Runner:
         codes, embeddings, *rest = self._decide(observations, peers)
         return Decision(peers.scattered(codes, 0).swapaxes(0, 1), embeddings.swapaxes(0, 1), *rest)
 
-    def _decide(
-        self, observations: Observations, peers: Peers | None = None
-    ) -> tuple[Codes, Codes, Codes, Codes, Codes]:
+    def _decide(self, observations: Observations, peers: Peers) -> tuple[Codes, Codes, Codes, Codes, Codes]:
         """Codes of the peers present (M, F), embeddings (P, N, D), pooled, the head's inputs and outputs."""
-        peers = Peers.of(observations) if peers is None else peers
         codes = self.candidate.peer_input.quantize(peers.features.T)
         embeddings = peers.scattered(self.engine.invoke("peer_encoder", codes), self.pool.neutral)
         pooled = self.pool(embeddings, peers.mask)

@@ -1,14 +1,13 @@
 """TFLite-Micro's integer arithmetic in NumPy: batched, and equal to the C++ kernels bit for bit.
 
-TFLM rescales an accumulator by rounding twice (:mod:`quant.runners.fixed_point`). Two facts make that fast without
-giving up exactness. Sums of integers are exact in floating point as long as every partial sum stays below 2^24
-(float32) or 2^53 (float64), in whatever order and with whatever threads BLAS adds them; the bound is computed from the
-weights.
-And an accumulator times its 31-bit mantissa is again an integer below 2^53, so that both roundings can be done in
-float64. Where the bound does not hold, the same formulas run in int64.
+TFLM rescales an accumulator by rounding twice (:mod:`quant.runners.fixed_point`). One fact makes that fast without
+giving up exactness: sums of integers below 2^53 are exact in float64, in whatever order and with whatever threads BLAS
+adds them, and an accumulator times its 31-bit mantissa still is such an integer. So weights are multiplied by the
+mantissa beforehand, the bias and the halves of rounding stand in one more column, and a single matrix product gives
+what is left to be rounded. The bound is computed from the weights; where it does not hold, the same formulas run in
+int64.
 
-With int16 activations TFLM holds accumulators in int64 and rescales them by a mantissa of 15 bits, rounding once. Their
-sums leave float32; float64 holds them.
+With int16 activations TFLM holds accumulators in int64 and rescales them by a mantissa of 15 bits, rounding once.
 
 Source: tflite-micro, ``lite/micro/kernels/*.cc`` and ``lite/kernels/internal/reference/integer_ops/*.h``.
 """
@@ -18,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,15 +36,16 @@ from quant.tracks.candidate import Codes, code_limits, code_type
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-Step = Callable[[NDArray[Any]], F64]
-"""One layer on (K, n) centred values, q - zero point, held as integers in a float array -> (M, n), centred too."""
+Step = Callable[[F64], F64]
+"""One layer on n columns of centred values, q - zero point, held as integers in float64: (K + 1, n), whose last row is
+ones for the layer's constants -> (M + 1, n), alike."""
 
 ROWS = 1024
 """Rows computed at once: the working set of a 64-wide layer stays within a core's cache."""
 
 
-EXACT_FLOAT32, EXACT_FLOAT64 = 1 << 24, 1 << 53
-"""Integers below these are exact."""
+EXACT_FLOAT64 = 1 << 53
+"""Integers below it are exact."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +102,20 @@ class TflmModel:
 
     def _chunk(self, q: Codes) -> Codes:
         # Features first: then a value per channel meets a long contiguous row, which NumPy vectorizes.
-        x = q.T.astype(np.float64, order="C")
-        x -= self.model.input.zero_point
+        x = _columns(q.shape[1], len(q))
+        np.subtract(q.T, float(self.model.input.zero_point), out=x[:-1])
         for step in self.steps:
             x = step(x)
-        x += self.model.output.zero_point
-        out: Codes = x.T.astype(code_type(self.model.bits))
-        return out
+        x[:-1] += self.model.output.zero_point
+        out: Codes = x[:-1].astype(code_type(self.model.bits))
+        return out.T
+
+
+def _columns(values: int, n: int) -> F64:
+    """(values + 1, n), to be filled but for the last row, which is ones."""
+    x = np.empty((values + 1, n))
+    x[-1] = 1
+    return x
 
 
 def activation_table(layer: Unary) -> Codes:
@@ -177,8 +183,10 @@ def _lookup(layer: Unary) -> Step:
     table = activation_table(layer).astype(np.float64) - layer.output.zero_point
     first = layer.input.zero_point - code_limits(layer.input.bits)[0]
 
-    def step(x: NDArray[Any]) -> F64:
-        return table.take((x + first).astype(np.intp))
+    def step(x: F64) -> F64:
+        y = _columns(len(x) - 1, x.shape[1])
+        y[:-1] = table.take((x[:-1] + first).astype(np.intp))
+        return y
 
     return step
 
@@ -233,13 +241,54 @@ def _dense(layer: FullyConnected, where: str) -> Step:
     multipliers = output_multipliers(layer)
     for multiplier in multipliers:
         _refuse_overflow(bound, multiplier, where)
-    weight = layer.weight.astype(np.float32 if products < EXACT_FLOAT32 else np.float64)
-    rescale = _rescale(layer, multipliers, bound)
+    low, high = (limit - layer.output.zero_point for limit in activation_range(layer))
+    weight, bias = layer.weight.astype(np.float64), layer.bias.astype(np.int64)[:, None]
+    mantissa = np.array([[m.mantissa] for m in multipliers])
+    shift = np.array([[m.shift] for m in multipliers])
 
-    def step(x: NDArray[Any]) -> F64:
-        return rescale((weight @ x.astype(weight.dtype, copy=False)).astype(np.float64, copy=False))
+    def in_int64(x: F64) -> F64:
+        acc = (weight @ x[:-1]).astype(np.int64) + bias
+        y = _columns(*acc.shape)
+        np.clip(multiply_by_quantized_multiplier(acc, mantissa, shift), low, high, out=y[:-1])
+        return y
 
-    return step
+    # Everything below is an integer times 2^-(31 + right), and so is every partial sum of the products: as such they
+    # stay exact float64s, and the first rounding below 2^22.
+    left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
+    largest = max(bound << max(m.shift, 0) for m in multipliers) * (1 << 31) + (1 << 30)
+    if largest >= EXACT_FLOAT64:
+        return in_int64
+
+    first_scale = np.ldexp(mantissa.astype(np.float64), left - 31)
+    first = np.concatenate([weight * first_scale, bias * first_scale + 0.5], axis=1)
+    # Halves of the second rounding go away from zero; a nudge of 2^-26 turns rint's ties the same way and, since the
+    # first result is below 2^22, moves nothing else.
+    second_scale = np.ldexp(1 + 2.0**-26, -right)
+
+    def in_float64(x: F64) -> F64:
+        y = _columns(len(first), x.shape[1])
+        acc = np.matmul(first, x, out=y[:-1])
+        np.floor(acc, out=acc)
+        acc *= second_scale
+        np.rint(acc, out=acc)
+        acc.clip(low, high, out=acc)
+        return y
+
+    if low < 0 or largest + (1 << 30 + int(right.max())) >= EXACT_FLOAT64:
+        return in_float64
+
+    # After a ReLU negative results don't matter, halves always go up, and floor(floor(x) / 2^r + 1/2) is one floor.
+    both = np.ldexp(first, -right)
+    both[:, -1:] += np.where(right > 0, 0.5, 0.0)
+
+    def after_relu(x: F64) -> F64:
+        y = _columns(len(both), x.shape[1])
+        acc = np.matmul(both, x, out=y[:-1])
+        np.floor(acc, out=acc)
+        acc.clip(low, high, out=acc)
+        return y
+
+    return after_relu
 
 
 def _dense_wide(layer: FullyConnected, where: str) -> Step:
@@ -253,22 +302,24 @@ def _dense_wide(layer: FullyConnected, where: str) -> Step:
     low, high = activation_range(layer)
     weight, bias = layer.weight.astype(np.float64), layer.bias.astype(np.int64)[:, None]
 
-    def in_int64(x: NDArray[Any]) -> F64:
-        acc = (weight @ x).astype(np.int64) + bias
-        return np.clip(rescale_wide(acc, mantissa, shift), low, high).astype(np.float64)
+    def in_int64(x: F64) -> F64:
+        acc = (weight @ x[:-1]).astype(np.int64) + bias
+        y = _columns(*acc.shape)
+        np.clip(rescale_wide(acc, mantissa, shift), low, high, out=y[:-1])
+        return y
 
     if (bound << 15) + (1 << int(shift.max())) >= EXACT_FLOAT64:
         return in_int64
     # An integer below 2^53 times a power of two is exact, and so is the half.
     scale = np.ldexp(mantissa.astype(np.float64), -shift)
-    offset = bias * scale + 0.5
+    scaled = np.concatenate([weight * scale, bias * scale + 0.5], axis=1)
 
-    def in_float64(x: NDArray[Any]) -> F64:
-        acc: F64 = weight @ x
-        acc *= scale
-        acc += offset
+    def in_float64(x: F64) -> F64:
+        y = _columns(len(scaled), x.shape[1])
+        acc = np.matmul(scaled, x, out=y[:-1])
         np.floor(acc, out=acc)
-        return np.clip(acc, low, high, out=acc)
+        acc.clip(low, high, out=acc)
+        return y
 
     return in_float64
 
@@ -282,54 +333,6 @@ def _refuse_wide(bound: int, multiplier: Multiplier, where: str) -> None:
             expected="scales of input, weights and output that fit together",
             hint="calibrate the output's range anew: its scale is far too small for its inputs",
         )
-
-
-def _rescale(layer: FullyConnected, multipliers: tuple[Multiplier, ...], bound: int) -> Callable[[F64], F64]:
-    """From accumulators without bias, (M, n), to centred outputs, in place."""
-    low, high = (limit - layer.output.zero_point for limit in activation_range(layer))
-    bias = layer.bias.astype(np.int64)[:, None]
-    mantissa = np.array([[m.mantissa] for m in multipliers])
-    shift = np.array([[m.shift] for m in multipliers])
-
-    def in_int64(acc: F64) -> F64:
-        scaled = multiply_by_quantized_multiplier(acc.astype(np.int64) + bias, mantissa, shift)
-        return np.clip(scaled, low, high).astype(np.float64)
-
-    # Everything below is an integer times 2^-(31 + right); as such it stays an exact float64, and the first rounding
-    # below 2^22.
-    left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
-    largest = max(bound << max(m.shift, 0) for m in multipliers) * (1 << 31) + (1 << 30)
-    if largest >= EXACT_FLOAT64:
-        return in_int64
-
-    first_scale = np.ldexp(mantissa.astype(np.float64), left - 31)
-    first_offset = bias * first_scale + 0.5
-    # Halves of the second rounding go away from zero; a nudge of 2^-26 turns rint's ties the same way and, since the
-    # first result is below 2^22, moves nothing else.
-    second_scale = np.ldexp(1 + 2.0**-26, -right)
-
-    def in_float64(acc: F64) -> F64:
-        acc *= first_scale
-        acc += first_offset
-        np.floor(acc, out=acc)
-        acc *= second_scale
-        np.rint(acc, out=acc)
-        return np.clip(acc, low, high, out=acc)
-
-    if low < 0 or largest + (1 << 30 + int(right.max())) >= EXACT_FLOAT64:
-        return in_float64
-
-    # After a ReLU negative results don't matter, halves always go up, and floor(floor(x) / 2^r + 1/2) is one floor.
-    scale = np.ldexp(first_scale, -right)
-    offset = np.ldexp(first_offset, -right) + np.where(right > 0, 0.5, 0.0)
-
-    def after_relu(acc: F64) -> F64:
-        acc *= scale
-        acc += offset
-        np.floor(acc, out=acc)
-        return np.clip(acc, low, high, out=acc)
-
-    return after_relu
 
 
 def _refuse_overflow(bound: int, multiplier: Multiplier, where: str) -> None:
