@@ -22,6 +22,7 @@ from quant.evaluation.gate import blindness, open_loop_blindness
 from quant.evaluation.open_loop import AUGMENTED, Closeness
 from quant.files import read_json, sha256
 from quant.pipeline import Run, open_run, origins_of
+from quant.policy.policy import Discrete, Policy
 from quant.tracks.candidate import PARTS
 from quant.worlds.scenarios import ScenarioSet
 
@@ -48,7 +49,7 @@ def snapshot(run: Run) -> Snapshot:
     whatever the limits of the folder one stands in.
 
     Raises:
-        InputError: ``winner.json`` holds no limits.
+        InputError: ``winner.json`` holds no limits, or the manifest no versions.
     """
     path = run.folder / runfolder.WINNER
     document = read_json(path)
@@ -65,7 +66,9 @@ def snapshot(run: Run) -> Snapshot:
         run.folder.resolve().name,
         verdict.winner,
         verdict.status,
+        interface(run.policy),
         {name: original.hashes[name] for name in ("policy", "dataset", "scenarios")},
+        _toolchain(run),
         _conditions(run, frames, boards),
         blind | ({FRAMES: frames_blind} if frames_blind else {}),
         {
@@ -78,6 +81,26 @@ def snapshot(run: Run) -> Snapshot:
             for name, evaluation in run.evaluations.items()
         },
     )
+
+
+def interface(policy: Policy) -> str:
+    """What a policy sees and answers, in words; a retraining leaves it as it is."""
+    space = policy.action_space
+    if isinstance(space, Discrete):
+        answers = f"Discrete({space.n})"
+    else:
+        bounds = zip(space.low, space.high, strict=True)
+        answers = f"Box({', '.join(f'{low:g}..{high:g}' for low, high in bounds)})"
+    return f"ego {policy.ego_size}, {policy.max_peers} peers of {policy.peer_size}, {answers}"
+
+
+def _toolchain(run: Run) -> dict[str, str]:
+    """Versions of what made the run, as its manifest has them; what was not installed is not there."""
+    manifest = read_json(run.folder / runfolder.MANIFEST)
+    versions = manifest.get("versions") if isinstance(manifest, dict) else None
+    if not isinstance(versions, dict):
+        raise InputError("holds no versions", where=run.folder / runfolder.MANIFEST, hint=f"quant decide {run.folder}")
+    return {str(name): str(version) for name, version in sorted(versions.items()) if version is not None}
 
 
 def _conditions(

@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quant import cli, files, runfolder
+from quant import files, runfolder
 from quant.policy import save_policy
+from tests.commandline import quant, spawn
 from tests.tracks import strategies
 
 POLICY = strategies.policy(2, ego=6)
 OTHER_POLICY = strategies.policy(3, ego=6)
 STEPS = ("--qat-steps", "20")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-def quant(*arguments: object) -> Outcome:
-    """Runs the command in this process, by its entry point."""
-    out, err = io.StringIO(), io.StringIO()
-    before = sys.argv
-    sys.argv = ["quant", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
-            cli.main()
-    finally:
-        sys.argv = before
-    return Outcome(int(caught.value.code or 0), out.getvalue(), err.getvalue())
-
-
-def spawn(*arguments: object, **environment: str) -> Outcome:
-    """Runs the command in a process of its own."""
-    command = [sys.executable, "-m", "quant", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
-    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from quant import cli, pipeline, runfolder
+from quant import pipeline, runfolder
 from quant.acceptance.baseline import Figure, Snapshot
 from quant.acceptance.limits import Limits
 from quant.files import write_json
@@ -22,28 +19,9 @@ from quant.policy import Policy, load_policy, save_policy
 from quant.regression import load_snapshot
 from quant.runfolder import Settings, write_settings
 from quant.worlds.reference import reference_policy_path
+from tests.commandline import quant
 
 EPISODES = {"nominal": 150, "lossy": 50}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-def quant(*arguments: object) -> Outcome:
-    """Runs the command in this process, by its entry point."""
-    out, err = io.StringIO(), io.StringIO()
-    before = sys.argv
-    sys.argv = ["quant", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
-            cli.main()
-    finally:
-        sys.argv = before
-    return Outcome(int(caught.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def make_run(folder: Path, policy: Policy, seed: int = 0) -> Path:
@@ -108,6 +86,45 @@ def test_a_run_is_accepted_and_holds_against_itself(run: Path, baseline: Path) -
     # At so few episodes nobody may take that for more than it is.
     assert "judge on more episodes" in " ".join(done.out.split())
     assert baseline.is_file() and quant("compare", run, run).out == done.out
+
+
+def test_what_is_accepted_says_what_it_replaces(run: Path, baseline: Path, tmp_path: Path) -> None:
+    again = quant("accept", run)
+    assert (again.code, again.err) == (0, "")
+    words = again.out
+    assert words.index("good against good") < words.index("figures hold.") < words.index("in place of good; ptq wins")
+
+
+def test_a_regression_is_accepted_only_by_force(damaged: Path, baseline: Path) -> None:
+    before = baseline.read_bytes()
+    refused = quant("accept", damaged)
+    assert refused.code == 1 and "REGRESSION" in refused.out
+    assert "is left as it is: damaged is worse than the baseline" in refused.err and "--force" in refused.err
+    document = json.loads(quant("accept", damaged, "--json").out)
+    assert (document["accepted"], document["exit_code"], document["forced"]) == (False, 1, False)
+    assert baseline.read_bytes() == before
+    forced = quant("accept", damaged, "--force")
+    assert forced.code == 0 and "forced: damaged is worse" in forced.out
+    # A policy that bad is no better than the gate's own actors: its slices are blind.
+    assert "no later run could be held against it" in forced.out
+    assert load_snapshot(baseline).name == "damaged" and quant("compare", damaged).code == 2
+
+
+def test_what_is_no_baseline_is_replaced_only_by_force(run: Path, baseline: Path) -> None:
+    baseline.write_text("{}")
+    refused = quant("accept", run)
+    assert refused.code == 2 and "its rules would be lost" in refused.err and baseline.read_text() == "{}"
+    assert quant("compare", run).code == 2
+    forced = quant("accept", run, "--force", "--json")
+    document = json.loads(forced.out)
+    assert (forced.code, document["accepted"], document["forced"], document["run"]) == (0, True, True, "good")
+    assert quant("compare", run).code == 0
+
+
+def test_the_accepted_run_says_what_the_policy_is_and_what_made_it(run: Path, baseline: Path) -> None:
+    accepted = load_snapshot(baseline)
+    assert accepted.interface == "ego 4, 8 peers of 6, Discrete(4)"
+    assert accepted.toolchain == json.loads((run / runfolder.MANIFEST).read_bytes())["versions"]
 
 
 def test_what_is_accepted_is_what_the_run_holds(run: Path, baseline: Path) -> None:

@@ -1,8 +1,9 @@
 """A baseline: the figures of an accepted run, under which conditions they hold, and how much a later one may be worse.
 
-`baseline.json` is what ``quant accept`` writes and docs/regression.md describes. It holds the outcome of every episode,
-so that a later run is paired with it without the accepted run's folder. Its rules are regression limits: how far from
-the *baseline* a figure may fall. The absolute limits (:mod:`quant.acceptance.limits`) stand apart and are not in it.
+`baseline.json` is what ``quant accept`` writes (:mod:`quant.acceptance.accepting`) and docs/regression.md describes. It
+holds the outcome of every episode, so that a later run is paired with it without the accepted run's folder. Its rules
+are regression limits: how far from the *baseline* a figure may fall. The absolute limits
+(:mod:`quant.acceptance.limits`) stand apart and are not in it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -21,9 +22,9 @@ from quant.acceptance.criterion import Evidence
 from quant.errors import InputError
 from quant.evaluation.evaluation import rounded
 from quant.evaluation.statistics import Bits
-from quant.files import read_json, sha256, write_json
+from quant.files import read_json, sha256
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE = "baseline.json"
 """Where the baseline of a project is kept unless another file is named."""
 
@@ -131,7 +132,10 @@ class Snapshot:
         name: of the run.
         winner: the track that would be deployed; None where every candidate fails a criterion.
         status: of the verdict.
+        interface: what the policy sees and answers, in words. Runs of policies that differ in it are of other tasks: no
+            figure of theirs is comparable.
         hashes: SHA-256 of policy, dataset and scenarios; policy and dataset may differ between runs that are compared.
+        toolchain: versions of the packages on the host. They are no condition: what they change is to be noticed.
         conditions: by group, what has to be equal for figures of that group to be comparable, what explains most first.
         blind: by slice, or ``frames``, why its figures prove nothing.
         subjects: the figures of the float policy and of every candidate, by track.
@@ -141,7 +145,9 @@ class Snapshot:
     name: str
     winner: str | None
     status: str
+    interface: str
     hashes: Mapping[str, str | None]
+    toolchain: Mapping[str, str]
     conditions: Mapping[str, Mapping[str, str]]
     blind: Mapping[str, str]
     subjects: Mapping[str, tuple[Figure, ...]]
@@ -162,7 +168,9 @@ class Snapshot:
             "run": self.name,
             "winner": self.winner,
             "status": self.status,
+            "interface": self.interface,
             "sha256": dict(self.hashes),
+            "toolchain": dict(self.toolchain),
             "rules": {name: asdict(rule) for name, rule in self.rules.items()},
             "conditions": {group: dict(table) for group, table in self.conditions.items()},
             "blind": dict(self.blind),
@@ -170,24 +178,6 @@ class Snapshot:
                 track: {figure.name: figure.to_json() for figure in figures} for track, figures in self.subjects.items()
             },
         }
-
-
-def accept(snapshot: Snapshot, path: Path) -> Snapshot:
-    """Makes a run the baseline; the rules of the baseline it takes the place of stay in force.
-
-    Raises:
-        InputError: no candidate won, the present file is malformed, or it cannot be written.
-    """
-    if snapshot.winner is None:
-        raise InputError(
-            "every candidate fails a criterion: a baseline needs a winner",
-            where=snapshot.name,
-            hint="see quant show for what failed",
-        )
-    if path.exists():
-        snapshot = replace(snapshot, rules=load_baseline(path).rules)
-    write_json(path, snapshot.to_json())
-    return snapshot
 
 
 def check_present(path: Path) -> None:
@@ -203,7 +193,7 @@ def check_present(path: Path) -> None:
 
 
 def load_baseline(path: Path) -> Snapshot:
-    """Reads what `accept` wrote.
+    """Reads what ``quant accept`` wrote.
 
     Raises:
         InputError: the file is missing or malformed, of another schema version, or its figures do not follow from the
@@ -216,7 +206,7 @@ def load_baseline(path: Path) -> Snapshot:
             f"not a baseline of this version: schema_version {version!r}",
             where=path,
             expected=f"{SCHEMA_VERSION}",
-            hint=f"accept a run again: quant accept RUN --baseline {path}",
+            hint=f"accept a run again: quant accept RUN --force --baseline {path}",
         )
     try:
         baseline = _snapshot(document)
@@ -224,14 +214,14 @@ def load_baseline(path: Path) -> Snapshot:
         same = baseline.to_json() == document
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
-            f"the baseline lacks or garbles {error}", where=path, hint=f"quant accept RUN --baseline {path}"
+            f"the baseline lacks or garbles {error}", where=path, hint=f"quant accept RUN --force --baseline {path}"
         ) from error
     if not same:
         raise InputError(
             "holds unknown keys, or figures that do not follow from its episodes",
             where=path,
             expected="what quant accept wrote; only rules are for editing",
-            hint=f"quant accept RUN --baseline {path}",
+            hint=f"quant accept RUN --force --baseline {path}",
         )
     return baseline
 
@@ -241,7 +231,9 @@ def _snapshot(document: dict[str, Any]) -> Snapshot:
         _text(document["run"], "run"),
         None if document["winner"] is None else _text(document["winner"], "winner"),
         _text(document["status"], "status"),
+        _text(document["interface"], "interface"),
         {str(name): None if digest is None else _text(digest, name) for name, digest in document["sha256"].items()},
+        {str(name): _text(version, name) for name, version in document["toolchain"].items()},
         {
             str(group): {str(k): _text(v, k) for k, v in table.items()}
             for group, table in document["conditions"].items()

@@ -12,14 +12,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quant.acceptance.baseline import CANDIDATE, Figure, Snapshot
 from quant.acceptance.contest import points
-from quant.acceptance.criterion import quantity
+from quant.acceptance.criterion import Evidence, quantity
 from quant.evaluation.evaluation import FLOAT, rounded
 from quant.evaluation.power import detectable_drop, holm
 from quant.evaluation.statistics import LEVEL, Paired
@@ -219,7 +219,7 @@ def compare(before: Snapshot, now: Snapshot) -> Comparison:
     drafts = [draft for pair in pairs for draft in _drafts(before, now, *pair)]
     judged = [draft for draft in drafts if draft.finding.judged]
     findings = (*_settled(judged), *_settled([draft for draft in drafts if not draft.finding.judged]))
-    if before.winner and now.winner is None:
+    if before.winner and now.winner is None and not _other_interface(before, now):
         lost = Finding(DEPLOYED, "winner", "", None, None, Change.MISSING, reason="every candidate fails a criterion")
         findings = (lost, *findings)
     return Comparison(
@@ -246,6 +246,9 @@ class _Draft:
 def _drafts(before: Snapshot, now: Snapshot, subject: str, old: str, new: str) -> list[_Draft]:
     if new in now.subjects:
         return [_draft(before, now, subject, figure, now.figure(new, figure.name)) for figure in before.subjects[old]]
+    apart = _other_interface(before, now)
+    if apart:
+        return [_Draft(Finding(subject, CANDIDATE, "", None, None, Change.INCOMPARABLE, reason=apart))]
     rule = before.rules.get(f"{CANDIDATE}[{old}]") or before.rules[CANDIDATE]
     change = Change.MISSING if rule.missing == "regression" else Change.IGNORED
     return [_Draft(Finding(subject, CANDIDATE, "", None, None, change, reason=f"the run has no {old}"))]
@@ -254,6 +257,9 @@ def _drafts(before: Snapshot, now: Snapshot, subject: str, old: str, new: str) -
 def _draft(before: Snapshot, now: Snapshot, subject: str, old: Figure, new: Figure | None) -> _Draft:
     rule = before.rule(old)
     finding = Finding(subject, old.name, rule.unit, old.value, None, Change.SAME, rule.tolerance(old.value))
+    apart = _other_interface(before, now)
+    if apart:
+        return _Draft(replace(finding, change=Change.INCOMPARABLE, reason=apart))
     if new is None:
         change = Change.MISSING if rule.missing == "regression" else Change.IGNORED
         return _Draft(replace(finding, change=change, reason=f"the run has no {old.name}"))
@@ -354,6 +360,11 @@ def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     return ""
 
 
+def _other_interface(before: Snapshot, now: Snapshot) -> str:
+    """Why no figure at all is comparable: the policies do not see or answer the same. Empty where they do."""
+    return "" if before.interface == now.interface else f"other policy: {before.interface}, now {now.interface}"
+
+
 def _short(value: str) -> str:
     return value[:12] if len(value) == 64 else value
 
@@ -368,6 +379,12 @@ def _changed(before: Snapshot, now: Snapshot) -> Iterator[str]:
     yield f"winner: {before.winner or 'none'}" + (
         "" if before.winner == now.winner else f", now {now.winner or 'none'}"
     )
+    tools = [
+        f"{name} {before.toolchain.get(name, 'none')}, now {now.toolchain.get(name, 'none')}"
+        for name in sorted(before.toolchain.keys() | now.toolchain.keys())
+        if before.toolchain.get(name) != now.toolchain.get(name)
+    ]
+    yield f"toolchain: {'; '.join(tools) or 'the same'}"
     new = [track for track in now.subjects if track not in before.subjects]
     if new:
         yield f"new, with nothing to compare with: {', '.join(new)}"
@@ -376,6 +393,14 @@ def _changed(before: Snapshot, now: Snapshot) -> Iterator[str]:
 def _meaning(before: Snapshot, now: Snapshot, findings: Sequence[Finding]) -> Iterator[str]:
     driving = [finding for finding in findings if finding.name.startswith(("success[", "collision["))]
     own = {finding.name: finding for finding in driving if finding.subject == FLOAT}
+    boards = [
+        name for name in before.conditions if name not in now.conditions and name.split()[0] in get_args(Evidence)
+    ]
+    if boards and before.interface == now.interface:
+        yield (
+            f"no figure of {' and '.join(boards)}: run quant device with such a board, or let the rules of the "
+            'baseline say "missing": "ignore"'
+        )
     if not driving:
         yield "driving was not tested in the earlier of the two: agreement stands in for it, and is a poor proxy"
     for name, original in own.items():

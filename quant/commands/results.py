@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ from quant.commands.options import (
     run_argument,
 )
 from quant.console import show, show_json
-from quant.errors import GateError
+from quant.errors import GateError, InputError
 
 if TYPE_CHECKING:
+    from quant.acceptance.accepting import Acceptance
     from quant.acceptance.decision import Verdict
     from quant.pipeline import Hold, Run
 
@@ -121,20 +123,48 @@ def compare_command(runs: tuple[Path, ...], baseline: Path, as_json: bool) -> in
 @click.command("accept")
 @run_argument
 @baseline_option
+@click.option(
+    "--force", is_flag=True, help="Even a run that is worse, or cannot be compared with the present baseline."
+)
 @json_option
-def accept_command(run: Path, baseline: Path, as_json: bool) -> None:
-    """Makes a finished run the baseline that later runs are held against; the rules of the old one stay."""
-    from quant import pipeline
-    from quant.acceptance.baseline import accept
-    from quant.regression import snapshot
+def accept_command(run: Path, baseline: Path, force: bool, as_json: bool) -> None:
+    """Makes a finished run the baseline that later runs are held against; the rules of the old one stay.
 
-    accepted = accept(snapshot(pipeline.open_run(run)), baseline)
+    Shows the run against the baseline it takes the place of first. A regression is refused (exit code 1), and so is
+    what cannot be compared (exit code 2), unless --force says that it is meant.
+    """
+    from quant import pipeline
+    from quant.acceptance.accepting import accept, consider
+    from quant.regression import snapshot
+    from quant.report.comparison import comparison
+
+    found = consider(snapshot(pipeline.open_run(run)), baseline)
+    written = force or not found.objection
     if as_json:
-        known = {"winner": accepted.winner, "status": accepted.status, "sha256": dict(accepted.hashes)}
-        show_json({"baseline": str(baseline), "run": accepted.name} | known)
-        return
-    click.echo(f"{baseline}: {accepted.name} is the baseline; {accepted.winner} wins, {accepted.status}")
-    click.echo("hold a later run against it: quant compare RUN, or pytest -m regression --run RUN")
+        show_json({**found.to_json(), "accepted": written, "forced": written and bool(found.objection)})
+    elif found.comparison is not None:
+        show(comparison(found.comparison))
+        click.echo()
+    if not written:
+        refusal = GateError if found.exit_code == 1 else InputError
+        raise refusal(
+            f"is left as it is: {found.objection}", where=baseline, hint="accept it all the same with --force"
+        )
+    accept(found)
+    if not as_json:
+        click.echo("\n".join(_accepted(found)))
+
+
+def _accepted(found: Acceptance) -> Iterator[str]:
+    """What has become of the baseline, in sentences."""
+    new, old = found.baseline, found.comparison
+    instead = "" if old is None else f" in place of {old.before}"
+    yield f"{found.path}: {new.name} is the baseline{instead}; {new.winner} wins, {new.status}"
+    if found.objection:
+        yield f"forced: {found.objection}"
+    if found.dropped:
+        yield f"no longer held against: {', '.join(found.dropped)}"
+    yield "hold a later run against it: quant compare RUN, or pytest -m regression --run RUN"
 
 
 def conclude(run: Run, verdict: Verdict, as_json: bool) -> int:

@@ -11,35 +11,44 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quant.acceptance.baseline import RULES, Rule, accept, check_present, load_baseline
+from quant.acceptance.accepting import Acceptance, accept, consider
+from quant.acceptance.baseline import RULES, Rule, Snapshot, check_present, load_baseline
 from quant.acceptance.comparison import compare
 from quant.errors import InputError
-from tests.evaluation.snapshots import snapshot
+from tests.evaluation.snapshots import figure as figure_of
+from tests.evaluation.snapshots import outcomes, sampled, snapshot, with_figure, without
 
 Change = Callable[[dict[str, Any]], Any]
 
 
+def accepted(run: Snapshot, path: Path) -> Acceptance:
+    """With whatever speaks against it."""
+    found = consider(run, path)
+    accept(found)
+    return found
+
+
 def test_it_comes_back_and_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
-    accept(snapshot(), path)
+    accepted(snapshot(), path)
     again = load_baseline(path)
     assert again.to_json() == snapshot().to_json()
     bits = again.subjects["ptq"][0].bits
     assert bits is not None and int(bits.sum()) == 1960 and not np.any(bits[:40])
     assert compare(again, snapshot()).headline == "No regression: 8 figures hold."
     before = path.read_bytes()
-    accept(snapshot(), path)
+    accepted(snapshot(), path)
     assert path.read_bytes() == before
 
 
 def test_rules_set_by_hand_hold_and_outlive_the_next_acceptance(tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
-    accept(snapshot(), path)
+    accepted(snapshot(), path)
     document = json.loads(path.read_text())
     document["rules"]["latency_p99"]["missing"] = "ignore"
     document["rules"]["success[nominal]"] = {**document["rules"]["success"], "absolute": 0.002}
     path.write_text(json.dumps(document))
-    accept(snapshot(name="later"), path)
+    accepted(snapshot(name="later"), path)
     kept = load_baseline(path)
     assert kept.name == "later"
     assert kept.rules["latency_p99"].missing == "ignore" and kept.rules["collision"] == RULES["collision"]
@@ -52,7 +61,7 @@ def test_absolute_limits_are_not_in_it() -> None:
 
 def test_a_run_without_a_winner_is_not_accepted(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a baseline needs a winner"):
-        accept(snapshot(winner=None), tmp_path / "baseline.json")
+        consider(snapshot(winner=None), tmp_path / "baseline.json")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,7 +76,9 @@ def test_the_larger_tolerance_counts() -> None:
 
 
 DAMAGE: dict[str, Change] = {
-    "another version": lambda d: d.update(schema_version=2),
+    "another version": lambda d: d.update(schema_version=1),
+    "no interface": lambda d: d.pop("interface"),
+    "a version that is a number": lambda d: d["toolchain"].update(numpy=2),
     "true is no version": lambda d: d.update(schema_version=True),
     "no subjects": lambda d: d.pop("subjects"),
     "a winner that is no candidate": lambda d: d.update(winner="int16x8"),
@@ -104,7 +115,7 @@ def test_a_damaged_file_is_an_input_error(damage: Change, tmp_path: Path) -> Non
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match=r"baseline\.json") as caught:
         load_baseline(path)
-    assert "quant accept RUN" in str(caught.value)
+    assert "quant accept RUN --force" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"schema_version": NaN}'])
@@ -115,9 +126,50 @@ def test_what_is_no_baseline_is_an_input_error(text: str, tmp_path: Path) -> Non
         load_baseline(path)
 
 
-def test_a_malformed_baseline_is_not_replaced(tmp_path: Path) -> None:
+def test_a_baseline_that_cannot_be_read_is_replaced_only_by_force(tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     path.write_text("{}")
-    with pytest.raises(InputError):
-        accept(replace(snapshot(), name="later"), path)
+    found = consider(replace(snapshot(), name="later"), path)
+    assert found.exit_code == 2 and "its rules would be lost" in found.objection and found.comparison is None
     assert path.read_text() == "{}"
+    accept(found)
+    assert load_baseline(path).name == "later"
+
+
+def test_the_first_baseline_and_an_equal_one_need_no_force(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    first = accepted(snapshot(), path)
+    assert (first.objection, first.exit_code, first.comparison, first.dropped) == ("", 0, None, ())
+    again = consider(snapshot(name="later"), path)
+    assert (again.objection, again.exit_code) == ("", 0) and again.comparison is not None
+    assert again.comparison.before == "before"
+
+
+def test_a_worse_run_or_one_that_cannot_be_compared_is_accepted_only_by_force(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    accepted(snapshot(), path)
+    worse = consider(with_figure(snapshot(), sampled("success", outcomes(140))), path)
+    assert (
+        worse.exit_code == 1 and worse.objection == "now is worse than the baseline it would take the place of, before"
+    )
+    other = consider(snapshot(name="now", interface="ego 4, 8 peers of 6, Discrete(4)"), path)
+    assert other.exit_code == 2 and "not comparable with the baseline" in other.objection
+    assert load_baseline(path).name == "before"
+
+
+def test_a_run_that_later_ones_could_not_be_held_against_needs_force_from_the_start(tmp_path: Path) -> None:
+    found = consider(snapshot(blind={"nominal": "the world is blind"}), tmp_path / "baseline.json")
+    assert (found.exit_code, found.objection) == (2, "no later run could be held against it: the world is blind")
+
+
+def test_what_a_new_baseline_would_no_longer_hold_is_said_even_where_that_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    rules = {**RULES, "latency_p99": replace(RULES["latency_p99"], missing="ignore")}
+    accepted(snapshot(rules=rules), path)
+    found = consider(without(snapshot(), "latency_p99[measured esp32]"), path)
+    assert (found.objection, found.dropped) == ("", ("ptq latency_p99[measured esp32]",))
+    assert found.to_json()["dropped"] == ["ptq latency_p99[measured esp32]"]
+    better = consider(
+        with_figure(snapshot(rules=rules), figure_of("heap_free", "measured esp32", 2e5, "measured esp32")), path
+    )
+    assert (better.objection, better.dropped) == ("", ())

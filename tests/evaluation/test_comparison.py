@@ -231,8 +231,36 @@ def test_the_json_holds_every_finding() -> None:
     assert by_name["success[nominal]"]["detectable"] is not None
 
 
+def test_a_policy_that_sees_or_answers_otherwise_is_compared_in_nothing() -> None:
+    """However good its figures, and whatever it lacks: it drives another task."""
+    other = replace(snapshot(name="now", winner=None), interface="ego 4, 8 peers of 6, Discrete(4)")
+    found = compare(snapshot(), replace(other, subjects={"ptq": figures()[3:]}))
+    assert {one.change for one in found.findings} == {Change.INCOMPARABLE}
+    assert {one.now for one in found.findings} == {None}
+    reason = "other policy: ego 6, 8 peers of 6, Box(0..1), now ego 4, 8 peers of 6, Discrete(4)"
+    assert (found.exit_code, found.headline) == (2, f"Not comparable: {reason}.")
+    assert compare(snapshot(), replace(other, subjects={})).exit_code == 2
+
+
+def test_another_toolchain_is_said_and_no_obstacle() -> None:
+    other = snapshot(name="now", toolchain={"numpy": "2.4.6", "tensorflow": "2.22.0", "scipy": "1.17.1"})
+    found = compare(snapshot(), other)
+    assert "toolchain: scipy none, now 1.17.1; tensorflow 2.21.0, now 2.22.0" in found.changed
+    assert found.exit_code == 0
+    assert "toolchain: the same" in compare(snapshot(), snapshot()).changed
+
+
+def test_a_run_no_board_has_seen_says_how_to_mend_that() -> None:
+    bare = without(without(snapshot(), "latency_p99[measured esp32]"), "heap_free[measured esp32]")
+    conditions = {name: table for name, table in bare.conditions.items() if name != "measured esp32"}
+    found = compare(snapshot(), replace(bare, conditions=conditions))
+    assert found.exit_code == 1
+    assert any(words.startswith("no figure of measured esp32: run quant device") for words in found.meaning)
+    assert not any("quant device" in words for words in compare(snapshot(), snapshot()).meaning)
+
+
 def test_no_figure_to_judge_by_is_not_comparable() -> None:
-    bare = Snapshot("x", "ptq", "provisional", {}, {"models": {}}, {}, {"ptq": figures()[5:6]})
+    bare = Snapshot("x", "ptq", "provisional", "", {}, {}, {"models": {}}, {}, {"ptq": figures()[5:6]})
     assert compare(bare, bare).exit_code == 2
 
 

@@ -11,7 +11,7 @@ import scipy.stats
 import quant.pipeline
 import quant.regression
 import quant.report.comparison
-from quant.acceptance.baseline import accept
+from quant.acceptance.accepting import accept, consider
 from quant.runfolder import Settings, write_settings
 from tests.evaluation import snapshots
 from tests.evaluation.snapshots import snapshot
@@ -55,7 +55,7 @@ def gate(
     pytester.makeconftest(CONFTEST.format(root=str(HERE.parents[1]), now=now))
     pytester.makepyfile(test_regression=SUITE.read_text(), test_other="def test_other(): pass")
     if baseline:
-        accept(snapshot(), pytester.path / "baseline.json")
+        accept(consider(snapshot(), pytester.path / "baseline.json"))
     if run:
         (pytester.path / "now").mkdir(exist_ok=True)
         write_settings(Settings("policy.zip", tracks=("ptq",)), pytester.path / "now")
@@ -139,7 +139,7 @@ def test_a_malformed_baseline_ends_the_session_with_2(pytester: pytest.Pytester)
 
 
 def test_another_file_may_be_named(pytester: pytest.Pytester) -> None:
-    accept(snapshot(name="other"), pytester.path / "other.json")
+    accept(consider(snapshot(name="other"), pytester.path / "other.json"))
     result = gate(pytester, "-m", "regression", "--baseline", "other.json", baseline=False)
     assert result.ret == 0 and "before against other" in said(result)
 

@@ -1,0 +1,43 @@
+"""The command line as tests run it: by its entry point, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from quant import cli
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Exit code and what was printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def quant(*arguments: object) -> Outcome:
+    """Runs the command in this process, by its entry point."""
+    out, err = io.StringIO(), io.StringIO()
+    before = sys.argv
+    sys.argv = ["quant", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
+            cli.main()
+    finally:
+        sys.argv = before
+    return Outcome(int(caught.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def spawn(*arguments: object, **environment: str) -> Outcome:
+    """Runs the command in a process of its own."""
+    command = [sys.executable, "-m", "quant", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+    return Outcome(done.returncode, done.stdout, done.stderr)
