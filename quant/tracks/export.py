@@ -18,7 +18,7 @@ from quant.errors import QuantError
 from quant.native import import_tensorflow, silent_stderr
 from quant.policy.observations import F32
 from quant.policy.policy import Activation, Dense
-from quant.tracks.candidate import Candidate, Part, SubModel
+from quant.tracks.candidate import Candidate, Part, SubModel, code_type
 from quant.tracks.plan import PEER_RANGE, LayerRanges, Plan, Range, needs_short_scale, weight_scale
 
 
@@ -40,13 +40,14 @@ def candidate_of(track: str, plan: Plan, dataset: Dataset, peer_encoder: bytes, 
         track=track,
         peer_encoder=SubModel("peer_encoder", peer_encoder),
         policy_head=SubModel("policy_head", policy_head),
-        peer_input=plan.peer.affine(),
-        ego_input=plan.ego.affine(),
+        peer_input=plan.peer_affine(),
+        ego_input=plan.ego_affine(),
         pooling=policy.pooling,
         action_space=policy.action_space,
         max_peers=policy.max_peers,
         policy_sha256=dataset.policy_sha256,
         dataset_sha256=dataset.digest,
+        bits=plan.bits,
     )
 
 
@@ -57,7 +58,7 @@ def checked(candidate: Candidate, plan: Plan, log: list[str]) -> Candidate:
         QuantError: it has found others.
     """
     ends = (
-        *_checked("peer_encoder", candidate.peer_encoder.tflite, PEER_RANGE, plan.encoder_ranges[-1].after),
+        *_checked("peer_encoder", candidate.peer_encoder.tflite, plan.peers, plan.encoder_ranges[-1].after),
         *_checked("policy_head", candidate.policy_head.tflite, plan.z, plan.head_ranges[-1].after),
     )
     return replace(candidate, log=(*log, *ends, *_describe(plan)))
@@ -126,10 +127,10 @@ def _checked(part: Part, tflite: bytes, inputs: Range, outputs: Range) -> Iterat
     details = (interpreter.get_input_details()[0], interpreter.get_output_details()[0])
     for end, detail, planned in zip(("input", "output"), details, (inputs, outputs), strict=True):
         scale, zero_point = detail["quantization"]
-        if detail["dtype"] is not np.int8 or not _same(scale, zero_point, planned):
+        if detail["dtype"] is not code_type(planned.bits) or not _same(scale, zero_point, planned):
             raise QuantError(
                 f"{part}'s {end} came out as {detail['dtype'].__name__} with scale {scale!r}, zero point {zero_point}",
-                expected=f"int8 with scale {planned.scale!r} from {planned.low!r}",
+                expected=f"int{planned.bits} with scale {planned.scale!r} from {planned.low!r}",
                 hint="this is a fault of the export; please report it with the run's conversion log",
             )
         yield f"{part} {end}: scale {scale:.9g}, zero point {zero_point}"
@@ -137,7 +138,7 @@ def _checked(part: Part, tflite: bytes, inputs: Range, outputs: Range) -> Iterat
 
 
 def _same(scale: float, zero_point: int, planned: Range) -> bool:
-    return bool(np.isclose(scale, planned.scale, rtol=1e-5)) and zero_point == round(-128 - planned.low / planned.scale)
+    return bool(np.isclose(scale, planned.scale, rtol=1e-5)) and zero_point == planned.zero_point
 
 
 def _describe(plan: Plan) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Writes an INT8 sub-model as .tflite, every integer and scale as given.
+"""Writes a sub-model as .tflite, every integer and scale as given.
 
 A converter rounds weights itself; here the integers are chosen before. What TFLite-Micro and LiteRT do not read is left
 out (names, signatures, metadata), so the files are smaller than the converter's. The format is declared in
@@ -22,12 +22,14 @@ FUSED_CODES: dict[Activation, int] = {"linear": 0, "relu": 1, "relu6": 3}
 OPERATORS: dict[Activation, str] = {"tanh": "TANH", "sigmoid": "LOGISTIC", "elu": "ELU"}
 VERSIONS = {"FULLY_CONNECTED": 4, "TANH": 2, "LOGISTIC": 2, "ELU": 1}
 """Of the operators with int8 tensors, in TensorFlow Lite's numbering (``op_version.cc``)."""
+VERSIONS_16 = {"FULLY_CONNECTED": 7, "TANH": 3, "LOGISTIC": 3}
+"""Of those with int16 tensors."""
 PER_CHANNEL_VERSION = 12
 """Of FULLY_CONNECTED with a scale for each output."""
 
 
 def write_model(layers: Sequence[IntegerLayer]) -> bytes:
-    """A chain of layers -> the bytes of a .tflite with int8 input and output of batch 1."""
+    """A chain of layers -> the bytes of a .tflite with input and output of batch 1, int8 or int16 as its ranges are."""
     from ai_edge_litert import schema_py_generated as schema
 
     from quant.tracks.elu import AlignedBuilder
@@ -48,6 +50,8 @@ def write_model(layers: Sequence[IntegerLayer]) -> bytes:
 
 
 def _version(layers: Sequence[IntegerLayer]) -> dict[str, int]:
+    if layers[0].source.bits == 16:
+        return VERSIONS_16
     per_channel = any(len(layer.scale) > 1 for layer in layers)
     return VERSIONS | ({"FULLY_CONNECTED": PER_CHANNEL_VERSION} if per_channel else {})
 
@@ -67,8 +71,8 @@ class _Writer:
         self.buffers.append(self.schema.BufferT())
 
     def activation(self, own: Range, size: int) -> int:
-        zero_point = round(-128 - own.low / own.scale)
-        return self._tensor(self.schema.TensorType.INT8, (1, size), np.array([tensor_scale(own)]), [zero_point])
+        kind = self.schema.TensorType.INT8 if own.bits == 8 else self.schema.TensorType.INT16
+        return self._tensor(kind, (1, size), np.array([tensor_scale(own)]), [own.zero_point])
 
     def layer(self, layer: IntegerLayer, source: int) -> int:
         """Adds FULLY_CONNECTED, and the activation where it is an operator of its own; gives the output's index."""
@@ -76,7 +80,8 @@ class _Writer:
         zeros = [0] * len(layer.scale)
         weight = self._tensor(self.schema.TensorType.INT8, layer.weight.shape, layer.scale, zeros, layer.weight)
         steps = bias_scale(layer.source, layer.scale)
-        bias = self._tensor(self.schema.TensorType.INT32, (outputs,), steps, zeros, layer.bias)
+        kind = self.schema.TensorType.INT32 if layer.bias.dtype == np.int32 else self.schema.TensorType.INT64
+        bias = self._tensor(kind, (outputs,), steps, zeros, layer.bias)
         target = self.activation(layer.ranges.before or layer.ranges.after, outputs)
         options = self.schema.FullyConnectedOptionsT()
         options.fusedActivationFunction = FUSED_CODES.get(layer.activation, 0)

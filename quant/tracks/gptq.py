@@ -14,7 +14,7 @@ The error is always that of the models as written, in the arithmetic of verdicts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -29,7 +29,6 @@ from quant.tracks.export import candidate_of, checked
 from quant.tracks.flatbuffer_writer import write_model
 from quant.tracks.integers import IntegerLayer, nearest_layers
 from quant.tracks.plan import (
-    PEER_RANGE,
     Calibration,
     Choice,
     Interval,
@@ -90,33 +89,30 @@ class Rounded:
     @staticmethod
     def nearest(plan: Plan) -> Rounded:
         """Every weight rounded to the nearest step."""
-        encoder = nearest_layers(plan.encoder, plan.encoder_ranges, PEER_RANGE)
-        return Rounded(plan, tuple(encoder), tuple(nearest_layers(plan.head, plan.head_ranges, plan.z)))
+        encoder = nearest_layers(plan.encoder, plan.encoder_ranges, plan.peers, plan.per_tensor)
+        head = nearest_layers(plan.head, plan.head_ranges, plan.z, plan.per_tensor)
+        return Rounded(plan, tuple(encoder), tuple(head))
 
-    def candidate(self, dataset: Dataset) -> Candidate:
+    def candidate(self, dataset: Dataset, track: str = TRACK) -> Candidate:
         """As models."""
-        return candidate_of(TRACK, self.plan, dataset, write_model(self.encoder), write_model(self.head))
+        return candidate_of(track, self.plan, dataset, write_model(self.encoder), write_model(self.head))
 
     def inputs(self, part: str, index: int, observations: Observations) -> F32:
         """(rows, K) what a layer gets from the quantized layers before it; rows are the peers present, or frames."""
         peers = observations.peers[observations.mask]
-        x = _through(self.encoder[: index if part == "encoder" else None], self._first(peers))
+        x = _through(self.encoder[: index if part == "encoder" else None], self.plan.hold_peers(peers))
         if part == "encoder":
             return x
         embeddings = np.zeros((*observations.mask.shape, self.plan.policy.embedding_size), np.float32)
         embeddings[observations.mask] = x
         z = pool(embeddings, observations.mask, self.plan.policy.pooling)
-        head_inputs = np.concatenate([z, self.plan.fold_ego(observations.ego)], axis=1)
-        return _through(self.head[:index], self.plan.z.fake_quantize(head_inputs))
+        return _through(self.head[:index], self.plan.hold_head_inputs(z, observations.ego))
 
     def with_layer(self, part: str, index: int, layer: IntegerLayer) -> Rounded:
         """The same with one layer exchanged."""
         present = self.encoder if part == "encoder" else self.head
         layers = (*present[:index], layer, *present[index + 1 :])
         return replace(self, encoder=layers) if part == "encoder" else replace(self, head=layers)
-
-    def _first(self, peers: F32) -> F32:
-        return PEER_RANGE.fake_quantize(self.plan.fold_peers(peers))
 
 
 def _through(layers: tuple[IntegerLayer, ...], x: F32) -> F32:
@@ -125,7 +121,16 @@ def _through(layers: tuple[IntegerLayer, ...], x: F32) -> F32:
     return x
 
 
-def run_gptq(policy: Policy, dataset: Dataset, infer: Infer, progress: Progress = no_progress) -> Candidate:
+def run_gptq(
+    policy: Policy,
+    dataset: Dataset,
+    infer: Infer,
+    progress: Progress = no_progress,
+    *,
+    track: str = TRACK,
+    per_tensor: bool = False,
+    residual: int = 0,
+) -> Candidate:
     """Makes the candidate; never worse than its start, PTQ's weights, on the frames it is chosen on.
 
     Args:
@@ -133,35 +138,63 @@ def run_gptq(policy: Policy, dataset: Dataset, infer: Infer, progress: Progress 
         dataset: the shared one; held-out frames are never looked at.
         infer: computes a candidate's values (see `Infer`).
         progress: told after each trial of a layer.
+        track: the candidate's name.
+        per_tensor: whether the weights of a layer share one scale, for kernels that know no other.
+        residual: of the features, or 0; see `quant.tracks.candidate.Affine`.
+    """
+    frames = search_frames(dataset)
+    choice, _, _ = search(policy, frames)
+    calibration = calibrate(equalize(policy, frames, choice.equalize), frames)
+    make = partial(make_plan, calibration, choice, per_tensor=per_tensor, residual=residual)
+    fitted, log = fit_features(calibration, choice, policy.forward(frames).values, make)
+    starts = [("PTQ's ranges", make()), ("features' own margins", fitted)]
+    kept, lines = best_of(track, starts, policy, dataset, infer, progress)
+    return checked(kept.candidate(dataset, track), kept.plan, [f"PTQ's choice: {choice}", *log, *lines])
+
+
+def best_of(
+    track: str,
+    starts: Sequence[tuple[str, Plan]],
+    policy: Policy,
+    dataset: Dataset,
+    infer: Infer,
+    progress: Progress,
+) -> tuple[Rounded, list[str]]:
+    """Rounds the weights of every plan, and keeps the one that came out best.
+
+    Args:
+        track: the candidate's name.
+        starts: plans with their names.
+        policy, dataset, infer, progress: see `run_gptq`.
+
+    Returns:
+        the integers, and the log.
     """
     frames = search_frames(dataset)
     reference = policy.forward(frames).values
 
     def error_of(rounded: Rounded) -> float:
-        return decision_error(policy.action_space, reference, infer(rounded.candidate(dataset), frames))
+        return decision_error(policy.action_space, reference, infer(rounded.candidate(dataset, track), frames))
 
-    choice, _, _ = search(policy, frames)
-    calibration = calibrate(equalize(policy, frames, choice.equalize), frames)
-    plain = make_plan(calibration, choice)
-    fitted, log = fit_features(calibration, choice, reference)
-    known = sensitivity(plain.policy, frames)
-    kept, least = Rounded.nearest(plain), float("inf")
-    log = [f"calibration and training frames searched: {len(frames)}", f"PTQ's choice: {choice}", *log]
-    for done, (name, plan) in enumerate((("PTQ's plan", plain), ("features' own margins", fitted))):
+    log = [f"calibration and training frames searched: {len(frames)}"]
+    kept, which, least = Rounded.nearest(starts[0][1]), "", float("inf")
+    for done, (name, plan) in enumerate(starts):
         start = Rounded.nearest(plan)
         error = error_of(start)
         log.append(f"{name}, weights rounded to nearest: error {error:.6g}")
-        rounded, error, lines = round_all(start, error, error_of, known, frames, partial(_half, progress, done))
+        known = sensitivity(plan.policy, frames)
+        share = partial(_share, progress, done, len(starts))
+        rounded, error, lines = round_all(start, error, error_of, known, frames, share)
         log += lines
         if error < least:
-            kept, least = rounded, error
-    log.append(f"kept: {'PTQ' if kept.plan is plain else 'fitted'} ranges, error {least:.6g}")
-    return checked(kept.candidate(dataset), kept.plan, log)
+            kept, which, least = rounded, name, error
+    log.append(f"kept: {which}, error {least:.6g}")
+    return kept, log
 
 
-def _half(progress: Progress, before: int, done: int, total: int) -> None:
-    """Of two halves ``before`` are done, and of the present one ``done`` of ``total``."""
-    progress(before * total + done, 2 * total)
+def _share(progress: Progress, before: int, parts: int, done: int, total: int) -> None:
+    """Of so many parts ``before`` are done, and of the present one ``done`` of ``total``."""
+    progress(before * total + done, parts * total)
 
 
 def round_all(
@@ -212,10 +245,13 @@ def _round(rounded: Rounded, part: str, index: int, inputs: F32, known: Sensitiv
         importance,
         way.damping,
         matched=way.matched,
+        per_tensor=plan.per_tensor,
     )
 
 
-def fit_features(calibration: Calibration, choice: Choice, reference: F32) -> tuple[Plan, list[str]]:
+def fit_features(
+    calibration: Calibration, choice: Choice, reference: F32, make: Callable[[tuple[Interval, Interval]], Plan]
+) -> tuple[Plan, list[str]]:
     """Margins for every feature's ends, by the error with all activations rounded and all weights in float.
 
     Where a feature's steps lie matters as much as how wide they are: recorded features are often multiples of
@@ -226,7 +262,7 @@ def fit_features(calibration: Calibration, choice: Choice, reference: F32) -> tu
     chosen = {name: Interval.of(x, choice.margin) for name, x in features.items()}
 
     def plan_of(intervals: dict[str, Interval]) -> Plan:
-        return make_plan(calibration, choice, (intervals["peer"], intervals["ego"]))
+        return make((intervals["peer"], intervals["ego"]))
 
     def error_of(intervals: dict[str, Interval]) -> float:
         values = simulate(plan_of(intervals), seen, round_weights=False)

@@ -1,4 +1,4 @@
-"""Where the 256 steps of every tensor lie, and the policy rewritten so that they lie there.
+"""Where the steps of every tensor lie, and the policy rewritten so that they lie there.
 
 Three rewrites cost no operator on the device (positive factors move through linear layers, ReLU and pooling):
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from quant.policy.observations import F32, Observations
 from quant.policy.policy import ACTIVATIONS, Activation, Box, Dense, Policy, pool
-from quant.tracks.candidate import Affine
+from quant.tracks.candidate import Affine, Bits, code_limits
 
 HOMOGENEOUS: frozenset[Activation] = frozenset({"relu", "linear"})
 """f(s x) = s f(x) for s > 0."""
@@ -43,15 +43,32 @@ MIN_SCALE = 1e-2
 
 @dataclass(frozen=True)
 class Range:
-    """A tensor's representable interval: 256 steps from ``low`` to ``high``, zero one of them."""
+    """A tensor's representable interval: 256 (or 65536) steps from ``low`` to ``high``, zero one of them."""
 
     low: float
     high: float
+    bits: Bits = 8
 
     @property
     def scale(self) -> float:
         """Width of a step."""
-        return (self.high - self.low) / 255
+        return (self.high - self.low) / self.steps
+
+    @property
+    def steps(self) -> int:
+        """How many steps ``high`` is above ``low``."""
+        return (1 << self.bits) - 1
+
+    @property
+    def zero_point(self) -> int:
+        """The code of zero."""
+        return round(code_limits(self.bits)[0] - self.low / self.scale)
+
+    @staticmethod
+    def symmetric(reach: float) -> Range:
+        """Of int16, with zero point 0 and a short step: the narrowest that holds -reach to reach."""
+        scale = short(max(reach, MIN_WIDTH) / 32767)
+        return Range(-32768 * scale, 32767 * scale, 16)
 
     @staticmethod
     def around(low: float, high: float) -> Range:
@@ -73,12 +90,12 @@ class Range:
     def shortened(self) -> Range:
         """The same zero, and a step of `SHORT_BITS` that is as wide or hardly wider."""
         zero, scale = round(-self.low / self.scale), short(self.scale)
-        return Range(-zero * scale, (255 - zero) * scale)
+        return Range(-zero * scale, (self.steps - zero) * scale, self.bits)
 
     def fake_quantize(self, x: F32) -> F32:
         """Rounds to the nearest step, saturating."""
         low, scale = np.float32(self.low), np.float32(self.scale)
-        steps: F32 = np.clip(np.rint((x - low) / scale), 0, 255)
+        steps: F32 = np.clip(np.rint((x - low) / scale), 0, self.steps)
         return np.asarray(steps * scale + low, np.float32)
 
 
@@ -98,6 +115,8 @@ def _step(reach: float, steps: int) -> float:
 FIXED = {"tanh": Range(-1.0, 127 / 128), "sigmoid": Range(0.0, 255 / 256)}
 
 
+Ends = tuple[float, float]
+"""(low, high) of what was seen."""
 PEER_RANGE = Range(0.0, 1.0)
 """Range of the folded peer features."""
 
@@ -129,10 +148,11 @@ class Interval:
         """(N, K) features -> (N, K) where each lies between low (0) and high (1), saturating."""
         return np.asarray(np.clip((x - self.low) / self.width, 0, 1), np.float32)
 
-    def affine(self) -> Affine:
-        """Quantization that puts ``low`` at -128 and ``high`` at 127."""
-        gain = (np.float32(255) / self.width).astype(np.float32)
-        return Affine(gain, (np.float32(-128) - self.low * gain).astype(np.float32))
+    def affine(self, bits: Bits = 8, residual: int = 0) -> Affine:
+        """Quantization that puts ``low`` at the lowest code and ``high`` at the highest."""
+        lowest, highest = code_limits(bits)
+        gain = (np.float32(highest - lowest) / self.width).astype(np.float32)
+        return Affine(gain, (np.float32(lowest) - self.low * gain).astype(np.float32), bits, residual)
 
 
 @dataclass(frozen=True)
@@ -151,8 +171,11 @@ class Plan:
         policy: the float policy the layers were folded from (after equalization).
         peer, ego: ranges of the features.
         z: range of the head's input; the encoder's output range unless the pooling is a sum.
-        encoder, head: folded layers; the encoder's input lies in `PEER_RANGE`, the head's in ``z``.
+        encoder, head: folded layers; the encoder's input lies in ``peers``, the head's in ``z``.
         encoder_ranges, head_ranges: ranges of the layers, in order.
+        peers: range of the encoder's input.
+        per_tensor: whether the weights of a layer share one scale.
+        residual: see `quant.tracks.candidate.Affine`; the first layers have columns for residuals behind the others.
     """
 
     policy: Policy
@@ -163,14 +186,51 @@ class Plan:
     head: tuple[Dense, ...]
     encoder_ranges: tuple[LayerRanges, ...]
     head_ranges: tuple[LayerRanges, ...]
+    peers: Range = PEER_RANGE
+    per_tensor: bool = False
+    residual: int = 0
+
+    @property
+    def bits(self) -> Bits:
+        """Width of activations."""
+        return self.z.bits
+
+    def peer_affine(self) -> Affine:
+        """Quantization of a peer's features."""
+        return self.peer.affine(self.bits, self.residual)
+
+    def ego_affine(self) -> Affine:
+        """Quantization of the ego's features."""
+        return self.ego.affine(self.bits, self.residual)
 
     def fold_peers(self, peers: F32) -> F32:
-        """(N, F) features -> (N, F) in `PEER_RANGE`, saturating."""
-        return self.peer.share(peers)
+        """(N, F) features -> (N, F) in the range of the encoder's input, saturating."""
+        return _stretched(self.peer.share(peers), self.peers)
 
     def fold_ego(self, ego: F32) -> F32:
         """(N, E) features -> (N, E) in the range of z, saturating."""
-        return np.asarray(self.ego.share(ego) * np.float32(self.z.high - self.z.low) + np.float32(self.z.low))
+        return _stretched(self.ego.share(ego), self.z)
+
+    def hold_peers(self, peers: F32) -> F32:
+        """(N, F) features -> (N, F or 2 F), as the encoder's input tensor holds them."""
+        if self.residual:
+            return _held(self.peer_affine(), peers, self.peers)
+        return self.peers.fake_quantize(self.fold_peers(peers))
+
+    def hold_head_inputs(self, z: F32, ego: F32) -> F32:
+        """(N, D) pooled embeddings, (N, E) features -> (N, D + E or D + 2 E), as the head's input tensor holds them."""
+        if self.residual:
+            return np.concatenate([self.z.fake_quantize(z), _held(self.ego_affine(), ego, self.z)], axis=1)
+        return self.z.fake_quantize(np.concatenate([z, self.fold_ego(ego)], axis=1))
+
+
+def _stretched(share: F32, into: Range) -> F32:
+    return np.asarray(share * np.float32(into.high - into.low) + np.float32(into.low))
+
+
+def _held(affine: Affine, x: F32, tensor: Range) -> F32:
+    """Codes of features, as what they stand for in a tensor."""
+    return np.asarray((affine.quantize(x).astype(np.float32) - tensor.zero_point) * np.float32(tensor.scale))
 
 
 @dataclass(frozen=True)
@@ -242,9 +302,9 @@ class Calibration:
 
     policy: Policy
     observations: Observations
-    encoder: tuple[tuple[tuple[float, float], tuple[float, float]], ...]
-    head: tuple[tuple[tuple[float, float], tuple[float, float]], ...]
-    z: tuple[float, float]
+    encoder: tuple[tuple[Ends, Ends], ...]
+    head: tuple[tuple[Ends, Ends], ...]
+    z: Ends
 
 
 def calibrate(policy: Policy, observations: Observations) -> Calibration:
@@ -256,7 +316,7 @@ def calibrate(policy: Policy, observations: Observations) -> Calibration:
     return Calibration(policy, observations, encoder, head, (float(z.min()), float(z.max())))
 
 
-def _extremes(layers: tuple[Dense, ...], x: F32) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+def _extremes(layers: tuple[Dense, ...], x: F32) -> Iterator[tuple[Ends, Ends]]:
     for layer in layers:
         before = x @ layer.weight.T + layer.bias if len(x) else np.zeros((1, layer.outputs), np.float32)
         after = ACTIVATIONS[layer.activation](before)
@@ -264,44 +324,65 @@ def _extremes(layers: tuple[Dense, ...], x: F32) -> Iterator[tuple[tuple[float, 
         x = after if len(x) else x
 
 
-def make_plan(calibration: Calibration, choice: Choice, features: tuple[Interval, Interval] | None = None) -> Plan:
+def make_plan(
+    calibration: Calibration,
+    choice: Choice,
+    features: tuple[Interval, Interval] | None = None,
+    *,
+    per_tensor: bool = False,
+    residual: int = 0,
+) -> Plan:
     """Folded layers, and ranges for every tensor, from what calibration saw and what was chosen.
 
-    ``features`` are the peers' and the ego's ranges, where they are other than the choice's margin makes them.
+    Args:
+        calibration: extremes of every tensor.
+        choice: what was chosen.
+        features: the peers' and the ego's ranges, where they are other than the choice's margin makes them.
+        per_tensor: whether the weights of a layer share one scale; then activations have short ones.
+        residual: of the features, or 0.
     """
     policy, observations = calibration.policy, calibration.observations
-    encoder_ranges = _short_where_single(
-        policy.encoder, _layer_ranges(policy.encoder, calibration.encoder, choice.encoder)
+    encoder_ranges = _shortened(
+        policy.encoder, _layer_ranges(policy.encoder, calibration.encoder, choice.encoder), per_tensor
     )
-    head_ranges = _short_where_single(policy.head, _layer_ranges(policy.head, calibration.head, choice.head))
+    head_ranges = _shortened(policy.head, _layer_ranges(policy.head, calibration.head, choice.head), per_tensor)
     if isinstance(policy.action_space, Box):
         head_ranges[-1] = LayerRanges(None, _action_range(policy.action_space))
     z = Range.around(*calibration.z) if policy.pooling == "sum" else encoder_ranges[-1].after
-    if policy.head[0].outputs == 1 and z not in FIXED.values():
+    if (per_tensor or policy.head[0].outputs == 1) and z not in FIXED.values():
         z = z.shortened()
         encoder_ranges[-1] = encoder_ranges[-1] if policy.pooling == "sum" else replace(encoder_ranges[-1], after=z)
     peer, ego = features or (
         Interval.of(observations.peers[observations.mask], choice.margin),
         Interval.of(observations.ego, choice.margin),
     )
-    encoder = (_fold_inputs(policy.encoder[0], 0, peer, PEER_RANGE), *policy.encoder[1:])
-    head = (_fold_inputs(policy.head[0], policy.embedding_size, ego, z), *policy.head[1:])
-    return Plan(policy, peer, ego, z, encoder, head, tuple(encoder_ranges), tuple(head_ranges))
+    peers = PEER_RANGE.shortened() if per_tensor else PEER_RANGE
+    encoder = (fold_inputs(policy.encoder[0], 0, peer, peers, residual), *policy.encoder[1:])
+    head = (fold_inputs(policy.head[0], policy.embedding_size, ego, z, residual), *policy.head[1:])
+    ranges = tuple(encoder_ranges), tuple(head_ranges)
+    return Plan(policy, peer, ego, z, encoder, head, *ranges, peers, per_tensor, residual)
 
 
-def _fold_inputs(layer: Dense, first: int, features: Interval, folded: Range) -> Dense:
-    """The layer for inputs whose columns from ``first`` on are features folded from their own range to ``folded``."""
+def fold_inputs(layer: Dense, first: int, features: Interval, folded: Range, residual: int = 0) -> Dense:
+    """The layer for inputs whose columns from ``first`` on are features folded from their own range to ``folded``.
+
+    With a ``residual`` it gets a column more for each feature's residual; its code 0 is ``zero_point`` steps off zero.
+    """
     # feature = low + (folded - folded.low) * stretch
     stretch = features.width / np.float32(folded.high - folded.low)
     offset = features.low - np.float32(folded.low) * stretch
     untouched, own = layer.weight[:, :first], layer.weight[:, first:]
-    weight = np.concatenate([untouched, own * stretch], axis=1).astype(np.float32)
-    return replace(layer, weight=weight, bias=(layer.bias + own @ offset).astype(np.float32))
+    columns, bias = [untouched, own * stretch], layer.bias + own @ offset
+    if residual:
+        fine = own * (stretch / np.float32(residual))
+        columns, bias = [*columns, fine], bias + fine.sum(axis=1) * np.float32(folded.zero_point * folded.scale)
+    weight = np.concatenate(columns, axis=1).astype(np.float32)
+    return replace(layer, weight=weight, bias=bias.astype(np.float32))
 
 
 def _layer_ranges(
     layers: tuple[Dense, ...],
-    extremes: tuple[tuple[tuple[float, float], tuple[float, float]], ...],
+    extremes: tuple[tuple[Ends, Ends], ...],
     kept: tuple[float, ...],
 ) -> list[LayerRanges]:
     ranges = []
@@ -314,9 +395,9 @@ def _layer_ranges(
     return ranges
 
 
-def _short_where_single(layers: tuple[Dense, ...], ranges: list[LayerRanges]) -> list[LayerRanges]:
-    """Short scales before layers with one output, whose scales TFLM multiplies in float32 or in float64."""
-    following = [*(layer.outputs == 1 for layer in layers[1:]), False]
+def _shortened(layers: tuple[Dense, ...], ranges: list[LayerRanges], per_tensor: bool) -> list[LayerRanges]:
+    """Short scales before layers whose weights share one scale: TFLM multiplies the two in float32 or in float64."""
+    following = [*(per_tensor or layer.outputs == 1 for layer in layers[1:]), per_tensor]
     return [
         replace(own, after=own.after.shortened()) if single and layer.activation not in FIXED else own
         for layer, own, single in zip(layers, ranges, following, strict=True)
@@ -328,40 +409,43 @@ def _action_range(space: Box) -> Range:
     return Range.covering(min(space.low), max(space.high))
 
 
-def needs_short_scale(layer: Dense, inputs: Range) -> bool:
+def needs_short_scale(layer: Dense, inputs: Range, per_tensor: bool = False) -> bool:
     """Whether a layer's weights share one scale whose product with its input's would be rounded in float32."""
-    return layer.outputs == 1 and inputs not in FIXED.values()
+    return per_tensor or (layer.outputs == 1 and inputs not in FIXED.values())
 
 
-def weight_scale(layer: Dense, inputs: Range) -> F32:
-    """(M, 1) width of a step of the weights, from -127 to 127 of each output's own."""
-    scale: F32 = np.maximum(np.abs(layer.weight).max(axis=1, keepdims=True), np.float32(1e-12)) / np.float32(127)
-    return np.array([[short(float(scale[0, 0]))]], np.float32) if needs_short_scale(layer, inputs) else scale
+def weight_scale(layer: Dense, inputs: Range, per_tensor: bool = False) -> F32:
+    """(M, 1), or (1, 1) of all, width of a step of the weights, from -127 to 127 of each output's own."""
+    axis = None if per_tensor else 1
+    scale: F32 = np.maximum(np.abs(layer.weight).max(axis=axis, keepdims=True), np.float32(1e-12)) / np.float32(127)
+    short_one = needs_short_scale(layer, inputs, per_tensor)
+    return np.array([[short(float(scale[0, 0]))]], np.float32) if short_one else scale
 
 
-def fake_quantize_weight(layer: Dense, inputs: Range) -> F32:
+def fake_quantize_weight(layer: Dense, inputs: Range, per_tensor: bool = False) -> F32:
     """(M, K) weights in symmetric int8 steps of each output channel's own, as the converter rounds them."""
-    scale = weight_scale(layer, inputs)
+    scale = weight_scale(layer, inputs, per_tensor)
     return np.asarray(np.rint(layer.weight / scale) * scale, np.float32)
 
 
 def simulate(plan: Plan, observations: Observations, *, round_weights: bool = True) -> F32:
     """(N, A) head outputs with every rounding of the plan in float arithmetic: for search, never for a verdict."""
-    peers = PEER_RANGE.fake_quantize(plan.fold_peers(observations.peers[observations.mask]))
+    peers = plan.hold_peers(observations.peers[observations.mask])
     embeddings = np.zeros((*observations.mask.shape, plan.policy.embedding_size), np.float32)
-    embeddings[observations.mask] = _simulate_layers(
-        plan.encoder, plan.encoder_ranges, PEER_RANGE, peers, round_weights
-    )
+    rounded = plan.per_tensor if round_weights else None
+    embeddings[observations.mask] = _simulate_layers(plan.encoder, plan.encoder_ranges, plan.peers, peers, rounded)
     z = pool(embeddings, observations.mask, plan.policy.pooling)
-    head_inputs = plan.z.fake_quantize(np.concatenate([z, plan.fold_ego(observations.ego)], axis=1))
-    return _simulate_layers(plan.head, plan.head_ranges, plan.z, head_inputs, round_weights)
+    head_inputs = plan.hold_head_inputs(z, observations.ego)
+    return _simulate_layers(plan.head, plan.head_ranges, plan.z, head_inputs, rounded)
 
 
 def _simulate_layers(
-    layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: Range, x: F32, round_weights: bool
+    layers: tuple[Dense, ...], ranges: tuple[LayerRanges, ...], inputs: Range, x: F32, per_tensor: bool | None
 ) -> F32:
+    """Weights are rounded as ``per_tensor`` says, or not at all where it is None."""
     for layer, own in zip(layers, ranges, strict=True):
-        x = x @ (fake_quantize_weight(layer, inputs) if round_weights else layer.weight).T + layer.bias
+        weight = layer.weight if per_tensor is None else fake_quantize_weight(layer, inputs, per_tensor)
+        x = x @ weight.T + layer.bias
         inputs = own.after
         if own.before is not None:
             x = own.before.fake_quantize(x)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from quant.dataset import Dataset
 from quant.errors import InputError
 from quant.files import Progress, no_progress
 from quant.policy.policy import Policy
-from quant.tracks import gptq, ptq, qat
+from quant.tracks import gptq, int16, ptq, qat
 from quant.tracks.candidate import Candidate
 from quant.tracks.gptq import Infer
 
@@ -64,10 +64,24 @@ def _gptq(job: Job) -> Made:
     return Made(gptq.run_gptq(job.policy, job.dataset, job.infer, job.progress))
 
 
-TRACKS: dict[str, Callable[[Job], Made]] = {ptq.TRACK: _ptq, qat.TRACK: _qat, gptq.TRACK: _gptq}
+def _int16(job: Job) -> Made:
+    return Made(int16.run_int16(job.policy, job.dataset, job.infer, job.progress))
+
+
+TRACKS: dict[str, Callable[[Job], Made]] = {ptq.TRACK: _ptq, qat.TRACK: _qat, gptq.TRACK: _gptq, int16.TRACK: _int16}
 """In the order in which runs make and list them."""
 DEFAULT_TRACKS = (ptq.TRACK, qat.TRACK)
 """What a run makes where nothing is said."""
+
+
+def check_tracks(tracks: Collection[str], policy: Policy) -> None:
+    """Finds out before the work whether every track can make models of this policy.
+
+    Raises:
+        InputError: one cannot.
+    """
+    if int16.TRACK in tracks:
+        int16.refuse(policy)
 
 
 def parse_tracks(text: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ Coordinate Descent for Accurate LLM Quantization", 2024), and each output takes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from quant.policy.observations import F32
 from quant.policy.policy import Dense
 from quant.tracks.integers import IntegerLayer, layer_scale
-from quant.tracks.plan import LayerRanges, Range, needs_short_scale
+from quant.tracks.plan import LayerRanges, Range, needs_short_scale, short
 
 F64 = NDArray[np.float64]
 
@@ -142,6 +142,7 @@ def round_layer(
     damping: float,
     *,
     matched: bool,
+    per_tensor: bool = False,
 ) -> IntegerLayer:
     """The layer with weights rounded by second order and the bias that takes the mean error away.
 
@@ -153,14 +154,15 @@ def round_layer(
         importance: (N, M) or (N, 1), not negative.
         damping: see `measure`.
         matched: see `measure`.
+        per_tensor: whether all outputs share one scale.
     """
     every = max(int(np.ceil(len(x) * layer.inputs**2 * importance.shape[1] / MAX_WORK)), 1)
     rows_x, rows_target, rows_importance = (a[::every].astype(np.float64) for a in (x, target, importance))
-    widest = layer_scale(layer, source)
+    widest = layer_scale(layer, source, per_tensor)
     shares = (1.0,) if needs_short_scale(layer, source) else SHARES
-    steps, scale, bias = np.empty(layer.weight.shape), widest.copy(), np.empty(layer.outputs)
-    for rows in _blocks(layer):
-        errors = measure(
+
+    def errors_of(rows: slice) -> Errors:
+        return measure(
             rows_x,
             rows_target[:, rows],
             rows_importance[:, rows] if importance.shape[1] > 1 else rows_importance,
@@ -168,9 +170,34 @@ def round_layer(
             damping,
             matched=matched,
         )
+
+    if per_tensor:
+        return IntegerLayer.of(*_best_common_scale(layer, errors_of, float(widest[0])), layer, source, own)
+    steps, scale, bias = np.empty(layer.weight.shape), widest.copy(), np.empty(layer.outputs)
+    for rows in _blocks(layer):
+        errors = errors_of(rows)
         steps[rows], scale[rows] = _best_scale(errors, widest[rows], shares)
         bias[rows] = errors.bias(steps[rows] * scale[rows, None].astype(np.float64))
     return IntegerLayer.of(steps, scale, bias, layer, source, own)
+
+
+def _best_common_scale(layer: Dense, errors_of: Callable[[slice], Errors], widest: float) -> tuple[F64, F32, F64]:
+    """Steps, scale and biases: the one scale with which all outputs together have the least error."""
+    blocks = list(_blocks(layer))
+    once = errors_of(blocks[0]) if len(blocks) == 1 else None
+    best, least = (np.zeros(layer.weight.shape), np.ones(1, np.float32), np.zeros(layer.outputs)), np.inf
+    for share in SHARES:
+        scale = short(widest * share)
+        steps, bias, left = np.empty(layer.weight.shape), np.empty(layer.outputs), 0.0
+        for rows in blocks:
+            errors = once or errors_of(rows)
+            wide = np.full(len(errors.best), scale)
+            steps[rows] = descend(errors, wide, round_columns(errors, wide))
+            bias[rows] = errors.bias(steps[rows] * scale)
+            left += float(errors.of(steps[rows] * scale).sum())
+        if left < least:
+            best, least = (steps, np.array([scale], np.float32), bias), left
+    return best
 
 
 def correct_bias(present: IntegerLayer, layer: Dense, x: F32, target: F32) -> IntegerLayer:

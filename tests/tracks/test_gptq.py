@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -237,7 +238,7 @@ def test_margins_are_fitted_without_clipping_what_was_seen() -> None:
     choice, _, _ = ptq.search(POLICY, frames)
     calibration = calibrate(POLICY, frames)
     reference = POLICY.forward(frames).values
-    plan, log = gptq.fit_features(calibration, choice, reference)
+    plan, log = gptq.fit_features(calibration, choice, reference, partial(make_plan, calibration, choice))
 
     def alone(tried: Plan) -> float:
         return ptq.decision_error(POLICY.action_space, reference, simulate(tried, frames, round_weights=False))

@@ -1,0 +1,119 @@
+"""int16 activations with int8 weights, as TFLite-Micro and the ESP component both take them.
+
+Rounding of activations is next to nothing with 65536 steps, so no range is searched for: every tensor gets twice what
+calibration saw, and what lies beyond the recording is not clipped. What is left is the rounding of the weights. They
+share one scale a layer, because esp-tflite-micro 1.4.0 ignores a scale for each output where activations are int16
+(``kernels/esp_nn/fully_connected.cc``), and are rounded by second order (:mod:`quant.tracks.gptq`) from several
+equalizations, of which the best is kept.
+
+The kernels ask for zero point 0. TANH and LOGISTIC interpolate in a table: their input has a power of two as its step,
+which the table takes exactly. There is no int16 kernel for ELU.
+"""
+
+from __future__ import annotations
+
+import math
+
+from quant.dataset import Dataset
+from quant.errors import InputError
+from quant.files import Progress, no_progress
+from quant.policy.observations import F32, Observations
+from quant.policy.policy import Activation, Box, Dense, Policy
+from quant.tracks.candidate import Candidate
+from quant.tracks.export import checked
+from quant.tracks.gptq import Infer, best_of
+from quant.tracks.plan import (
+    FUSED,
+    Ends,
+    Interval,
+    LayerRanges,
+    Plan,
+    Range,
+    calibrate,
+    equalize,
+    fold_inputs,
+)
+from quant.tracks.ptq import search_frames
+
+TRACK = "int16x8"
+
+ACTIVATIONS: frozenset[Activation] = FUSED | {"tanh", "sigmoid"}
+"""Those with int16 kernels."""
+EXPONENTS = (0.0, 0.25, 0.5)
+"""Of the equalizations that are tried; with higher ones the weights share a scale badly."""
+HEADROOM = 2.0
+"""Ranges, as a multiple of what calibration saw."""
+PEERS = Range.symmetric(1.0)
+"""Range of the folded peer features."""
+SQUASHED = Range(-1.0, 32767 / 32768, 16)
+"""Output range that the kernels of TANH and LOGISTIC demand."""
+TABLE_REACH: dict[Activation, float] = {"tanh": 8.0, "sigmoid": 16.0}
+"""Beyond this the functions are constant to a step of their output."""
+LEAST_REACH = 2.0**-4
+
+
+def run_int16(policy: Policy, dataset: Dataset, infer: Infer, progress: Progress = no_progress) -> Candidate:
+    """Makes the candidate.
+
+    Args:
+        policy: in float.
+        dataset: the shared one; held-out frames are never looked at.
+        infer: computes a candidate's values (see `quant.tracks.gptq.Infer`).
+        progress: told after each trial of a layer.
+
+    Raises:
+        InputError: an activation has no int16 kernel.
+    """
+    refuse(policy)
+    frames = search_frames(dataset)
+    starts = [(f"equalized by {exponent}", wide_plan(policy, frames, exponent)) for exponent in EXPONENTS]
+    kept, log = best_of(TRACK, starts, policy, dataset, infer, progress)
+    return checked(kept.candidate(dataset, TRACK), kept.plan, log)
+
+
+def refuse(policy: Policy) -> None:
+    """Raises InputError where a layer has an activation without an int16 kernel."""
+    for name, layers in (("encoder", policy.encoder), ("head", policy.head)):
+        for index, layer in enumerate(layers):
+            if layer.activation not in ACTIVATIONS:
+                raise InputError(
+                    f"{layer.activation} has no int16 kernel in TFLite-Micro",
+                    where=f"{name} layer {index}, track {TRACK}",
+                    expected=" or ".join(sorted(ACTIVATIONS)),
+                    hint=f"leave {TRACK} out of --tracks, or train the policy with another activation",
+                )
+
+
+def wide_plan(policy: Policy, frames: Observations, exponent: float) -> Plan:
+    """Ranges of int16 from what the frames show, for the policy equalized by ``exponent``."""
+    calibration = calibrate(equalize(policy, frames, exponent), frames)
+    policy = calibration.policy
+    encoder, head = _ranges(policy.encoder, calibration.encoder), _ranges(policy.head, calibration.head)
+    if isinstance(policy.action_space, Box):
+        reach = max(abs(bound) for bound in (*policy.action_space.low, *policy.action_space.high))
+        head = (*head[:-1], LayerRanges(None, Range.symmetric(reach)))
+    z = Range.symmetric(HEADROOM * _reach(calibration.z)) if policy.pooling == "sum" else encoder[-1].after
+    peer, ego = _features(frames.peers[frames.mask]), _features(frames.ego)
+    first = (fold_inputs(policy.encoder[0], 0, peer, PEERS), *policy.encoder[1:])
+    second = (fold_inputs(policy.head[0], policy.embedding_size, ego, z), *policy.head[1:])
+    return Plan(policy, peer, ego, z, first, second, encoder, head, PEERS, per_tensor=True)
+
+
+def _features(x: F32) -> Interval:
+    return Interval.of(x, (HEADROOM - 1) / 2)
+
+
+def _ranges(layers: tuple[Dense, ...], extremes: tuple[tuple[Ends, Ends], ...]) -> tuple[LayerRanges, ...]:
+    return tuple(_layer_ranges(layer, *ends) for layer, ends in zip(layers, extremes, strict=True))
+
+
+def _layer_ranges(layer: Dense, before: Ends, after: Ends) -> LayerRanges:
+    if layer.activation in FUSED:
+        return LayerRanges(None, Range.symmetric(HEADROOM * _reach(after)))
+    reach = min(max(HEADROOM * _reach(before), LEAST_REACH), TABLE_REACH[layer.activation])
+    power = 2.0 ** math.ceil(math.log2(reach))
+    return LayerRanges(Range(-power, power * 32767 / 32768, 16), SQUASHED)
+
+
+def _reach(ends: Ends) -> float:
+    return max(abs(ends[0]), abs(ends[1]))
