@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
     from quant.pipeline import Watch
+    from quant.sweep.process import Step
 
 
 def show(renderable: Any) -> None:
@@ -29,52 +35,196 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
 
 
+USUAL_SECONDS = {
+    "import": 4.0,
+    "dataset": 1.5,
+    "ptq": 2.0,
+    "ptq-gptq": 3.0,
+    "qat": 9.5,
+    "evaluate": 20.0,
+    "device": 1.5,
+    "decide": 0.3,
+}
+"""What the steps of a run of the reference policy take on two processors. Only their proportions matter."""
+OTHER_SECONDS = 5.0
+"""Of a step that is not listed."""
+LEAST_SHARE = 0.02
+"""Of a whole that has to be done before a remaining time is told."""
+
+
+class Pace:
+    """How far a whole of several steps is, by the share of the time that each usually takes.
+
+    A guess, and said to be one: the steps before it tell nothing of how long a driven evaluation will take.
+
+    Args:
+        steps: their names, in order.
+    """
+
+    def __init__(self, steps: Sequence[str]) -> None:
+        self._weights = {name: USUAL_SECONDS.get(name, OTHER_SECONDS) for name in steps}
+        self._whole = sum(self._weights.values()) or 1.0
+        self.share = 0.0
+        """Of the whole that is done, 0 to 1."""
+
+    def reached(self, name: str, part: float) -> None:
+        """``part`` (0 to 1) of a step is done, and all steps before it."""
+        before = 0.0
+        for step, weight in self._weights.items():
+            if step == name:
+                self.share = (before + weight * min(max(part, 0.0), 1.0)) / self._whole
+                return
+            before += weight
+
+
+def about(seconds: float | None) -> str:
+    """``about 1:05``; nothing where nothing is known."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"about {hours}:{minutes:02}:{rest:02}" if hours else f"about {minutes}:{rest:02}"
+
+
+def remaining(elapsed: float, share: float) -> float | None:
+    """Seconds that are left if it goes on as it went; None before enough is done to tell."""
+    return None if share < LEAST_SHARE else elapsed * (1 - share) / share
+
+
+def _bars(console: Console) -> Progress:
+    """Bars whose tasks say in the field ``done`` how far they are and, where it is a guess, in ``share`` too."""
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Left(ProgressColumn):
+        """The remaining time: a guess by the share that is done, or of a step by its own pace."""
+
+        def render(self, task: Any) -> Text:
+            share = task.fields.get("share")
+            if share is None:
+                return TimeRemainingColumn().render(task)
+            return Text(about(remaining(task.elapsed or 0.0, share)), style="progress.remaining")
+
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TextColumn("{task.fields[done]}", style="progress.download"),
+        TimeElapsedColumn(),
+        Left(),
+    )
+    return Progress(*columns, console=console)
+
+
 class watching:  # noqa: N801 - used as a context manager function
-    """Progress bars on a terminal, one line a step elsewhere."""
+    """Progress bars on a terminal, of every step and, where they were announced, of all together; lines elsewhere."""
 
     def __enter__(self) -> Watch:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
         from quant.pipeline import Watch
 
         console = Console(stderr=True)
-        self._progress = None
+        self._bars: Progress | None = None
         if not console.is_terminal:
             return Watch(finished=lambda name, seconds: click.echo(f"{name:<10} {seconds:7.1f} s", err=True))
-        self._progress = Progress(
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._progress.start()
-        self._tasks: dict[str, Any] = {}
-        return Watch(started=self._started, advanced=self._advanced, finished=self._finished)
+        self._bars = _bars(console)
+        self._bars.start()
+        self._tasks: dict[str, TaskID] = {}
+        self._steps: tuple[str, ...] = ()
+        self._whole: TaskID | None = None
+        return Watch(self._planned, self._started, self._advanced, self._finished)
 
     def __exit__(self, *exception: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        if self._bars is not None:
+            self._bars.stop()
+
+    def _planned(self, names: Sequence[str]) -> None:
+        assert self._bars is not None
+        self._steps, self._pace = tuple(names), Pace(names)
+        self._whole = self._bars.add_task("all", total=1.0, done="", share=0.0)
 
     def _started(self, name: str) -> None:
-        assert self._progress is not None
-        self._tasks[name] = self._progress.add_task(name, total=None)
+        assert self._bars is not None
+        self._tasks[name] = self._bars.add_task(name, total=None, done="")
+        self._reached(name, 0.0)
 
     def _advanced(self, name: str, done: int, total: int) -> None:
-        assert self._progress is not None
-        self._progress.update(self._tasks[name], completed=done, total=total)
+        assert self._bars is not None
+        self._bars.update(self._tasks[name], completed=done, total=total, done=f"{done}/{total}")
+        self._reached(name, done / total if total else 0.0)
 
     def _finished(self, name: str, seconds: float) -> None:
-        assert self._progress is not None
-        task = self._progress.tasks[self._tasks[name]]
-        total = task.total or 1
-        self._progress.update(self._tasks[name], completed=total, total=total)
+        assert self._bars is not None
+        total = self._bars.tasks[self._tasks[name]].total or 1
+        self._bars.update(self._tasks[name], completed=total, total=total)
+        self._reached(name, 1.0)
+
+    def _reached(self, name: str, part: float) -> None:
+        if self._bars is None or self._whole is None or name not in self._steps:
+            return
+        self._pace.reached(name, part)
+        done = self._steps.index(name) + (part >= 1)
+        words, share = f"{done} of {len(self._steps)} steps", self._pace.share
+        self._bars.update(self._whole, completed=share, share=share, done=words)
+
+
+class sweeping:  # noqa: N801 - used as a context manager function
+    """How far a sweep is: a bar of all seeds and one of each at work on a terminal, a line a seed elsewhere.
+
+    Args:
+        seeds: how many are to be made.
+        steps: of each run.
+    """
+
+    def __init__(self, seeds: int, steps: Sequence[str]) -> None:
+        self._seeds, self._steps = seeds, tuple(steps)
+        self._bars: Progress | None = None
+        self._paces: dict[int, Pace] = {}
+        self._tasks: dict[int, TaskID] = {}
+        self._since: dict[int, float] = {}
+        self._done = 0
+
+    def __enter__(self) -> sweeping:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        if console.is_terminal and self._seeds:
+            self._bars = _bars(console)
+            self._bars.start()
+            self._whole = self._bars.add_task("sweep", total=1.0, done="", share=0.0)
+            self._show()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def told(self, seed: int, step: Step) -> None:
+        """A run is at a step; may come from another thread, and again from the first step."""
+        self._since.setdefault(seed, time.monotonic())
+        pace = self._paces.setdefault(seed, Pace(self._steps))
+        pace.reached(step.name, step.done / step.total if step.total else 0.0)
+        if self._bars is not None:
+            if seed not in self._tasks:
+                self._tasks[seed] = self._bars.add_task(f"seed {seed}", total=1.0, done="", share=0.0)
+            self._bars.update(self._tasks[seed], completed=pace.share, share=pace.share, done=step.name)
+        self._show()
+
+    def ended(self, seed: int, outcome: str = "") -> None:
+        """A run is done, or it failed with this outcome."""
+        self._done += 1
+        seconds = time.monotonic() - self._since.get(seed, time.monotonic())
+        self._paces[seed] = Pace(())
+        self._paces[seed].share = 1.0
+        if self._bars is None:
+            name = f"seed {seed}"
+            click.echo(f"{name:<10} {outcome or f'{seconds:7.1f} s'}", err=True)
+        elif seed in self._tasks:
+            self._bars.remove_task(self._tasks.pop(seed))
+        self._show()
+
+    def _show(self) -> None:
+        if self._bars is not None:
+            share = sum(pace.share for pace in list(self._paces.values())) / self._seeds
+            words = f"{self._done} of {self._seeds} seeds"
+            self._bars.update(self._whole, completed=share, share=share, done=words)
