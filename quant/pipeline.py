@@ -51,7 +51,7 @@ from quant.report.text import as_text
 from quant.runfolder import Settings, evaluation_name, read_settings, write_settings
 from quant.runners import FloatRunner, Int8Runner, ParityReport, parity, parity_from_json
 from quant.tracks.candidate import Candidate
-from quant.tracks.registry import DEFAULT_TRACKS, TRACKS, Job
+from quant.tracks.registry import DEFAULT_TRACKS, TRACKS, Job, check_tracks
 from quant.tracks.storage import load_candidate, load_curve, save_candidate, save_curve
 from quant.worlds.repeatable import check_repeatable
 from quant.worlds.rollout import Recorder, rollout
@@ -633,6 +633,7 @@ def make_run(
     with ExitStack() as stack:
         with watch.step("import"):
             sources = read()
+            check_tracks(tracks, sources.policy)
             runfolder.claim(folder)
             stack.enter_context(runfolder.changing(folder))
             _keep_policy(folder, sources.policy, settings)

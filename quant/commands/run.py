@@ -179,6 +179,14 @@ def gptq_command(run: Path, as_json: bool) -> None:
     _make_track(run, "ptq-gptq", as_json)
 
 
+@click.command("int16x8")
+@run_argument
+@json_option
+def int16_command(run: Path, as_json: bool) -> None:
+    """Makes the candidate with int16 activations and int8 weights."""
+    _make_track(run, "int16x8", as_json)
+
+
 def _make_track(run: Path, name: str, as_json: bool, **options: Any) -> None:
     from quant import pipeline
 

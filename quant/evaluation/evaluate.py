@@ -12,7 +12,7 @@ from quant.errors import InputError, StaleError
 from quant.evaluation import open_loop
 from quant.evaluation.actors import Actor, gate_actors, gate_values
 from quant.evaluation.closed_loop import drive
-from quant.evaluation.evaluation import FLOAT, FLOAT_ARITHMETIC, INT8_ARITHMETIC, ClosedLoop, Evaluation
+from quant.evaluation.evaluation import ARITHMETIC, FLOAT, FLOAT_ARITHMETIC, ClosedLoop, Evaluation
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Paired
 from quant.files import Progress, no_progress
@@ -93,7 +93,7 @@ def evaluate(
         closeness = closeness_of(Int8Runner(candidate).values(held_out))
         models = {"peer_encoder": candidate.peer_encoder.sha256, "policy_head": candidate.policy_head.sha256}
         evaluations[name] = Evaluation(
-            name, INT8_ARITHMETIC, hashes | models, specification, driven.get(name), closeness
+            name, ARITHMETIC[candidate.bits], hashes | models, specification, driven.get(name), closeness
         )
     return evaluations
 

@@ -26,7 +26,9 @@ SCHEMA_VERSION = 1
 FLOAT = "float"
 """The name of the float policy among the tracks."""
 EVIDENCE = "computed"
-FLOAT_ARITHMETIC, INT8_ARITHMETIC = "float32, NumPy", "TFLM int8 arithmetic, NumPy"
+FLOAT_ARITHMETIC = "float32, NumPy"
+ARITHMETIC: dict[int, str] = {8: "TFLM int8 arithmetic, NumPy", 16: "TFLM int16x8 arithmetic, NumPy"}
+"""By the width of activations."""
 NO_WORLD = "no world was given: driving was not tested"
 HASHES = ("policy", "dataset", "scenarios", "peer_encoder", "policy_head")
 SIGNIFICANT_DIGITS = 6
