@@ -78,6 +78,7 @@ for command in (
     run.ptq_command,
     run.qat_command,
     run.gptq_command,
+    run.int16_command,
     run.evaluate_command,
     run.device_command,
     run.decide_command,
