@@ -79,6 +79,8 @@ COLLISION_REWARD, NEEDLESS_REWARD, LACKING_REWARD = -10.0, -2.0, -0.2
 _DRIVER_HARDEST = np.float32(-7.0)
 _LOSS_DISTANCE = 150.0
 _WORD = 65536.0
+_KEPT = 8
+"""Messages kept of each peer: of the last five decisions one may be observed (:data:`STALE_MS`), and a power of two."""
 _DT = np.float32(STEP_S)
 _ROOM = ((np.arange(AHEAD_SLOTS) + 1) * LENGTH + np.arange(AHEAD_SLOTS) * STANDSTILL + CLEARANCE).astype(np.float32)
 """m between the ego's and a peer's places that the vehicles up to it and the clearance take up."""
@@ -217,15 +219,14 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         self._lateral = np.zeros(shape, np.float32)
         self._lateral[BESIDE] = p["beside_side"]
         self._lateral += p["bias_y"].T
-        self._sent = np.zeros((STEPS + 1, *shape, 4), np.float32)
-        self._inbox = np.zeros((DELAYS, *shape), np.int16)
-        self._newest = np.zeros(shape, np.int16)
+        self._sent = np.zeros((_KEPT, *shape, 4), np.float32)
+        self._inbox = np.zeros((DELAYS, *shape), np.uint8)
+        self._newest = np.zeros(shape, np.uint8)
         self._link = np.arange(shape[0] * shape[1]).reshape(shape)
         self._phase = p["phase"].T / np.float32(1000)
         self._lost_near = np.float32(_WORD) * p["loss_near"]
         self._lost_far = np.float32(_WORD / _LOSS_DISTANCE**2) * p["loss_far"]
-        self._lost_burst = np.float32(_WORD) * p["loss_burst"]
-        self._messages_lost = np.zeros(shape, np.int16)
+        self._messages_lost = np.zeros(shape, np.uint8)
 
     def _driver_command(self) -> F32:
         """(N,) m/s^2: what the base driver does with what it saw last."""
@@ -288,14 +289,14 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         """
         t, luck = self._t, self._luck
         distance = self._x.T - self._ego_x
-        threshold = np.maximum(self._lost_near + self._lost_far * (distance * distance), luck.bad[t] * self._lost_burst)
+        threshold = np.maximum(self._lost_near + self._lost_far * (distance * distance), luck.burst[t])
         arrives = luck.loss[t] >= threshold
         for delay in range(DELAYS):
             slot = self._inbox[(t + delay) % DELAYS]
             # A message is numbered from 1; 0 stands for none.
-            np.maximum(slot, (arrives & (luck.late[t] == delay)) * np.int16(t + 1), out=slot)
-        self._messages_lost += ~arrives
-        self._write_messages(self._sent[t], luck.noise[t])
+            np.maximum(slot, (arrives & (luck.late[t] == delay)).view(np.uint8) * np.uint8(t + 1), out=slot)
+        self._messages_lost += (~arrives).view(np.uint8)
+        self._write_messages(self._sent[t % _KEPT], luck.noise[t])
 
     def _write_messages(self, out: F32, noise: F32) -> None:
         x, v, a = self._x.T, self._v.T, self._a.T
@@ -308,11 +309,12 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
         t, inbox = self._t, self._inbox[self._t % DELAYS]
         np.maximum(self._newest, inbox, out=self._newest)
         inbox[...] = 0
-        row = np.maximum(self._newest - np.int16(1), np.int16(0))
+        row = np.maximum(self._newest, np.uint8(1)) - np.uint8(1)
         # Four floats seen as one 16-byte element: a whole message moves at once.
         sent = self._sent.reshape(-1).view(np.complex128)
-        message = sent.take(row.astype(np.intp) * self._link.size + self._link).view(np.float32).reshape(*row.shape, 4)
-        age = (np.int16(t) - row) * np.float32(100) + self._values["phase"].T
+        place = (row % np.uint8(_KEPT)).astype(np.intp) * self._link.size + self._link
+        message = sent.take(place).view(np.float32).reshape(*row.shape, 4)
+        age = (np.uint8(t) - row) * np.float32(100) + self._values["phase"].T
         mask = self._present.T & (self._newest > 0) & (age <= np.float32(STALE_MS))
         observation: dict[str, NDArray[Any]] = {
             EGO: self._observe_ego(mask),
@@ -352,7 +354,8 @@ class ConvoyVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[Any], NDArray[A
             if key in self._last:
                 np.copyto(values.T, self._last[key].T, where=self._held)
             if newly.any():
-                self._last[key] = values.copy(order="K")
+                last = self._last.setdefault(key, values.copy(order="K"))
+                np.copyto(last.T, values.T, where=newly)
         self._held |= newly
         return observation
 

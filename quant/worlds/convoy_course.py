@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,17 +42,17 @@ Values = Mapping[str, F32]
 
 @dataclass(frozen=True, eq=False)
 class Luck:
-    """What happens to each message, T = 201 times for every slot of N convoys; all float32 but ``late`` and ``bad``.
+    """What happens to each message, T = 201 times for every slot of N convoys.
 
     Attributes:
-        loss: (T, 8, N), held against a threshold that grows with the distance, in 1/65536.
-        bad: (T, 8, N) bool, whether reception is in its bad state.
+        loss: (T, 8, N) float32, held against a threshold that grows with the distance, in 1/65536.
+        burst: (T, 8, N) float32, what that threshold is at least, in 1/65536: 0 while reception is good.
         late: (T, 8, N) int8, decisions a message is late: 0, 1 or 2.
-        noise: (T, 4, 8, N), error of x (m), y (m), speed (m/s) and acceleration (m/s^2).
+        noise: (T, 4, 8, N) float32, error of x (m), y (m), speed (m/s) and acceleration (m/s^2).
     """
 
     loss: F32
-    bad: Mask
+    burst: F32
     late: NDArray[np.int8]
     noise: F32
 
@@ -92,16 +92,17 @@ def luck(scenarios: ScenarioSet) -> Luck:
     spread = [np.float32(0.5) * p[f"noise_{name}"] for name in ("position", "position", "speed", "acceleration")]
     made = Luck(
         np.empty(shape, np.float32),
-        np.empty(shape, np.bool_),
+        np.empty(shape, np.float32),
         np.empty(shape, np.int8),
         np.empty((STEPS + 1, 4, *shape[1:]), np.float32),
     )
-    was_bad: Any = np.float32(0)
+    lost_burst = np.float32(_WORD) * p["loss_burst"]
+    bad = np.zeros(shape[1:], np.float32)
     for t in range(STEPS + 1):
         drawn = np.ascontiguousarray(words[t].swapaxes(1, 2))
         made.loss[t] = drawn[0]
-        np.less(drawn[1], turn_bad + was_bad * stay_bad, out=made.bad[t])
-        was_bad = made.bad[t].astype(np.float32)
+        bad = (drawn[1] < turn_bad + bad * stay_bad).astype(np.float32)
+        np.multiply(bad, lost_burst, out=made.burst[t])
         np.add(drawn[2] > in_time, drawn[2] > one_late, out=made.late[t], dtype=np.int8)
         coins = np.bitwise_count(drawn[4:8]).astype(np.float32) - np.float32(8)
         for kind in range(4):
