@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from quant import __version__
-from quant.commands import board, completion, doctor, explain, results, run, sumo, sweep
+from quant.commands import board, completion, doctor, explain, init, results, run, sumo, sweep
 from quant.errors import QuantError
 
 
@@ -88,12 +88,13 @@ for command in (
     results.compare_command,
     results.accept_command,
     explain.explain_command,
-    sweep.sweep_command,
     sumo.sumo_command,
+    sweep.sweep_command,
     board.pack_command,
     board.flash_command,
     board.board_group,
     doctor.doctor_command,
+    init.init_command,
     completion.completion_command,
 ):
     cli.add_command(command)

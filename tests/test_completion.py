@@ -16,7 +16,7 @@ from click.shell_completion import ShellComplete
 from quant.cli import cli
 from quant.commands.completion import INSTALL
 from quant.tracks.registry import TRACKS
-from tests.test_cli import quant
+from tests.commandline import quant
 
 SETTINGS = {"checkpoint": "x", "drives": [], "tracks": ["ptq", "ptq-gptq"], "schema_version": 1}
 HEAVY = {"tensorflow", "scipy", "gymnasium", "rich", "jinja2", "h5py"}

@@ -25,7 +25,7 @@ from quant.policy import Observations
 from quant.runners import Int8Runner
 from quant.tracks.candidate import Codes, Part
 from quant.worlds.reference import golden_path
-from tests.test_cli import quant
+from tests.commandline import quant
 
 ROOT = Path(__file__).parents[1]
 PORT = "boards-port"

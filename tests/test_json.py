@@ -15,12 +15,13 @@ from quant import runfolder
 from quant.cli import cli
 from quant.policy import save_policy
 from quant.tracks.registry import TRACKS
-from tests.test_cli import quant
+from tests.commandline import quant
 from tests.tracks import strategies
 
 WITHOUT = {
     "board serve": "serves, and prints the name of its port",
     "completion": "prints a script",
+    "init": "prints no figures",
     "train": "prints JSON as it is",
 }
 ELSEWHERE = {"sweep", "sumo"}
