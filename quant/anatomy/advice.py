@@ -220,7 +220,8 @@ def _of_the_whole(anatomy: Anatomy) -> Iterator[Advice]:
             None,
             largest.share,
             f"no rounding dominates: the largest, {largest.name}, is {largest.share:.0%} of all",
-            "no single repair will do; train through all of them (QAT), or give activations 16 bits",
+            "no single repair will do; train through all of them (QAT)"
+            + (", or give activations 16 bits: --tracks int16x8" if anatomy.bits == 8 else ""),
         )
     yield from _frames(anatomy)
     yield from _worst_cut_off(anatomy)
@@ -265,14 +266,17 @@ def _worst_cut_off(anatomy: Anatomy) -> Iterator[Advice]:
 
 def _unfaithful(anatomy: Anatomy) -> Iterator[Advice]:
     measured, simulated = anatomy.measured.overall.cost, anatomy.simulated.overall.cost
+    differs, matters = ("rounds twice", "the second rounding matters here")
+    if anatomy.bits == 16:
+        differs, matters = "has multipliers of 15 bits and a table for tanh", "so little is left that these matter"
     if abs(simulated - measured) > UNFAITHFUL * max(measured, simulated):
         yield Advice(
             "simulation differs",
             None,
             1.0,
             f"the simulation, which rounds each product once, costs {simulated:.3g}; the device's arithmetic, which "
-            f"rounds twice, {measured:.3g}",
-            "read what follows with care: the second rounding matters here",
+            f"{differs}, {measured:.3g}",
+            f"read what follows with care: {matters}",
         )
 
 
@@ -288,7 +292,8 @@ def _coarsest_feature(source: Source) -> str:
     worst = max(columns, key=lambda column: column.cost, default=None)
     if worst is None or not total or worst.cost < FEATURE * total:
         return ""
-    step = (worst.high - worst.low) / 255
+    assert source.tensor is not None
+    step = (worst.high - worst.low) / (len(source.tensor.codes) - 1)
     return f" ({worst.name} above all, {worst.cost / total:.0%} of it; one step is {step:.2g})"
 
 

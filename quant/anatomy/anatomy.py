@@ -10,7 +10,7 @@ import numpy as np
 
 from quant.anatomy.simulation import Kind
 from quant.evaluation.evaluation import rounded
-from quant.tracks.candidate import Part
+from quant.tracks.candidate import Bits, Part
 
 SCHEMA_VERSION = 1
 DOUBLE_ROUNDING = "double rounding"
@@ -82,12 +82,12 @@ class TensorFacts:
     """A quantized tensor on all held-out frames, augmented ones included.
 
     Attributes:
-        low, high: what codes -128 and 127 stand for; of an input the narrowest and the widest stand in ``columns``.
-        at_low, at_high: share of codes at -128 and at 127; for a ReLU -128 is an ordinary zero.
+        low, high: what the ends of its codes stand for; of an input the narrowest and the widest stand in ``columns``.
+        at_low, at_high: share of codes at the ends; for a ReLU of int8 the lowest is an ordinary zero.
         cut_off: share of values more than a step beyond the range (of a Box's output: that the action's bounds keep).
         beyond: how far the farthest of them lies beyond it, as a share of the range.
         cut_off_cost: cost with values cut off alone, not rounded.
-        codes: (256,) how often each code from -128 on occurs.
+        codes: (256,) or, of int16, (65536,) how often each code from the lowest on occurs.
         columns: of an input, its features.
     """
 
@@ -206,12 +206,13 @@ class Anatomy:
         track: of the candidate.
         space: ``box`` or ``discrete``.
         measured: the INT8 decisions, TFLite-Micro's arithmetic; its figures are those of the evaluation.
-        simulated: every rounding on, rounded once.
+        simulated: every rounding on, rounded once, with exact multipliers.
         unlike: share of frames in which a head output of the two is not the same code.
         folding_error: largest absolute difference of the network without rounding from the float policy.
         sources: in the order of computation.
         groups: of them.
         worst: frames, the largest error first.
+        bits: width of the candidate's activations.
     """
 
     track: str
@@ -223,6 +224,7 @@ class Anatomy:
     sources: tuple[Source, ...]
     groups: tuple[Group, ...]
     worst: tuple[WorstFrame, ...]
+    bits: Bits = 8
 
     def source(self, name: str) -> Source:
         """By name."""
@@ -238,8 +240,11 @@ class Anatomy:
         return without.overall.cost / whole - 1 if whole else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The document: all of the above by name, numbers to six significant digits."""
+        """The document: all of the above by name, numbers to six significant digits; of int16, 256 codes a count."""
         document: dict[str, Any] = _plain({"schema_version": SCHEMA_VERSION, **asdict(self)})
+        for source in document["sources"]:
+            if source["tensor"] is not None:
+                source["tensor"]["codes"] = np.reshape(source["tensor"]["codes"], (256, -1)).sum(axis=1).tolist()
         return document
 
 

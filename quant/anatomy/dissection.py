@@ -30,8 +30,6 @@ from quant.anatomy.anatomy import (
 from quant.anatomy.simulation import (
     CUT_OFF,
     F64,
-    HIGHEST,
-    LOWEST,
     OUTPUT,
     PEER_INPUT,
     QUANTIZED,
@@ -118,6 +116,7 @@ def dissect(
         sources,
         tuple(work.group(name, members) for name, members in _groups(network.places)),
         tuple(_worst(work, measured, alone, rows, worst)),
+        candidate.bits,
     )
 
 
@@ -239,14 +238,7 @@ class _Facts:
         work.simulation.values(work.network.everything, self.codes.__setitem__)
         network = work.network
         self.stages: dict[str, Stage] = {stage.source: stage for stage in (*network.encoder, *network.head)}
-        self.grids: dict[str, Grid] = {
-            tensor.source: tensor.grid for stage in self.stages.values() for tensor in stage.tensors
-        }
-        self.inputs: dict[str, Grid] = {
-            place.name: network.peer_grid if place.name == PEER_INPUT else network.ego_grid
-            for place in network.places
-            if place.kind == "input"
-        }
+        self.grids = network.grids
 
     def weights(self, place: Place) -> WeightFacts | None:
         """Of a source that is weights."""
@@ -272,24 +264,22 @@ class _Facts:
         """Of a source that is a tensor."""
         if place.kind == "weights":
             return None
-        grid = self.inputs.get(place.name) or self.grids.get(place.name) or self.work.network.z_grid
-        assert grid is not None
-        codes = self.codes[place.name]
-        held = np.clip(np.rint(codes), LOWEST, HIGHEST)
-        beyond = np.maximum(LOWEST - codes, codes - HIGHEST)
+        grid, codes = self.grids[place.name], self.codes[place.name]
+        held = grid.held(codes)
+        beyond = grid.beyond(codes)
         if place.name == OUTPUT:
             beyond = self._beyond_output(grid, codes)
         beyond = np.maximum(beyond, 0.0)
-        ends = (np.array([[LOWEST], [HIGHEST]]) - np.float64(grid.offset)) / np.float64(grid.gain)
+        ends = (np.array([[grid.lowest], [grid.highest]]) - np.float64(grid.offset)) / np.float64(grid.gain)
         return TensorFacts(
             float(ends[0].min()),
             float(ends[1].max()),
-            _share(held == LOWEST),
-            _share(held == HIGHEST),
+            _share(held == grid.lowest),
+            _share(held == grid.highest),
             _share(beyond > BEYOND),
-            float(beyond.max(initial=0.0)) / (HIGHEST - LOWEST),
+            float(beyond.max(initial=0.0)) / grid.steps,
             self.work.cost({place.name: CUT_OFF}) if (beyond > 0).any() else 0.0,
-            tuple(np.bincount(held.astype(np.int64).ravel() - LOWEST, minlength=HIGHEST - LOWEST + 1).tolist()),
+            tuple(np.bincount(held.astype(np.int64).ravel() - grid.lowest, minlength=grid.steps + 1).tolist()),
             tuple(self._columns(place, beyond, ends)) if place.kind == "input" else (),
         )
 
@@ -297,7 +287,7 @@ class _Facts:
         """The clip to an action's bounds is wanted: only what the bounds would keep is cut off."""
         values = (codes - np.float64(grid.offset)) / np.float64(grid.gain)
         kept = grid.codes(self.work.space.clip(values.astype(np.float32)).astype(np.float64))
-        return np.maximum(LOWEST - kept, kept - HIGHEST)
+        return grid.beyond(kept)
 
     def _columns(self, place: Place, beyond: F64, ends: F64) -> Iterator[Column]:
         names = feature_names(beyond.shape[1], place.name == PEER_INPUT)
@@ -381,10 +371,10 @@ def _cut_off(network: Network, simulation: Simulation) -> dict[str, NDArray[np.b
     frames = simulation.observations
     owner = np.repeat(np.arange(len(frames)), frames.counts)
     hits: dict[str, NDArray[np.bool_]] = {}
-    parts = {place.name: place.part for place in network.places}
+    parts, grids = {place.name: place.part for place in network.places}, network.grids
 
     def probe(name: str, codes: F64) -> None:
-        beyond = (np.maximum(LOWEST - codes, codes - HIGHEST) > BEYOND).any(axis=1)
+        beyond = (grids[name].beyond(codes) > BEYOND).any(axis=1)
         per_peer = parts[name] == "peer_encoder"
         hits[name] = np.bincount(owner, weights=beyond, minlength=len(frames)) > 0 if per_peer else np.asarray(beyond)
 

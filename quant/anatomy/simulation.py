@@ -21,13 +21,12 @@ from quant.policy.observations import F32, Mask, Observations
 from quant.policy.policy import Dense, Policy, Pooling
 from quant.runners import Model, Pool, read_model
 from quant.runners.flatbuffer import FullyConnected, Layer, Quantized
-from quant.tracks.candidate import Affine, Candidate, Part
+from quant.tracks.candidate import Affine, Candidate, Part, code_limits, code_type
 from quant.tracks.plan import HOMOGENEOUS
 
 F64 = NDArray[np.float64]
 Kind = Literal["input", "weights", "activations", "output"]
 
-LOWEST, HIGHEST = -128, 127
 FACTOR_PASSES = 12
 """Gauss-Newton passes over the equalization's factors; four are enough, as a rule."""
 ROUNDING_VARIANCE = 1 / 12
@@ -69,20 +68,41 @@ Probe = Callable[[str, F64], None]
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The codes of a tensor: value * gain + offset, one gain and offset for all or (K,) for each feature."""
+    """The codes of a tensor: value * gain + offset, one gain and offset for all or (K,) for each feature.
+
+    Attributes:
+        gain, offset: in codes.
+        lowest, highest: code.
+    """
 
     gain: NDArray[Any]
     offset: NDArray[Any]
+    lowest: int = -128
+    highest: int = 127
 
     @staticmethod
     def of_tensor(tensor: Quantized) -> Grid:
         """Of a tensor in a file."""
-        return Grid(np.array(1 / float(tensor.scale)), np.array(float(tensor.zero_point)))
+        ends = code_limits(tensor.bits)
+        return Grid(np.array(1 / float(tensor.scale)), np.array(float(tensor.zero_point)), *ends)
 
     @staticmethod
     def of_features(affine: Affine) -> Grid:
         """Of float features; float32, as their quantization is defined."""
-        return Grid(affine.gain, affine.offset)
+        return Grid(affine.gain, affine.offset, *code_limits(affine.bits))
+
+    @property
+    def steps(self) -> int:
+        """From the lowest code to the highest."""
+        return self.highest - self.lowest
+
+    def beyond(self, codes: F64) -> F64:
+        """How many steps codes lie beyond the ends; negative within them."""
+        return np.maximum(self.lowest - codes, codes - self.highest)
+
+    def held(self, codes: F64) -> F64:
+        """Codes rounded and saturated."""
+        return np.clip(np.rint(codes), self.lowest, self.highest)
 
     def codes(self, x: NDArray[Any]) -> F64:
         """(N, K) values -> (N, K) codes, neither rounded nor saturated."""
@@ -91,7 +111,7 @@ class Grid:
     def apply(self, x: NDArray[Any], how: How) -> F64:
         """(N, K) values -> (N, K) values as the tensor holds them."""
         codes = self.codes(x)
-        held = np.clip(np.rint(codes) if how.rounded else codes, LOWEST, HIGHEST)
+        held = self.held(codes) if how.rounded else np.clip(codes, self.lowest, self.highest)
         values: F64 = (held - np.float64(self.offset)) / np.float64(self.gain)
         if how.column is None:
             return values
@@ -191,6 +211,13 @@ class Network:
         """The setting with every rounding on."""
         return {place.name: QUANTIZED for place in self.places}
 
+    @property
+    def grids(self) -> dict[str, Grid]:
+        """Of every tensor, by its source."""
+        hidden = {tensor.source: tensor.grid for stage in (*self.encoder, *self.head) for tensor in stage.tensors}
+        z = {} if self.z_grid is None else {Z: self.z_grid}
+        return {PEER_INPUT: self.peer_grid, EGO_INPUT: self.ego_grid, **z, **hidden}
+
     def encode(self, peers: F32, setting: Setting, probe: Probe | None = None) -> F64:
         """(N, F) peers -> (N, D) embeddings."""
         x = _held(peers, PEER_INPUT, self.peer_grid, setting, probe)
@@ -248,7 +275,7 @@ class Simulation:
     def _pooled_codes(self, embeddings: F64) -> F64:
         """The same where codes are pooled into codes, with the roundings of the integers that do it."""
         mask, integers = self.observations.mask, self.network.integers
-        codes = np.full((*mask.shape, embeddings.shape[1]), integers.neutral, np.int8)
+        codes = np.full((*mask.shape, embeddings.shape[1]), integers.neutral, code_type(integers.source.bits))
         codes[mask] = integers.source.quantize(embeddings.astype(np.float32))
         pooled = integers(np.ascontiguousarray(codes.swapaxes(0, 1)), np.ascontiguousarray(mask.T))
         return integers.target.dequantize(pooled).astype(np.float64)

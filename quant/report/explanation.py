@@ -42,11 +42,15 @@ def _summary(anatomy: Anatomy) -> Group:
             f"action in {measured.disagreement:.2%}"
         ),
         _line(
-            f"the simulation rounds a product once, TFLite-Micro twice: {anatomy.unlike:.1%} of frames end on another "
+            f"the simulation rounds a product once, TFLite-Micro {_otherwise(anatomy)}: {anatomy.unlike:.1%} of frames end on another "
             f"code, cost {anatomy.simulated.overall.cost:.3g} against {measured.cost:.3g}"
         ),
         _line(f"without any rounding it is the float policy, within {anatomy.folding_error:.1g}"),
     )
+
+
+def _otherwise(anatomy: Anatomy) -> str:
+    return "twice" if anatomy.bits == 8 else "too, but by 15 bits of it"
 
 
 def _sources(anatomy: Anatomy) -> Group:

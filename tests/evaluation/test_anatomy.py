@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 
 from quant.anatomy import Advice, Anatomy, Effect, Effects, Source, advice, advise, contrast, dissect
 from quant.anatomy.anatomy import Column, TensorFacts, WeightFacts, WorstFrame
-from quant.anatomy.simulation import LOWEST, QUANTIZED, Simulation, build_network
+from quant.anatomy.simulation import QUANTIZED, Simulation, build_network
+from quant.commands.explain import explain, explain_command
 from quant.errors import InputError, StaleError
 from quant.evaluation.open_loop import compare
-from quant.commands.explain import explain, explain_command
 from quant.files import write_json
 from quant.policy import Policy, policy_digest, save_policy
 from quant.report.explanation import contrasts, explanation
@@ -72,7 +72,7 @@ def with_few_bits(candidate: Candidate, part: Part, index: int, *, same_scale: b
 def with_narrow_tensor(candidate: Candidate, part: Part, index: int, factor: int) -> Candidate:
     """A hidden tensor after a ReLU that reaches only to a part of its range."""
     layers = layers_of(candidate, part)
-    narrow = Quantized(layers[index].output.shape, layers[index].output.scale / np.float32(factor), LOWEST)
+    narrow = Quantized(layers[index].output.shape, layers[index].output.scale / np.float32(factor), -128)
     layers[index] = replace(layers[index], output=narrow)
     after = dense(layers[index + 1])
     layers[index + 1] = replace(after, input=narrow, bias=(after.bias * factor).astype(np.int32))
