@@ -292,12 +292,19 @@ class SumoVectorEnv(ConvoyVectorEnv):
 def _libsumo() -> Any:
     try:
         import libsumo
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(
             "libsumo is not installed",
             where=SUMO,
             expected="Eclipse SUMO's library",
             hint="pip install 'quant[sumo]'",
+        ) from error
+    except ImportError as error:
+        raise InputError(
+            f"libsumo cannot be loaded: {error}",
+            where=SUMO,
+            expected="the graphics libraries it is linked with, though it opens no window",
+            hint="on Debian or Ubuntu: apt-get install libgl1 libx11-6 libxext6 libxrender1",
         ) from error
     return libsumo
 

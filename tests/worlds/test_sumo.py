@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import libsumo
@@ -186,6 +187,15 @@ def test_without_libsumo_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "libsumo", None)
     with pytest.raises(InputError, match=r"quant\[sumo\]"):
         rollout(sumo_world(), SCENARIOS[:1], neutral)
+
+
+def test_without_the_libraries_of_the_system_it_says_which(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the loader says on a server without graphics."""
+    (tmp_path / "libsumo.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "libsumo")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match=r"libGL\.so\.1(.|\n)*apt-get install libgl1"):
+        sumo.sumo_version()
 
 
 def test_only_the_convoys_scenarios_and_known_models() -> None:
