@@ -42,8 +42,8 @@ def _summary(anatomy: Anatomy) -> Group:
             f"action in {measured.disagreement:.2%}"
         ),
         _line(
-            f"the simulation rounds a product once, TFLite-Micro {_otherwise(anatomy)}: {anatomy.unlike:.1%} of frames end on another "
-            f"code, cost {anatomy.simulated.overall.cost:.3g} against {measured.cost:.3g}"
+            f"the simulation rounds a product once, TFLite-Micro {_otherwise(anatomy)}: {anatomy.unlike:.1%} of frames "
+            f"end on another code, cost {anatomy.simulated.overall.cost:.3g} against {measured.cost:.3g}"
         ),
         _line(f"without any rounding it is the float policy, within {anatomy.folding_error:.1g}"),
     )
