@@ -314,7 +314,8 @@ def actions_of(material: Material) -> tuple[str, ...]:
 def interface_words(found: Interface) -> str:
     """Ends, saturation and range of an interface, in a line."""
     last = found.first + len(found.codes) - 1
-    real = "" if found.real is None else f"; {found.real[0]:.4g} to {found.real[1]:.4g}, 0 is {found.zero}"
+    real = "" if found.real is None else f"; {found.real[0]:.4g} to {found.real[1]:.4g}"
+    real += "" if found.zero is None else f", 0 is {found.zero}"
     return (
         f"at {found.first}: {found.at_lowest:.2%}, at {last}: {found.at_highest:.2%}; "
         f"{found.used:,} of {len(found.codes):,} codes occur{real}"
@@ -374,7 +375,7 @@ def tests(own: BoardTests) -> Table:
     """What a board's tests recorded, but for the times of every number of peers, which stand by themselves."""
     left = [one for one in own.figures if "test_times_of_every_number_of_peers" not in one.test]
     rows = (row_of(one.short, one.name, _recorded(one.value, one.unit)) for one in left)
-    return Table(("test", "figure", "value"), tuple(rows), 2, True)
+    return Table(("test", "figure", "value"), tuple(rows), 3, True)
 
 
 def _recorded(value: float | str, unit: str) -> str:

@@ -8,18 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quant import pipeline
+from quant import pipeline, runfolder
 from quant.acceptance.limits import Limits
 from quant.boards.conformance import Conformance
 from quant.boards.report import STAGE_NAMES, DeviceReport, Identity, Memory, ModelReport, PeerTimes, Quantiles
 from quant.boards.report import TrackReport as BoardTrack
+from quant.files import write_json
 from quant.policy import Box, Policy, load_policy, save_policy
+from quant.report.html import page
+from quant.report.material import Material
 from quant.runfolder import POLICY, Settings, read_settings, write_settings
 from quant.tracks.candidate import Affine, Candidate
 from quant.tracks.storage import save_candidate, save_curve
 from quant.worlds.reference import reference_policy_path
 from tests.tracks import strategies
 
+TICKS = 240_000_000
+"""Ticks a second of the board's clock."""
 HOSTILE = '<script x="|">*&.zip'
 """A checkpoint's name that must stay text."""
 
@@ -41,6 +46,29 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _run(folder / "recorded", policy, Settings(HOSTILE, (str(drive),)), coarser=0.97)
 
 
+def material_of(folder: Path) -> Material:
+    """What a page about a finished run is made of."""
+    return pipeline._material(pipeline.open_run(folder), runfolder.check_manifest(folder))
+
+
+@pytest.fixture(scope="session")
+def driven_material(driven: Path) -> Material:
+    """Of :func:`driven`."""
+    return material_of(driven)
+
+
+@pytest.fixture(scope="session")
+def driven_page(driven_material: Material) -> str:
+    """Of :func:`driven`."""
+    return page(driven_material)
+
+
+@pytest.fixture(scope="session")
+def recorded_page(recorded: Path) -> str:
+    """Of :func:`recorded`."""
+    return page(material_of(recorded))
+
+
 def _run(folder: Path, policy: Policy, settings: Settings, coarser: float) -> Path:
     """What `quant run` does, without what takes long: neither TensorFlow nor many frames."""
     folder.mkdir()
@@ -56,6 +84,8 @@ def _run(folder: Path, policy: Policy, settings: Settings, coarser: float) -> Pa
     save_curve("qat", ((0, float("nan"), 0.02), (50, 0.03, 0.015), (100, 0.02, 0.012)), folder)
     write_settings(replace(read_settings(folder), tracks=("ptq", "qat")), folder)
     _board({"ptq": ptq, "qat": qat}).save(folder)
+    figures = [{"test": "tests/hil/test_soak.py::test_soak[ptq]", "name": "decisions", "value": 1234, "unit": "frames"}]
+    write_json(folder / "hil_rig.json", {"schema_version": 1, "pack_sha256": "1" * 64, "figures": figures})
     pipeline.evaluate(folder, Limits(), workers=1)
     pipeline.decide(folder, Limits(), {"ptq": 1.25})
     return folder
@@ -63,20 +93,22 @@ def _run(folder: Path, policy: Policy, settings: Settings, coarser: float) -> Pa
 
 def _board(candidates: dict[str, Candidate]) -> DeviceReport:
     board = Identity(
-        "rig", "emulated", "esp32", "3.0", "02:00:00:00:00:01", 240, 1, "esp32", "1", "0" * 64, "", "", "", 1
+        "rig", "emulated", "esp32", "3.0", "02:00:00:00:00:01", 240, 1, "esp32", "1", "0" * 64, "", "", "", TICKS
     )
-    tracks = {track: _board_track(candidate) for track, candidate in candidates.items()}
+    tracks = {
+        track: _board_track(candidate, 1 + 0.25 * place) for place, (track, candidate) in enumerate(candidates.items())
+    }
     return DeviceReport(board, "1" * 64, tracks, Memory(None, 90_000, 4_000, None, None, None, None, None))
 
 
-def _board_track(candidate: Candidate) -> BoardTrack:
+def _board_track(candidate: Candidate, slower: float) -> BoardTrack:
     models: dict[str, ModelReport] = {
         model.part: ModelReport(len(model.tflite), model.sha256, None, None, ("FULLY_CONNECTED",))
         for model in (candidate.peer_encoder, candidate.policy_head)
     }
 
     def time(peers: int) -> Quantiles:
-        return Quantiles(*(100.0 * (peers + 1) + k for k in range(4)))
+        return Quantiles(*(slower * (100.0 * (peers + 1) + k) for k in range(4)))
 
     times = tuple(PeerTimes(n, {stage: time(n) for stage in STAGE_NAMES}) for n in range(candidate.max_peers + 1))
     return BoardTrack(models, Conformance(10, 0, {}, None), 1, 100, times)
