@@ -1,7 +1,7 @@
-"""Error on held-out frames of the plain converter and of every track, and the bytes of both models.
+"""Error on held-out frames of the plain converter and of every track, and what their models take.
 
-``python -m benchmarks.tracks POLICY --drive DRIVE.npz [--drive ...]`` prints mean and largest action error, and
-agreement.
+``python -m benchmarks.tracks POLICY --drive DRIVE.npz [--drive ...]``, or ``--run RUN``, prints mean and largest action
+error, agreement, the processor's time to make it, bytes, and multiply-accumulates of encoder and head.
 The plain converter is TensorFlow's own post-training quantization of both sub-models as they are: one scale for each
 input tensor, ranges from the same calibration frames, int8 in and out.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from threadpoolctl import threadpool_limits
 from quant.dataset import Dataset, Split, build_dataset, read_drive
 from quant.evaluation.open_loop import Closeness, compare
 from quant.native import import_tensorflow
-from quant.pipeline import origins_of
+from quant.pipeline import origins_of, read_inputs
 from quant.policy import Dense, Policy, load_policy, policy_digest
-from quant.runners import Int8Runner, interface
-from quant.tracks import gptq, ptq, qat
+from quant.runners import Int8Runner, interface, macs
 from quant.tracks.candidate import Affine, Candidate, SubModel
+from quant.tracks.registry import TRACKS, Job, Made, parse_tracks
 
 
 def plain_candidate(policy: Policy, dataset: Dataset) -> Candidate:
@@ -79,41 +80,58 @@ def _line(name: str, where: str, closeness: Closeness, plain: Closeness, seconds
     half = closeness.half_agreement
     agreement = f"{closeness.agreement.value:.4f}" + (f" / {half.value:.4f}" if half else "")
     # Frames on which the policy saturates may cost the plain converter nothing at all.
-    ratio = f"{closeness.mae / plain.mae:.2f}" if plain.mae > 0 else "-"
+    ratio = f"{closeness.mae / plain.mae:.3f}" if plain.mae > 0 else "-"
     return (
-        f"{name:10}{where:12}{closeness.n:6}  MAE {closeness.mae:.5f} ({ratio} of plain)  "
-        f"max {closeness.max_error:.3f}  agreement {agreement}  {seconds:.1f} s"
+        f"{name:13}{where:10}{closeness.n:6}  MAE {closeness.mae:.6f} ({ratio} of plain)  "
+        f"max {closeness.max_error:.4f}  agreement {agreement}  {seconds:.1f} CPU s"
     )
+
+
+def _inputs(arguments: argparse.Namespace) -> tuple[Policy, Dataset]:
+    """Policy and dataset of a run, or those made from a policy and drives."""
+    if arguments.run is not None:
+        return read_inputs(arguments.run)
+    policy = load_policy(arguments.policy)
+    recordings = [read_drive(path, policy) for path in arguments.drive]
+    return policy, build_dataset(policy, policy_digest(policy), recordings, arguments.seed)
+
+
+def _makers(policy: Policy, dataset: Dataset, seed: int) -> dict[str, Callable[[], Candidate]]:
+    job = Job(policy, dataset, lambda made, seen: Int8Runner(made).values(seen), seed)
+    tracks = {name: partial(_made, make, job) for name, make in TRACKS.items()}
+    return {"plain": lambda: plain_candidate(policy, dataset), **tracks}
+
+
+def _made(make: Callable[[Job], Made], job: Job) -> Candidate:
+    return make(job).candidate
 
 
 def main() -> None:
     """Prints one line for each candidate and kind of frame."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("policy", type=Path)
-    parser.add_argument("--drive", type=Path, action="append", required=True)
+    parser.add_argument("policy", type=Path, nargs="?")
+    parser.add_argument("--drive", type=Path, action="append", default=[])
+    parser.add_argument("--run", type=Path, help="take policy and dataset from this run instead")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tracks", help="only these, and the plain converter")
     arguments = parser.parse_args()
-    policy = load_policy(arguments.policy)
-    recordings = [read_drive(path, policy) for path in arguments.drive]
-    dataset = build_dataset(policy, policy_digest(policy), recordings, arguments.seed)
+    if arguments.run is None and (arguments.policy is None or not arguments.drive):
+        parser.error("a policy with --drive, or --run")
+    policy, dataset = _inputs(arguments)
     import_tensorflow()
-    candidates, seconds = [], []
-    plan, _ = ptq.find_plan(policy, dataset)
-    makers: tuple[Callable[[], Candidate], ...] = (
-        lambda: plain_candidate(policy, dataset),
-        lambda: ptq.run_ptq(policy, dataset),
-        lambda: qat.run_qat(policy, dataset, plan, qat.QatOptions(seed=arguments.seed)).candidate,
-        lambda: gptq.run_gptq(policy, dataset, lambda made, seen: Int8Runner(made).values(seen)),
-    )
-    for make in makers:
-        begin = time.perf_counter()
-        with threadpool_limits(1):
-            candidates.append(make())
-        seconds.append(time.perf_counter() - begin)
+    chosen = parse_tracks(arguments.tracks) if arguments.tracks else tuple(TRACKS)
+    makers = {
+        name: make for name, make in _makers(policy, dataset, arguments.seed).items() if name in ("plain", *chosen)
+    }
     rows = dataset.rows(Split.HELD_OUT)
     frames, origins = dataset.observations(rows), origins_of(dataset, rows)
-    results = [
-        compare(
+    plain: dict[str, Closeness] = {}
+    for make in makers.values():
+        begin = time.process_time()
+        with threadpool_limits(1):
+            candidate = make()
+        took = time.process_time() - begin
+        result = compare(
             policy.action_space,
             dataset.policy_outputs[rows],
             Int8Runner(candidate).values(frames),
@@ -121,13 +139,11 @@ def main() -> None:
             max_peers=policy.max_peers,
             origins=origins,
         )
-        for candidate in candidates
-    ]
-    for candidate, result, took in zip(candidates, results, seconds, strict=True):
-        for where in dict(result.by_origin):
-            closeness, plain = dict(result.by_origin)[where], dict(results[0].by_origin)[where]
-            size = len(candidate.peer_encoder.tflite) + len(candidate.policy_head.tflite)
-            print(_line(candidate.track, where, closeness, plain, took) + f"  {size} bytes")
+        plain = plain or dict(result.by_origin)
+        models = (candidate.peer_encoder.tflite, candidate.policy_head.tflite)
+        size = f"{len(models[0])} + {len(models[1])} bytes, {macs(models[0])} + {macs(models[1])} MACs"
+        for where, closeness in result.by_origin:
+            print(_line(candidate.track, where, closeness, plain[where], took) + f"  {size}", flush=True)
 
 
 if __name__ == "__main__":
