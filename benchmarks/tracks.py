@@ -119,17 +119,15 @@ def main() -> None:
         parser.error("a policy with --drive, or --run")
     policy, dataset = _inputs(arguments)
     import_tensorflow()
-    chosen = parse_tracks(arguments.tracks) if arguments.tracks else tuple(TRACKS)
-    makers = {
-        name: make for name, make in _makers(policy, dataset, arguments.seed).items() if name in ("plain", *chosen)
-    }
+    chosen = ("plain", *(parse_tracks(arguments.tracks) if arguments.tracks else TRACKS))
+    makers = _makers(policy, dataset, arguments.seed)
     rows = dataset.rows(Split.HELD_OUT)
     frames, origins = dataset.observations(rows), origins_of(dataset, rows)
     plain: dict[str, Closeness] = {}
-    for make in makers.values():
+    for name in chosen:
         begin = time.process_time()
         with threadpool_limits(1):
-            candidate = make()
+            candidate = makers[name]()
         took = time.process_time() - begin
         result = compare(
             policy.action_space,

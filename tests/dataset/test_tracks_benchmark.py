@@ -12,6 +12,6 @@ def closeness(mae: float) -> Closeness:
 
 
 def test_the_ratio_to_a_plain_converter_without_error_is_left_out() -> None:
-    assert "MAE 0.01000 (- of plain)" in _line("ptq", "recorded", closeness(0.01), closeness(0.0), 1.0)
-    assert "MAE 0.00000 (- of plain)" in _line("plain", "recorded", closeness(0.0), closeness(0.0), 1.0)
-    assert "MAE 0.01000 (0.50 of plain)" in _line("ptq", "recorded", closeness(0.01), closeness(0.02), 1.0)
+    assert "MAE 0.010000 (- of plain)" in _line("ptq", "recorded", closeness(0.01), closeness(0.0), 1.0)
+    assert "MAE 0.000000 (- of plain)" in _line("plain", "recorded", closeness(0.0), closeness(0.0), 1.0)
+    assert "MAE 0.010000 (0.500 of plain)" in _line("ptq", "recorded", closeness(0.01), closeness(0.02), 1.0)
