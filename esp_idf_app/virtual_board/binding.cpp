@@ -151,13 +151,11 @@ public:
                 return held.words.c_str();
             }
             held.words = nb::cast<std::string>(loaded.attr("operators"));
-            held.input = nb::cast<uint16_t>(loaded.attr("input_size"));
-            held.output = nb::cast<uint16_t>(loaded.attr("output_size"));
             held.instructions = nb::cast<uint32_t>(loaded.attr("instructions"));
-            info->input = {held.input, nb::cast<float>(loaded.attr("input_scale")),
-                           nb::cast<int32_t>(loaded.attr("input_zero_point"))};
-            info->output = {held.output, nb::cast<float>(loaded.attr("output_scale")),
-                            nb::cast<int32_t>(loaded.attr("output_zero_point"))};
+            info->input = tensor(loaded.attr("input"));
+            info->output = tensor(loaded.attr("output"));
+            held.input_bytes = bytes_of(info->input);
+            held.output_bytes = bytes_of(info->output);
             // What the host's arena holds says nothing of a chip's.
             info->arena_used = policy_core::kNotAvailable;
             info->arena_size = policy_core::kNotAvailable;
@@ -169,17 +167,16 @@ public:
         }
     }
 
-    bool invoke(size_t slot, policy_core::PartCode part, const int8_t *input, int8_t *output) override {
+    bool invoke(size_t slot, policy_core::PartCode part, const void *input, void *output) override {
         const Slot &held = slots_.at(slot).at(index(part));
         clock_.advance(held.instructions);
         try {
-            const nb::object result =
-                invoke_(slot, index(part), nb::bytes(reinterpret_cast<const char *>(input), held.input));
+            const nb::object result = invoke_(slot, index(part), nb::bytes(input, held.input_bytes));
             const auto bytes = nb::cast<nb::bytes>(result);
-            if (bytes.size() != held.output) {
+            if (bytes.size() != held.output_bytes) {
                 return false;
             }
-            std::memcpy(output, bytes.c_str(), held.output);
+            std::memcpy(output, bytes.c_str(), held.output_bytes);
             return true;
         } catch (nb::python_error &error) {
             keep(error);
@@ -207,10 +204,19 @@ public:
 private:
     struct Slot {
         std::string words;
-        uint16_t input = 0;
-        uint16_t output = 0;
+        size_t input_bytes = 0;
+        size_t output_bytes = 0;
         uint32_t instructions = 0;
     };
+
+    static policy_core::TensorInfo tensor(const nb::object &loaded) {
+        return {nb::cast<uint16_t>(loaded.attr("size")), nb::cast<uint8_t>(loaded.attr("bits")),
+                nb::cast<float>(loaded.attr("scale")), nb::cast<int32_t>(loaded.attr("zero_point"))};
+    }
+
+    static size_t bytes_of(const policy_core::TensorInfo &tensor) {
+        return tensor.size * size_t{tensor.bits} / 8;
+    }
 
     static size_t index(policy_core::PartCode part) {
         return static_cast<size_t>(part);

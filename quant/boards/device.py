@@ -1,4 +1,4 @@
-"""A board on a link, spoken to in the library's terms: observations, actions, int8 arrays, microseconds."""
+"""A board on a link, spoken to in the library's terms: observations, actions, arrays of codes, microseconds."""
 
 from __future__ import annotations
 
@@ -34,8 +34,6 @@ from quant.policy.policy import ActionSpace, Discrete
 from quant.runners.runner import Decision
 from quant.tracks.candidate import Codes, Part
 
-Int8 = NDArray[np.int8]
-
 PART_CODES: dict[Part, PartCode] = {"peer_encoder": PartCode.PEER_ENCODER, "policy_head": PartCode.POLICY_HEAD}
 BOOT_SECONDS = 15.0
 """Longest time from a restart to the first answer; a slow host's emulator needs some of it."""
@@ -54,7 +52,7 @@ class Decisions:
         actions: (N,) uint8, the first largest logit; ``NO_ACTION`` where actions are continuous.
         ticks: (N, 6) uint32, the time of each :class:`~quant.boards.protocol.Stage` by the board's clock.
         ticks_per_second: rate of that clock.
-        interfaces: the int8 of every interface, if it was asked for.
+        interfaces: the codes of every interface, if they were asked for.
     """
 
     values: F32
@@ -65,7 +63,7 @@ class Decisions:
 
     @property
     def decision(self) -> Decision:
-        """The int8 of every interface; a ValueError if it was not asked for."""
+        """The codes of every interface; a ValueError if they were not asked for."""
         if self.interfaces is None:
             raise ValueError("the interfaces were not asked for")
         return self.interfaces
@@ -148,7 +146,7 @@ class Device:
         Args:
             track: which.
             observations: of the track's sizes; the board refuses NaN and infinities in a present peer or the ego.
-            interfaces: whether to bring the int8 of every interface along: more than half of the bytes.
+            interfaces: whether to bring the codes of every interface along: more than half of the bytes.
 
         Raises:
             InputError: the sizes are not the track's.
@@ -172,28 +170,29 @@ class Device:
             interfaces=_interfaces(slot, observations.mask.shape[1], replies) if interfaces else None,
         )
 
-    def invoke(self, track: str, part: Part, rows: Codes) -> Int8:
-        """Runs one sub-model: (N, K) int8 -> (N, M) int8, many under way at once.
+    def invoke(self, track: str, part: Part, rows: Codes) -> Codes:
+        """Runs one sub-model: (N, K) codes -> (N, M) codes of the same width, many under way at once.
 
         Raises:
-            InputError: the rows are not of the sub-model's size.
+            InputError: the rows are not of the sub-model's size and width.
             DeviceError: the board refuses.
             LinkError: it does not answer.
         """
         number, slot = self.slot(track)
         code = PART_CODES[part]
         info = slot.part(code)
-        if rows.ndim != 2 or rows.shape[1] != info.input.size or rows.dtype != np.int8:
+        if rows.ndim != 2 or rows.shape[1] != info.input.size or rows.dtype != slot.dtype:
             raise InputError(
                 f"inputs of shape {rows.shape}, {rows.dtype}",
                 where=f"{part} of {track}",
-                expected=f"shape (N, {info.input.size}), int8",
+                expected=f"shape (N, {info.input.size}), int{slot.bits}",
             )
-        replies = self.link.stream(InvokeRequest(number, code, row.tobytes()) for row in rows)
+        lines = rows.astype(slot.dtype, copy=False)
+        replies = self.link.stream(InvokeRequest(number, code, row.tobytes()) for row in lines)
         outputs = [reply.output for reply in replies]
-        if any(len(output) != info.output.size for output in outputs):
+        if any(len(output) != info.output.size * slot.dtype.itemsize for output in outputs):
             raise self._wrong(f"an output that has not the {info.output.size} values of {part}")
-        return np.frombuffer(b"".join(outputs), np.int8).reshape(len(rows), info.output.size)
+        return slot.codes(b"".join(outputs), len(rows), info.output.size)
 
     def bench(self, track: str, observation: Observations, warmup: int, repeats: int) -> dict[str, Quantiles]:
         """Times decisions on one observation by the board's clock.
@@ -303,7 +302,8 @@ class Device:
     def _check_replies(
         self, slot: SlotInfo, replies: list[DecideReply], observations: Observations, interfaces: bool
     ) -> None:
-        size = sum(_interface_sizes(slot, observations.mask.shape[1])) if interfaces else 0
+        codes = sum(_interface_sizes(slot, observations.mask.shape[1])) if interfaces else 0
+        size = codes * slot.dtype.itemsize
         if any(len(reply.values) != slot.outputs or len(reply.interfaces) != size for reply in replies):
             raise self._wrong(f"a decision that has not {slot.outputs} values and {size} bytes of interfaces")
 
@@ -316,17 +316,19 @@ class Device:
 
 
 def _interface_sizes(slot: SlotInfo, peers: int) -> tuple[int, ...]:
+    """Codes at each interface of a decision."""
+    encoder, head = slot.peer_encoder, slot.policy_head
     embedding = slot.embedding
-    return (peers * slot.features, peers * embedding, embedding, embedding + slot.ego, slot.outputs)
+    return (peers * encoder.input.size, peers * embedding, embedding, head.input.size, slot.outputs)
 
 
 def _interfaces(slot: SlotInfo, peers: int, replies: Iterable[DecideReply]) -> Decision:
     sizes = _interface_sizes(slot, peers)
-    rows = np.frombuffer(b"".join(reply.interfaces for reply in replies), np.int8).reshape(-1, sum(sizes))
+    rows = slot.codes(b"".join(reply.interfaces for reply in replies), -1, sum(sizes))
     peer_inputs, embeddings, pooled, head_inputs, outputs = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
     n = len(rows)
     return Decision(
-        peer_inputs.reshape(n, peers, slot.features),
+        peer_inputs.reshape(n, peers, slot.peer_encoder.input.size),
         embeddings.reshape(n, peers, slot.embedding),
         pooled,
         head_inputs,

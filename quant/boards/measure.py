@@ -9,7 +9,7 @@ import numpy as np
 from quant.boards.conformance import Conformance, compare
 from quant.boards.device import Device
 from quant.boards.messages import ModelsReply, PartInfo, SlotInfo, StatsReply
-from quant.boards.protocol import NOT_AVAILABLE, PackStatus
+from quant.boards.protocol import PackStatus
 from quant.boards.report import DeviceReport, Identity, Memory, ModelReport, PeerTimes, TrackReport
 from quant.errors import LinkError, StaleError
 from quant.files import Progress, no_progress
@@ -124,8 +124,7 @@ def frames_with(frames: Observations, n: int) -> Observations:
 
 def _models(slot: SlotInfo) -> dict[str, ModelReport]:
     def report(info: PartInfo) -> ModelReport:
-        used, size = (None if x == NOT_AVAILABLE else x for x in (info.arena_used, info.arena_size))
-        return ModelReport(info.size, info.sha256, used, size, info.operators)
+        return ModelReport(info.size, info.sha256, info.arena_used, info.arena_size, info.operators)
 
     return {"peer_encoder": report(slot.peer_encoder), "policy_head": report(slot.policy_head)}
 

@@ -14,11 +14,11 @@ from enum import IntEnum
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quant.boards.protocol import (
     DECIDE_INTERFACES,
     ERROR_WORDS,
+    MAX_RESIDUAL_BITS,
     NOT_AVAILABLE,
     ActionCode,
     Capability,
@@ -33,8 +33,8 @@ from quant.boards.protocol import (
 )
 from quant.errors import ProtocolError
 from quant.policy.observations import F32, Mask
+from quant.tracks.candidate import Bits, Codes
 
-Int8 = NDArray[np.int8]
 R_co = TypeVar("R_co", covariant=True)
 Code = TypeVar("Code", bound=IntEnum)
 
@@ -130,6 +130,24 @@ def _string(text: str) -> bytes:
 
 def _f4(values: F32) -> bytes:
     return np.asarray(values, "<f4").tobytes()
+
+
+def _figure(value: int | None) -> int:
+    return NOT_AVAILABLE if value is None else value
+
+
+def _known(figure: int) -> int | None:
+    return None if figure == NOT_AVAILABLE else figure
+
+
+def residual_bits(factor: int) -> int:
+    """A residual's factor, 0 or a power of two, as packs and messages have it: n of 2^n, 0 where there is none."""
+    return max(factor.bit_length() - 1, 0)
+
+
+def residual_factor(bits: int) -> int:
+    """The inverse of :func:`residual_bits`."""
+    return 1 << bits if bits else 0
 
 
 def _empty(payload: bytes, what: str) -> None:
@@ -284,7 +302,7 @@ class ModelsRequest:
 
 
 _PACK = struct.Struct("<IB")
-_SLOT = struct.Struct("<3B4H")
+_SLOT = struct.Struct("<6B4H")
 _ARENA = struct.Struct("<II")
 _TENSOR = struct.Struct("<fiH")
 _SIZE = struct.Struct("<I")
@@ -292,7 +310,7 @@ _SIZE = struct.Struct("<I")
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An int8 tensor: real = scale * (q - zero_point)."""
+    """A tensor of codes: real = scale * (q - zero_point)."""
 
     scale: float
     zero_point: int
@@ -310,22 +328,23 @@ class PartInfo:
     Attributes:
         size: bytes of the .tflite file.
         sha256: of that file.
-        arena_used, arena_size: bytes.
+        arena_used, arena_size: bytes; None where the engine does not tell.
         input, output: its tensors.
         operators: in their order.
     """
 
     size: int
     sha256: str
-    arena_used: int
-    arena_size: int
+    arena_used: int | None
+    arena_size: int | None
     input: TensorInfo
     output: TensorInfo
     operators: tuple[str, ...]
 
     def encode(self) -> bytes:
         """One part of a MODELS reply."""
-        head = _SIZE.pack(self.size) + bytes.fromhex(self.sha256) + _ARENA.pack(self.arena_used, self.arena_size)
+        arena = _ARENA.pack(_figure(self.arena_used), _figure(self.arena_size))
+        head = _SIZE.pack(self.size) + bytes.fromhex(self.sha256) + arena
         return head + self.input.encode() + self.output.encode() + _string(",".join(self.operators))
 
     @staticmethod
@@ -333,7 +352,7 @@ class PartInfo:
         """The next part of a MODELS reply."""
         (size,) = reader.take(_SIZE)
         sha256 = reader.sha256()
-        used, available = reader.take(_ARENA)
+        used, available = map(_known, reader.take(_ARENA))
         source, target = (TensorInfo(*reader.take(_TENSOR)) for _ in range(2))
         return PartInfo(size, sha256, used, available, source, target, tuple(filter(None, reader.string().split(","))))
 
@@ -347,6 +366,8 @@ class SlotInfo:
         pooling: how embeddings are pooled.
         action: what the outputs mean.
         max_peers: peer slots of an observation.
+        bits: width of the codes at every interface, 8 or 16.
+        peer_residual, ego_residual: as :class:`quant.tracks.candidate.Affine` has it; 0: no residuals.
         features, ego, embedding, outputs: F, E, D and A.
         peer_encoder, policy_head: its sub-models.
     """
@@ -355,6 +376,9 @@ class SlotInfo:
     pooling: PoolingCode
     action: ActionCode
     max_peers: int
+    bits: Bits
+    peer_residual: int
+    ego_residual: int
     features: int
     ego: int
     embedding: int
@@ -366,22 +390,38 @@ class SlotInfo:
         """One of its sub-models."""
         return self.peer_encoder if part == PartCode.PEER_ENCODER else self.policy_head
 
+    @property
+    def dtype(self) -> np.dtype[np.int8] | np.dtype[np.int16]:
+        """Of the codes on the line."""
+        return np.dtype("<i1") if self.bits == 8 else np.dtype("<i2")
+
+    def codes(self, data: bytes, *shape: int) -> Codes:
+        """Codes that came over the line, in this shape."""
+        return np.frombuffer(data, str(self.dtype)).reshape(shape)
+
     def encode(self) -> bytes:
         """One slot of a MODELS reply."""
+        residuals = (residual_bits(self.peer_residual), residual_bits(self.ego_residual))
         sizes = (self.features, self.ego, self.embedding, self.outputs)
-        fixed = _string(self.track) + _SLOT.pack(self.pooling, self.action, self.max_peers, *sizes)
+        kinds = (self.pooling, self.action, self.max_peers, self.bits, *residuals)
+        fixed = _string(self.track) + _SLOT.pack(*kinds, *sizes)
         return fixed + self.peer_encoder.encode() + self.policy_head.encode()
 
     @staticmethod
     def take(reader: Reader) -> SlotInfo:
         """The next slot of a MODELS reply."""
         track = reader.string()
-        pooling, action, max_peers, features, ego, embedding, outputs = reader.take(_SLOT)
+        pooling, action, max_peers, bits, peer_bits, ego_bits, features, ego, embedding, outputs = reader.take(_SLOT)
+        if bits not in {8, 16} or max(peer_bits, ego_bits) > MAX_RESIDUAL_BITS:
+            raise reader.error(f"has codes of {bits} bits and residuals of {peer_bits} and {ego_bits}")
         return SlotInfo(
             track=track,
             pooling=reader.code(PoolingCode, pooling),
             action=reader.code(ActionCode, action),
             max_peers=max_peers,
+            bits=bits,
+            peer_residual=residual_factor(peer_bits),
+            ego_residual=residual_factor(ego_bits),
             features=features,
             ego=ego,
             embedding=embedding,
@@ -454,7 +494,7 @@ class DecideRequest:
         ego: (E,) float32.
         peers: (P, F) float32.
         mask: (P,) bool.
-        interfaces: whether the reply shall have the int8 of every interface.
+        interfaces: whether the reply shall have the codes of every interface.
     """
 
     kind: ClassVar[Message] = Message.DECIDE
@@ -495,6 +535,7 @@ class DecideRequest:
         return reply
 
 
+_FLOAT = 4
 _DECIDED = struct.Struct("<4B")
 _TICKS = struct.Struct(f"<{STAGES}I")
 
@@ -509,8 +550,8 @@ class DecideReply:
         action: the first largest of ``values``; ``NO_ACTION`` where actions are continuous.
         values: (A,) float32, logits or actions within the bounds.
         ticks: of each stage.
-        interfaces: the int8 of every interface, one after the other as :class:`quant.runners.Decision` has them; empty
-            where they were not asked for.
+        interfaces: the codes of every interface, one after the other as :class:`quant.runners.Decision` has them, each
+            1 or 2 bytes; empty where they were not asked for.
     """
 
     slot: int
@@ -524,6 +565,11 @@ class DecideReply:
         """The payload."""
         head = _DECIDED.pack(self.slot, self.present, self.action, len(self.values))
         return head + _f4(self.values) + _TICKS.pack(*self.ticks) + self.interfaces
+
+    @staticmethod
+    def size(outputs: int) -> int:
+        """Bytes without the interfaces."""
+        return _DECIDED.size + _FLOAT * outputs + _TICKS.size
 
     @staticmethod
     def decode(payload: bytes) -> DecideReply:
@@ -544,7 +590,7 @@ class InvokeRequest:
     Attributes:
         slot: the track.
         part: which of its two.
-        input: (K,) int8, as bytes.
+        input: (K,) codes, as bytes.
     """
 
     kind: ClassVar[Message] = Message.INVOKE
@@ -580,7 +626,7 @@ _INVOKED = struct.Struct("<BBI")
 
 @dataclass(frozen=True)
 class InvokeReply:
-    """What a sub-model gives: (M,) int8, as bytes; ``ticks`` is the time it took."""
+    """What a sub-model gives: (M,) codes, as bytes; ``ticks`` is the time it took."""
 
     slot: int
     part: PartCode
@@ -762,7 +808,7 @@ class StatsReply:
         )
         return _STATS.pack(
             self.uptime_ms,
-            *(NOT_AVAILABLE if size is None else size for size in sizes),
+            *map(_figure, sizes),
             math.nan if self.temperature is None else self.temperature,
             self.decisions,
             self.invokes,
@@ -782,7 +828,7 @@ class StatsReply:
         reader = Reader(payload, "STATS reply")
         values = reader.take(_STATS)
         reader.end()
-        known = tuple(None if size == NOT_AVAILABLE else size for size in values[1:8])
+        known = tuple(map(_known, values[1:8]))
         temperature = None if math.isnan(values[8]) else values[8]
         return StatsReply(*(values[0], *known, temperature, *values[9:]))
 

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from quant.boards.messages import DecideReply, residual_bits, residual_factor
 from quant.boards.protocol import (
     MAX_EGO,
     MAX_EMBEDDING,
     MAX_FEATURES,
     MAX_OUTPUTS,
+    MAX_PAYLOAD,
     MAX_PEERS,
+    MAX_RESIDUAL_BITS,
     MAX_SLOTS,
     PACK_ALIGNMENT,
     PACK_HEADER_SIZE,
@@ -40,10 +43,11 @@ from quant.policy.observations import F32
 from quant.policy.policy import Box
 from quant.runners import Model, Pool, Quantized, read_model
 from quant.runners.fixed_point import INT32_MAX, Multiplier
-from quant.tracks.candidate import Affine, Candidate
+from quant.runners.flatbuffer import FullyConnected
+from quant.tracks.candidate import Affine, Bits, Candidate, code_limits
 
 _HEADER = struct.Struct("<4sHHII32s16s")
-_SLOT = struct.Struct("<16s4I32s32s4B4HfififiIIHH32s")
+_SLOT = struct.Struct("<16s4I32s32s4B4HfififiIIHBB32s")
 _OFFSETS = (1, 3, 21, 22)
 """Which of a record's fields are offsets: of the models, the gains and the multipliers."""
 _MULTIPLIER = struct.Struct("<ii")
@@ -52,6 +56,7 @@ _POOLING = {"max": PoolingCode.MAX, "sum": PoolingCode.SUM, "mean": PoolingCode.
 _HASH = re.compile("[0-9a-f]{64}")
 _TRACK = re.compile(f"[!-~]{{1,{TRACK_SIZE - 1}}}")
 _SHIFTS = range(-31, 31)
+_RESIDUALS = {residual_factor(bits) for bits in range(MAX_RESIDUAL_BITS + 1)}
 _SMALLEST_MANTISSA = 1 << 30
 
 
@@ -63,7 +68,7 @@ class PackedTrack:
         track: its name.
         pooling, action, max_peers: as in :class:`~quant.tracks.candidate.Candidate`.
         embedding, head_input, output: the encoder's output, the head's input and the head's output.
-        peer_input, ego_input: quantization of the features.
+        peer_input, ego_input: quantization of the features, with its width and its residuals.
         low, high: (A,) float32, the actions' bounds; empty where actions are discrete.
         multipliers: of the pooling.
         peer_encoder, policy_head: the .tflite files.
@@ -85,6 +90,18 @@ class PackedTrack:
     peer_encoder: bytes
     policy_head: bytes
     policy_sha256: str
+
+    @property
+    def bits(self) -> Bits:
+        """Width of the codes at every interface."""
+        return self.peer_input.bits
+
+    @property
+    def longest_reply(self) -> int:
+        """Bytes of the longest reply to DECIDE: the codes at every interface, with all peer slots."""
+        codes = self.max_peers * (self.peer_input.size + self.embedding.size)
+        codes += self.embedding.size + self.head_input.size + self.output.size
+        return DecideReply.size(self.output.size) + codes * self.bits // 8
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -142,10 +159,11 @@ def build_pack(candidates: Sequence[Candidate]) -> bytes:
             track.track.encode(),
             *(number for model in models for number in model),
             *(bytes.fromhex(digest) for digest in track.hashes.values()),
-            *(track.pooling, track.action, track.max_peers, 0),
+            *(track.pooling, track.action, track.max_peers, track.bits),
             *(len(track.peer_input.gain), len(track.ego_input.gain), track.embedding.size, track.output.size),
             *_quantization(track.embedding, track.head_input, track.output),
-            *(affine, multipliers, len(track.multipliers), 0),
+            *(affine, multipliers, len(track.multipliers)),
+            *(residual_bits(affine.residual) for affine in (track.peer_input, track.ego_input)),
             bytes.fromhex(track.policy_sha256),
         )
     total = PACK_HEADER_SIZE + len(body)
@@ -168,7 +186,7 @@ def _packed(candidate: Candidate) -> PackedTrack:
     where = f"track {candidate.track}"
     encoder = read_model(candidate.peer_encoder.tflite, f"peer_encoder of {candidate.track}")
     head = read_model(candidate.policy_head.tflite, f"policy_head of {candidate.track}")
-    _check_sizes(candidate, encoder, head, where)
+    _check_parts(candidate, encoder, head, where)
     space = candidate.action_space
     low, high = (space.low, space.high) if isinstance(space, Box) else ((), ())
     track = PackedTrack(
@@ -193,15 +211,39 @@ def _packed(candidate: Candidate) -> PackedTrack:
     return track
 
 
-def _check_sizes(candidate: Candidate, encoder: Model, head: Model, where: str) -> None:
-    features, ego = len(candidate.peer_input.gain), len(candidate.ego_input.gain)
+def _check_parts(candidate: Candidate, encoder: Model, head: Model, where: str) -> None:
+    """Refuses sub-models of other sizes or another width than what is between them."""
     for what, size, expected in (
-        ("peer_encoder's input", encoder.input.size, features),
-        ("policy_head's input", head.input.size, encoder.output.size + ego),
+        ("peer_encoder's input", encoder.input.size, candidate.peer_input.size),
+        ("policy_head's input", head.input.size, encoder.output.size + candidate.ego_input.size),
         ("policy_head's output", head.output.size, candidate.action_space.width),
     ):
         if size != expected:
             raise InputError(f"the {what} has {size} values", where=where, expected=f"{expected} values")
+    widths = {
+        "peer_encoder": encoder.input.bits,
+        "policy_head": head.input.bits,
+        "peers' features": candidate.peer_input.bits,
+        "ego's features": candidate.ego_input.bits,
+    }
+    for what, bits in widths.items():
+        if bits != candidate.bits:
+            raise InputError(f"{bits} bits in the {what}", where=where, expected=f"{candidate.bits} bits everywhere")
+    for part, model in (("peer_encoder", encoder), ("policy_head", head)):
+        if (reason := _unfit_layers(model)) is not None:
+            raise InputError(f"the firmware cannot run the {part}: {reason}", where=where)
+
+
+def _unfit_layers(model: Model) -> str | None:
+    """Why esp-tflite-micro 1.4.0 would run a sub-model wrong that the ``tflite_micro`` wheel runs right.
+
+    Its int16 FULLY_CONNECTED (``kernels/esp_nn/fully_connected.cc``) has no code for weight scales by output: it would
+    compute with a multiplier that was never set.
+    """
+    for layer in model.layers:
+        if isinstance(layer, FullyConnected) and layer.input.bits == 16 and layer.per_channel:
+            return "an int16 FULLY_CONNECTED with a weight scale for each output; the chips' kernel takes one"
+    return None
 
 
 def _unfit(track: PackedTrack) -> str | None:
@@ -227,16 +269,21 @@ def _unfit_sizes(track: PackedTrack) -> str | None:
     ):
         if not least <= size <= most:
             return f"{size} {what}; it takes {least} to {most}"
+    if track.longest_reply > MAX_PAYLOAD:
+        return f"the codes of its interfaces: a reply with them has {track.longest_reply} bytes of {MAX_PAYLOAD}"
     return None
 
 
 def _unfit_numbers(track: PackedTrack) -> str | None:
     for what, tensor in (("embedding", track.embedding), ("head input", track.head_input), ("output", track.output)):
-        if not (0 < tensor.scale < math.inf and -128 <= tensor.zero_point <= 127):
+        zero_points = range(-128, 128) if track.bits == 8 else range(1)
+        if not (0 < tensor.scale < math.inf and tensor.zero_point in zero_points):
             return f"the {what}'s scale {tensor.scale} and zero point {tensor.zero_point}"
     for what, affine in (("peers", track.peer_input), ("ego", track.ego_input)):
         if not (np.isfinite(affine.gain) & np.isfinite(affine.offset)).all():
             return f"a gain or an offset of the {what} that is not finite"
+        if affine.residual not in _RESIDUALS or (affine.residual and track.bits != 8):
+            return f"residuals of the {what} with a factor of {affine.residual} and codes of {track.bits} bits"
     if not (track.low <= track.high).all():
         return f"action bounds {track.low} to {track.high}"
     return None
@@ -244,9 +291,10 @@ def _unfit_numbers(track: PackedTrack) -> str | None:
 
 def _unfit_multipliers(track: PackedTrack) -> str | None:
     zero_point = track.embedding.zero_point
-    largest = 255 * track.max_peers
+    low, high = code_limits(track.bits)
+    largest = (high - low) * track.max_peers
     if track.pooling is PoolingCode.MAX:
-        largest = max(127 - zero_point, 128 + zero_point)
+        largest = max(high - zero_point, zero_point - low)
     for item in track.multipliers:
         in_range = item.shift in _SHIFTS and (item.mantissa == 0 or _SMALLEST_MANTISSA <= item.mantissa <= INT32_MAX)
         if not in_range or largest << max(item.shift, 0) > INT32_MAX:
@@ -309,10 +357,11 @@ def _read_slot(record: bytes, body: _Body) -> PackedTrack:
     fields = _SLOT.unpack(record)
     name, places, kinds, sizes = fields[0], fields[1:5], fields[7:11], fields[11:15]
     scale_e, zero_e, scale_h, zero_h, scale_o, zero_o = fields[15:21]
-    affine_at, multipliers_at, count, pad, policy = fields[21:]
-    pooling, action, peers, zero = kinds
+    affine_at, multipliers_at, count, peer_bits, ego_bits, policy = fields[21:]
+    pooling, action, peers, bits = kinds
     features, ego, embedding, outputs = sizes
-    if zero or pad or pooling > PoolingCode.MEAN or action > ActionCode.BOX:
+    in_range = pooling <= PoolingCode.MEAN and action <= ActionCode.BOX and bits in {8, 16}
+    if not in_range or max(peer_bits, ego_bits) > MAX_RESIDUAL_BITS:
         raise _refused(PackStatus.BAD_SLOT)
     bounds = outputs if action == ActionCode.BOX else 0
     widths = (features, features, ego, ego, bounds, bounds)
@@ -321,16 +370,18 @@ def _read_slot(record: bytes, body: _Body) -> PackedTrack:
     rows = np.split(floats, np.cumsum(widths)[:-1])
     expected = peers if pooling == PoolingCode.MEAN else 1
     multipliers = body.at(multipliers_at, _MULTIPLIER.size * expected, _FLOAT)
+    peer_input = Affine(rows[0], rows[1], bits, residual_factor(peer_bits))
+    ego_input = Affine(rows[2], rows[3], bits, residual_factor(ego_bits))
     track = PackedTrack(
         track=name.rstrip(b"\0").decode("latin-1"),
         pooling=PoolingCode(pooling),
         action=ActionCode(action),
         max_peers=peers,
-        embedding=Quantized((1, embedding), np.float32(scale_e), zero_e),
-        head_input=Quantized((1, embedding + ego), np.float32(scale_h), zero_h),
-        output=Quantized((1, outputs), np.float32(scale_o), zero_o),
-        peer_input=Affine(rows[0], rows[1]),
-        ego_input=Affine(rows[2], rows[3]),
+        embedding=Quantized((1, embedding), np.float32(scale_e), zero_e, bits),
+        head_input=Quantized((1, embedding + ego_input.size), np.float32(scale_h), zero_h, bits),
+        output=Quantized((1, outputs), np.float32(scale_o), zero_o, bits),
+        peer_input=peer_input,
+        ego_input=ego_input,
         low=rows[4],
         high=rows[5],
         multipliers=tuple(Multiplier(*pair) for pair in _MULTIPLIER.iter_unpack(multipliers)),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-VERSION = 1
+VERSION = 2
 """Of the protocol: the first byte of every frame."""
 
 DELIMITER = 0x00
@@ -34,6 +34,8 @@ MAX_FEATURES = 16
 MAX_EGO = 64
 MAX_EMBEDDING = 128
 MAX_OUTPUTS = 32
+MAX_RESIDUAL_BITS = 8
+"""Of a residual's factor 2^n: it then uses all of int8, for it lies within half a step."""
 MAX_REPEATS = 1000
 """Of one BENCH."""
 TRACK_SIZE = 16
@@ -42,7 +44,7 @@ NOT_AVAILABLE = 0xFFFFFFFF
 """A u32 figure the board cannot give."""
 
 PACK_MAGIC = b"QPAK"
-PACK_VERSION = 1
+PACK_VERSION = 2
 PACK_HEADER_SIZE = 64
 PACK_SLOT_SIZE = 176
 PACK_ALIGNMENT = 16
@@ -119,7 +121,7 @@ PACK_WORDS = {
     PackStatus.BAD_VERSION: "a pack of another version",
     PackStatus.BAD_LENGTH: "the pack is cut off",
     PackStatus.BAD_HASH: "the contents are not those the pack was made with",
-    PackStatus.BAD_SLOT: "a slot's sizes, offsets or scales are out of range",
+    PackStatus.BAD_SLOT: "a slot's width, sizes, offsets or scales are out of range",
     PackStatus.BAD_MODEL: "the engine refuses a model, or its tensors are not those the slot declares",
 }
 
@@ -185,6 +187,6 @@ class ActionCode(IntEnum):
 
 
 DECIDE_INTERFACES = 0x01
-"""DECIDE's flag for the int8 of every interface in the reply."""
+"""DECIDE's flag for the codes of every interface in the reply."""
 NO_ACTION = 0xFF
 """DECIDE's action index where actions are continuous."""

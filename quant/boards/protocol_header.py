@@ -26,6 +26,7 @@ _CONSTANTS = (
     ("MAX_EGO", "size_t"),
     ("MAX_EMBEDDING", "size_t"),
     ("MAX_OUTPUTS", "size_t"),
+    ("MAX_RESIDUAL_BITS", "size_t"),
     ("MAX_REPEATS", "size_t"),
     ("TRACK_SIZE", "size_t"),
     ("NOT_AVAILABLE", "uint32_t"),

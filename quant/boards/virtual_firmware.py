@@ -20,7 +20,8 @@ from quant.boards.messages import ModelsReply
 from quant.boards.protocol import PACK_WORDS, REPLY, Capability, Message, PackStatus, PartCode
 from quant.errors import InputError
 from quant.runners.engines import micro_interpreter
-from quant.runners.flatbuffer import Model, read_model
+from quant.runners.flatbuffer import Model, Quantized, read_model
+from quant.tracks.candidate import code_type
 
 RX_BUFFER = 8192
 PARTITION_BYTES = 512 * 1024
@@ -80,16 +81,27 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class LoadedTensor:
+    """See ``policy_core::TensorInfo``."""
+
+    size: int
+    bits: int
+    scale: float
+    zero_point: int
+
+    @staticmethod
+    def of(tensor: Quantized) -> LoadedTensor:
+        """As the file says."""
+        return LoadedTensor(tensor.size, tensor.bits, float(tensor.scale), tensor.zero_point)
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """What the engine tells the core of a sub-model; see ``policy_core::ModelInfo``."""
 
     operators: str
-    input_size: int
-    input_scale: float
-    input_zero_point: int
-    output_size: int
-    output_scale: float
-    output_zero_point: int
+    input: LoadedTensor
+    output: LoadedTensor
     instructions: int
 
 
@@ -123,17 +135,17 @@ class EnginePort:
         model = made[0]
         return LoadedModel(
             ",".join(model.operators),
-            *(model.input.size, float(model.input.scale), model.input.zero_point),
-            *(model.output.size, float(model.output.scale), model.output.zero_point),
+            LoadedTensor.of(model.input),
+            LoadedTensor.of(model.output),
             time_model.invoke_instructions(model),
         )
 
     def invoke(self, slot: int, part: int, data: bytes) -> bytes:
-        """Int8 in, int8 out, as bytes."""
+        """Codes in, codes out, as bytes."""
         if self._another_model:
             slot = (slot + 1) % (1 + max(loaded for loaded, _ in self._slots))
         model, interpreter = self._slots[slot, part]
-        interpreter.set_input(np.frombuffer(data, np.int8).reshape(model.input.shape), 0)
+        interpreter.set_input(np.frombuffer(data, code_type(model.input.bits)).reshape(model.input.shape), 0)
         interpreter.invoke()
         out: bytes = interpreter.get_output(0).tobytes()
         return out

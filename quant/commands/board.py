@@ -326,11 +326,9 @@ def _words(value: Any) -> str:
 
 
 def _models(slots: Sequence[SlotInfo]) -> Iterator[tuple[str, ...]]:
-    from quant.boards.protocol import NOT_AVAILABLE
-
     for slot in slots:
         for name, part in (("peer_encoder", slot.peer_encoder), ("policy_head", slot.policy_head)):
-            arena = "-" if part.arena_used == NOT_AVAILABLE else f"{part.arena_used:,} of {part.arena_size:,}"
+            arena = "-" if part.arena_used is None else f"{part.arena_used:,} of {part.arena_size:,}"
             yield slot.track, name, f"{part.size:,}", part.sha256[:12], arena, ", ".join(part.operators)
 
 

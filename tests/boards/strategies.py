@@ -104,14 +104,18 @@ hellos = st.builds(
     reset_reason=words,
 )
 tensors = st.builds(TensorInfo, f32, i32, u16)
+residuals = st.sampled_from([0, 2, 16, 256])
 operators = st.lists(st.sampled_from(["FULLY_CONNECTED", "TANH"]), max_size=6).map(tuple)
-parts = st.builds(PartInfo, u32, sha, u32, u32, tensors, tensors, operators)
+parts = st.builds(PartInfo, u32, sha, known, known, tensors, tensors, operators)
 slots = st.builds(
     SlotInfo,
     st.text(max_size=15),
     st.sampled_from(PoolingCode),
     st.sampled_from(ActionCode),
     u8,
+    st.sampled_from([8, 16]),
+    residuals,
+    residuals,
     u16,
     u16,
     u16,

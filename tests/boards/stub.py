@@ -145,8 +145,9 @@ class StubBoard:
 
     def _invoke(self, payload: bytes) -> bytes:
         request = m.InvokeRequest.decode(payload)
-        row = np.frombuffer(request.input, np.int8)[None]
-        output = self._runners[request.slot].engine.invoke(PART_NAMES[request.part], row)
+        runner = self._runners[request.slot]
+        row = np.frombuffer(request.input, f"i{runner.candidate.bits // 8}")[None]
+        output = runner.engine.invoke(PART_NAMES[request.part], row)
         return m.InvokeReply(request.slot, request.part, 7, output.tobytes()).encode()
 
     def _bench(self, payload: bytes) -> bytes:
@@ -211,6 +212,9 @@ def slot_info(runner: Int8Runner) -> m.SlotInfo:
         POOLINGS[candidate.pooling],
         ActionCode.DISCRETE if isinstance(candidate.action_space, Discrete) else ActionCode.BOX,
         candidate.max_peers,
+        candidate.bits,
+        candidate.peer_input.residual,
+        candidate.ego_input.residual,
         len(candidate.peer_input.gain),
         len(candidate.ego_input.gain),
         encoder.output.size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import numpy as np
@@ -19,7 +20,8 @@ from quant.errors import DeviceError
 from quant.policy.observations import Observations
 from quant.policy.policy import Pooling
 from quant.runners import Decision, Int8Runner
-from quant.tracks.candidate import PARTS, Candidate
+from quant.tracks.candidate import PARTS, Candidate, code_type
+from tests.boards.candidates import fine, wide
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 
 
@@ -33,15 +35,45 @@ CANDIDATES = (
     candidate("sum", "sum", False),
     candidate("mean", "mean", True),
 )
+FINER = (
+    replace(wide(box_policy()), track="int16-box"),
+    replace(wide(random_policy(pooling="max"), share_scale=False), track="int16-max"),
+    replace(wide(random_policy(pooling="mean"), share_scale=False), track="int16-mean"),
+    replace(fine(random_policy(pooling="sum"), peer=16, ego=256), track="residual-sum"),
+)
+FINER_TOO = (
+    replace(wide(random_policy(pooling="sum"), share_scale=False), track="int16-sum"),
+    replace(fine(box_policy(), peer=0, ego=16), track="residual-ego"),
+    replace(fine(box_policy(), peer=2, ego=0), track="residual-peers"),
+    candidate("plain", "max", True),
+)
 PACK = build_pack(CANDIDATES)
+
+
+@contextmanager
+def opened(pack: bytes) -> Iterator[Device]:
+    with VirtualBoard(pack, VirtualOptions(boot_seconds=0.02, watchdog_seconds=0.1)) as board:
+        link = Link(PyserialStream(board.port))
+        yield Device.open(link)
+        link.close()
 
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    with VirtualBoard(PACK, VirtualOptions(boot_seconds=0.02, watchdog_seconds=0.1)) as board:
-        link = Link(PyserialStream(board.port))
-        yield Device.open(link)
-        link.close()
+    with opened(PACK) as device:
+        yield device
+
+
+@pytest.fixture(scope="module")
+def finer() -> Iterator[Device]:
+    with opened(build_pack(FINER)) as device:
+        yield device
+
+
+@pytest.fixture(scope="module")
+def finer_too() -> Iterator[Device]:
+    with opened(build_pack(FINER_TOO)) as device:
+        yield device
 
 
 def test_the_board_reads_the_pack_as_it_was_written(device: Device) -> None:
@@ -55,15 +87,43 @@ def test_the_board_reads_the_pack_as_it_was_written(device: Device) -> None:
 
 @pytest.mark.parametrize("candidate", CANDIDATES, ids=lambda candidate: candidate.track)
 def test_decisions_are_the_hosts(device: Device, candidate: Candidate) -> None:
+    decides_as_the_host(device, candidate)
+
+
+@pytest.mark.parametrize("candidate", FINER, ids=lambda candidate: candidate.track)
+def test_finer_decisions_are_the_hosts(finer: Device, candidate: Candidate) -> None:
+    decides_as_the_host(finer, candidate)
+
+
+@pytest.mark.parametrize("candidate", FINER_TOO, ids=lambda candidate: candidate.track)
+def test_other_finer_decisions_are_the_hosts(finer_too: Device, candidate: Candidate) -> None:
+    decides_as_the_host(finer_too, candidate)
+
+
+def test_the_board_says_how_fine_its_codes_are(finer: Device, finer_too: Device) -> None:
+    for device, candidates in ((finer, FINER), (finer_too, FINER_TOO)):
+        for slot, candidate in zip(device.models().slots, candidates, strict=True):
+            assert slot.bits == candidate.bits
+            assert (slot.peer_residual, slot.ego_residual) == (
+                candidate.peer_input.residual,
+                candidate.ego_input.residual,
+            )
+            assert slot.peer_encoder.input.size == candidate.peer_input.size
+
+
+def decides_as_the_host(device: Device, candidate: Candidate) -> None:
     seen = random_observations(300, ego=len(candidate.ego_input.gain), present=0.5)
     seen.peers[~seen.mask] = np.nan
     runner, found = Int8Runner(candidate), device.decide(candidate.track, seen)
     expected = runner.decide(seen)
     for item in fields(Decision):
-        np.testing.assert_array_equal(getattr(found.decision, item.name), getattr(expected, item.name), item.name)
+        ours, theirs = getattr(found.decision, item.name), getattr(expected, item.name)
+        assert ours.dtype == theirs.dtype == code_type(candidate.bits)
+        np.testing.assert_array_equal(ours, theirs, item.name)
     np.testing.assert_array_equal(found.values, runner.values(seen))
     for part in PARTS:
-        rows = expected.head_inputs if part == "policy_head" else expected.peer_inputs.reshape(-1, 6)
+        peers = expected.peer_inputs.reshape(-1, candidate.peer_input.size)
+        rows = expected.head_inputs if part == "policy_head" else peers
         np.testing.assert_array_equal(device.invoke(candidate.track, part, rows), runner.engine.invoke(part, rows))
 
 

@@ -19,6 +19,7 @@ from quant.errors import LinkError, StaleError
 from quant.policy import Observations
 from quant.runners import read_model
 from quant.tracks.candidate import Candidate
+from tests.boards.candidates import fine, wide
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 
 CANDIDATES: Mapping[str, Candidate] = {
@@ -66,6 +67,18 @@ def test_times_are_the_boards_clock_in_microseconds(bench: Bench) -> None:
         assert times.peers == peers
         assert times.total.median == pytest.approx(expected)
     assert WARMUP > 0 and REPEATS >= 100
+
+
+@pytest.mark.parametrize("candidate", [wide(random_policy(1)), fine(random_policy(1))], ids=["int16", "residuals"])
+def test_finer_codes_are_measured_as_well(candidate: Candidate) -> None:
+    encoder, head = (read_model(part.tflite) for part in (candidate.peer_encoder, candidate.policy_head))
+    with Bench(VirtualBoard(), build_pack([candidate])) as opened:
+        report = measure(opened.device, "virtual", {candidate.track: candidate}, FRAMES, repeats=1)
+    own = report.tracks[candidate.track]
+    assert (own.conformance.compared, own.conformance.differing) == (len(FRAMES), 0)
+    for times in own.times:
+        expected = decision_instructions(encoder, head, times.peers) / TICKS_PER_SECOND * 1e6
+        assert times.total.median == pytest.approx(expected)
 
 
 def test_a_deliberate_wrong_bit_is_a_difference(bench: Bench) -> None:

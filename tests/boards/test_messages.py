@@ -156,17 +156,26 @@ def test_hello_layout_by_hand() -> None:
     assert hello().encode() == expected + b"".join(bytes([len(word)]) + word.encode() for word in words)
 
 
+def models_of(*kinds: int) -> bytes:
+    """A MODELS reply that breaks off after a slot's bits and residuals."""
+    return bytes(34) + struct.pack("<IB", 9, 1) + b"\3ptq" + bytes([0, 0, 8, *kinds]) + bytes(8)
+
+
 def test_models_layout_by_hand() -> None:
-    part = m.PartInfo(100, "11" * 32, 5, 6, m.TensorInfo(0.5, -3, 6), m.TensorInfo(0.25, 4, 32), ("TANH", "TANH"))
-    slot = m.SlotInfo("ptq", PoolingCode.MEAN, ActionCode.BOX, 8, 6, 4, 32, 1, part, part)
+    part = m.PartInfo(100, "11" * 32, 5, None, m.TensorInfo(0.5, -3, 6), m.TensorInfo(0.25, 4, 32), ("TANH", "TANH"))
+    slot = m.SlotInfo("ptq", PoolingCode.MEAN, ActionCode.BOX, 8, 16, 0, 256, 6, 4, 32, 1, part, part)
     packed = (
         struct.pack("<I", 100)
         + b"\x11" * 32
-        + struct.pack("<IIfiHfiH", 5, 6, 0.5, -3, 6, 0.25, 4, 32)
+        + struct.pack("<IIfiHfiH", 5, 0xFFFFFFFF, 0.5, -3, 6, 0.25, 4, 32)
         + b"\x09TANH,TANH"
     )
     expected = (
-        b"\0\2ok" + b"\x22" * 32 + struct.pack("<IB", 9, 1) + b"\3ptq" + struct.pack("<3B4H", 2, 1, 8, 6, 4, 32, 1)
+        b"\0\2ok"
+        + b"\x22" * 32
+        + struct.pack("<IB", 9, 1)
+        + b"\3ptq"
+        + struct.pack("<6B4H", 2, 1, 8, 16, 0, 8, 6, 4, 32, 1)
     )
     assert m.ModelsReply(PackStatus.OK, "ok", "22" * 32, 9, (slot,)).encode() == expected + packed * 2
 
@@ -180,7 +189,7 @@ def test_stats_layout_by_hand() -> None:
 def test_the_longest_models_reply_fits_a_frame() -> None:
     words = ("FULLY_CONNECTED",) * 15
     part = m.PartInfo(2**32 - 1, "11" * 32, 5, 6, m.TensorInfo(0.5, -3, 6), m.TensorInfo(0.25, 4, 32), words)
-    slot = m.SlotInfo("x" * 15, PoolingCode.MEAN, ActionCode.BOX, 8, 6, 4, 32, 1, part, part)
+    slot = m.SlotInfo("x" * 15, PoolingCode.MEAN, ActionCode.BOX, 8, 8, 2, 2, 6, 4, 32, 1, part, part)
     reply = m.ModelsReply(PackStatus.OK, "w" * 255, "22" * 32, 9, (slot,) * MAX_SLOTS)
     assert len(reply.encode()) <= MAX_PAYLOAD
 
@@ -191,6 +200,9 @@ def test_the_longest_models_reply_fits_a_frame() -> None:
         (m.HelloReply.decode, b"\1\x09" + hello().encode()[2:], "EvidenceCode 9"),
         (m.HelloReply.decode, hello(ticks_per_second=0).encode(), "0 ticks"),
         (m.ModelsReply.decode, b"\x63\0" + bytes(37), "PackStatus 99"),
+        (m.ModelsReply.decode, models_of(12, 0, 0), "codes of 12 bits"),
+        (m.ModelsReply.decode, models_of(8, 9, 0), "residuals of 9 and 0"),
+        (m.ModelsReply.decode, models_of(8, 0, 9), "residuals of 0 and 9"),
         (m.InvokeReply.decode, b"\0\2" + bytes(4), "PartCode 2"),
         (m.FaultRequest.decode, b"\x09", "FaultKind 9"),
         (lambda p: m.DecideRequest.decode(p, 0, 1), b"\0\2\0", "flags"),

@@ -21,7 +21,8 @@ from quant.files import sha256
 from quant.policy.policy import Box, Discrete, Pooling
 from quant.runners import Pool, Quantized, read_model
 from quant.runners.flatbuffer import FullyConnected, Layer
-from quant.tracks.candidate import Affine, Candidate, SubModel
+from quant.tracks.candidate import Affine, Candidate, Part, SubModel
+from tests.boards.candidates import wide
 from tests.runners.build import tflite
 from tests.runners.candidates import box_policy, quantize_policy, random_policy
 
@@ -84,7 +85,7 @@ def test_what_is_packed_is_read(pooling: Pooling, share_scale: bool) -> None:
 def test_layout_by_hand() -> None:
     candidate = plain(action_space=Box((-1.0, 0.0), (1.0, 2.0)), pooling="mean", max_peers=2, policy_sha256="cd" * 32)
     data = build_pack([candidate])
-    assert data[:16] == b"QPAK" + struct.pack("<HHII", 1, 1, len(data), 0)
+    assert data[:16] == b"QPAK" + struct.pack("<HHII", 2, 1, len(data), 0)
     assert data[16:48] == hashlib.sha256(data[64:]).digest() and data[48:64] == bytes(16)
     record = data[64:240]
     assert record[:16] == b"plain" + bytes(11)
@@ -93,11 +94,12 @@ def test_layout_by_hand() -> None:
     assert data[head_at : head_at + head_size] == candidate.policy_head.tflite and head_at % 16 == 0
     assert head_at + head_size == len(data)
     assert record[32:96].hex() == candidate.peer_encoder.sha256 + candidate.policy_head.sha256
-    assert record[96:100] == bytes([PoolingCode.MEAN, ActionCode.BOX, 2, 0])
+    assert record[96:100] == bytes([PoolingCode.MEAN, ActionCode.BOX, 2, 8])
     assert struct.unpack_from("<4H", record, 100) == (2, 1, 3, 2)
     assert struct.unpack_from("<fififi", record, 108) == (0.5, 0, 0.5, 0, 0.5, 0)
-    affine_at, multipliers_at, count, zero = struct.unpack_from("<IIHH", record, 132)
-    assert struct.unpack_from("<10f", data, affine_at) == (1, 1, 0, 0, 1, 0, -1, 0, 1, 2) and (count, zero) == (2, 0)
+    affine_at, multipliers_at, count, *residuals = struct.unpack_from("<IIHBB", record, 132)
+    assert struct.unpack_from("<10f", data, affine_at) == (1, 1, 0, 0, 1, 0, -1, 0, 1, 2)
+    assert (count, residuals) == (2, [0, 0])
     assert struct.unpack_from("<4i", data, multipliers_at) == (1 << 30, 1, 1 << 30, 0)
     assert record[144:176].hex() == "cd" * 32
 
@@ -135,6 +137,73 @@ def test_what_the_firmware_cannot_hold_is_refused(candidate: Candidate, words: s
     with pytest.raises(InputError) as caught:
         build_pack([candidate])
     assert words in str(caught.value)
+
+
+def padded(candidate: Candidate, part: Part, inputs: int) -> Candidate:
+    """The candidate with a sub-model of so many inputs; the rest of it as it was."""
+    model = read_model(getattr(candidate, part).tflite)
+    layer = model.layers[0]
+    assert isinstance(layer, FullyConnected)
+    source = replace(layer.input, shape=(1, inputs))
+    made = tflite([replace(layer, input=source, weight=np.ones((layer.output.size, inputs), np.int8))])
+    if part == "peer_encoder":
+        return replace(candidate, peer_encoder=SubModel(part, made))
+    return replace(candidate, policy_head=SubModel(part, made))
+
+
+def with_residuals(candidate: Candidate, peer: int, ego: int) -> Candidate:
+    peers, own = replace(candidate.peer_input, residual=peer), replace(candidate.ego_input, residual=ego)
+    embedding = read_model(candidate.peer_encoder.tflite).output.size
+    grown = padded(padded(candidate, "peer_encoder", peers.size), "policy_head", embedding + own.size)
+    return replace(grown, peer_input=peers, ego_input=own)
+
+
+WIDE = wide(random_policy())
+
+
+def per_channel(candidate: Candidate) -> Candidate:
+    """A scale for each output of the encoder's first layer."""
+    first, *rest = read_model(candidate.peer_encoder.tflite).layers
+    assert isinstance(first, FullyConnected)
+    scales = np.full(len(first.weight), first.weight_scale[0])
+    return replace(
+        candidate, peer_encoder=SubModel("peer_encoder", tflite([replace(first, weight_scale=scales), *rest]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("candidate", "words"),
+    [
+        (replace(WIDE, bits=8), "16 bits in the peer_encoder"),
+        (replace(WIDE, peer_input=replace(WIDE.peer_input, bits=8)), "8 bits in the peers' features"),
+        (replace(WIDE, ego_input=replace(WIDE.ego_input, bits=8)), "8 bits in the ego's features"),
+        (per_channel(WIDE), "the chips' kernel takes one"),
+        (with_residuals(plain(), 1, 0), "residuals of the peers with a factor of 1"),
+        (with_residuals(plain(), 0, 512), "residuals of the ego with a factor of 512"),
+        (with_residuals(plain(), 24, 0), "residuals of the peers with a factor of 24"),
+        (with_residuals(plain(features=16, ego=64, embedding=128, outputs=32, max_peers=16), 2, 2), "3132 bytes of"),
+    ],
+)
+def test_codes_the_firmware_cannot_hold_are_refused(candidate: Candidate, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build_pack([candidate])
+    assert words in str(caught.value)
+
+
+def test_widths_and_residuals_are_packed_and_read() -> None:
+    residuals = replace(with_residuals(plain(), 2, 256), track="residuals")
+    pack = read_pack(build_pack([replace(WIDE, track="wide"), residuals, plain()]))
+    assert [track.bits for track in pack.tracks] == [16, 8, 8]
+    assert [(track.peer_input.residual, track.ego_input.residual) for track in pack.tracks] == [
+        (0, 0),
+        (2, 256),
+        (0, 0),
+    ]
+    assert [track.peer_input.bits for track in pack.tracks] == [track.ego_input.bits for track in pack.tracks]
+    assert (pack.tracks[0].embedding, pack.tracks[0].head_input) == (
+        read_model(WIDE.peer_encoder.tflite).output,
+        read_model(WIDE.policy_head.tflite).input,
+    )
 
 
 def test_the_largest_of_everything_is_packed() -> None:
@@ -201,7 +270,6 @@ def test_hostile_records_are_read_or_refused(changes: list[tuple[int, int]]) -> 
         (96, "B", 3),
         (97, "B", 2),
         (98, "B", 0),
-        (99, "B", 1),
         (100, "H", 0),
         (108, "f", 0.0),
         (108, "f", float("nan")),
@@ -210,7 +278,11 @@ def test_hostile_records_are_read_or_refused(changes: list[tuple[int, int]]) -> 
         (132, "I", len(GOOD) - 4),
         (136, "I", 2),
         (140, "H", 2),
-        (142, "H", 1),
+        (99, "B", 0),
+        (99, "B", 12),
+        (99, "B", 16),  # with zero points
+        (142, "B", 9),
+        (143, "B", 9),
     ],
 )
 def test_a_record_out_of_range_is_refused(at: int, layout: str, value: float) -> None:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,19 @@ from cobs import cobs
 from numpy.typing import NDArray
 
 from quant.boards import protocol
+from quant.boards.messages import residual_bits
 from quant.boards.protocol import ErrorCode, Message
 from quant.boards.protocol_header import HEADER, header
 from quant.policy.policy import Box, Pooling
 from quant.runners.fixed_point import multiply_by_quantized_multiplier
 from quant.runners.flatbuffer import Quantized
 from quant.runners.pooling import Pool
-from quant.tracks.candidate import Affine
+from quant.tracks.candidate import Affine, Bits, Codes, code_limits, code_type
 
 CORE = Path(__file__).parents[2] / "esp_idf_app" / "components" / "policy_core"
 VECTORS = CORE / "test" / "vectors.txt"
 POOLINGS: tuple[Pooling, ...] = ("max", "sum", "mean")
+WIDTHS: tuple[Bits, ...] = (8, 16)
 F32 = NDArray[np.float32]
 
 
@@ -117,31 +120,44 @@ def _any_float(random: np.random.Generator, n: int) -> F32:
     return np.where(np.isfinite(values), values, np.float32(0)).astype(np.float32)
 
 
-def _ask_quantize(cases: Cases, name: str, x: F32, gain: F32, offset: F32) -> None:
-    with np.errstate(over="ignore", under="ignore"):
-        q = Affine(gain, offset).quantize(x)
-    columns = b"".join(np.ascontiguousarray(values, "<f4").tobytes() for values in (x, gain, offset))
-    cases.add(f"quantize {name}", b"q" + struct.pack("<I", len(x)) + columns, q.tobytes())
+@dataclass(frozen=True)
+class Grid:
+    """Codes to quantize to."""
+
+    bits: Bits
+    residual: int = 0
+
+    def ask(self, cases: Cases, name: str, x: F32, gain: F32, offset: F32) -> None:
+        with np.errstate(over="ignore", under="ignore"):
+            q = Affine(gain, offset, self.bits, self.residual).quantize(x[None])
+        columns = b"".join(np.ascontiguousarray(values, "<f4").tobytes() for values in (x, gain, offset))
+        head = struct.pack("<III", self.bits, residual_bits(self.residual), len(x))
+        cases.add(f"quantize {name}", b"q" + head + columns, q.tobytes())
 
 
-def test_quantize_is_the_hosts(build: Path) -> None:
+@pytest.mark.parametrize("grid", [Grid(8), Grid(16), Grid(8, 2), Grid(8, 16), Grid(8, 256)], ids=str)
+def test_quantize_is_the_hosts(build: Path, grid: Grid) -> None:
     random, n, cases = np.random.default_rng(1), 100_000, Cases()
-    # Usual: features of order 1 onto some 256 steps. Then halves and their neighbours; then products that overflow.
+    low, high = code_limits(grid.bits)
+    # Usual: features of order 1 onto all steps. Then halves and their neighbours; then products that overflow.
     x = random.normal(size=n).astype(np.float32)
-    gain = np.exp(random.uniform(0, 6, n)).astype(np.float32)
-    offset = random.uniform(-128, 127, n).astype(np.float32)
-    _ask_quantize(cases, "usual", x, gain, offset)
-    halves = (random.integers(-300, 300, n) + 0.5).astype(np.float32)
-    whole = random.integers(-128, 128, n).astype(np.float32)
-    _ask_quantize(cases, "halves", halves, np.ones(n, np.float32), whole)
+    gain = np.exp(random.uniform(0, np.log(3 * high), n)).astype(np.float32)
+    offset = random.uniform(low, high, n).astype(np.float32)
+    grid.ask(cases, "usual", x, gain, offset)
+    halves = (random.integers(2 * low, 2 * high, n) + 0.5).astype(np.float32)
+    whole = random.integers(low, high + 1, n).astype(np.float32)
+    grid.ask(cases, "halves", halves, np.ones(n, np.float32), whole)
     # x * gain + offset is half a step but for the rounding of the product: a fused multiply-add shows here.
-    target = (random.integers(-128, 128, n) + 0.5).astype(np.float32)
-    _ask_quantize(cases, "near-halves", x, gain, target - x * gain)
-    _ask_quantize(cases, "nearly-halves", np.nextafter(halves, np.float32(0)), np.ones(n, np.float32), whole)
-    _ask_quantize(cases, "anything", _any_float(random, n), _any_float(random, n), _any_float(random, n))
+    target = (random.integers(low, high + 1, n) + 0.5).astype(np.float32)
+    grid.ask(cases, "near-halves", x, gain, target - x * gain)
+    grid.ask(cases, "nearly-halves", np.nextafter(halves, np.float32(0)), np.ones(n, np.float32), whole)
+    # Halves of a residual's step.
+    parts = (random.integers(-300, 300, n) / (2 * max(grid.residual, 1))).astype(np.float32)
+    grid.ask(cases, "parts", parts, np.ones(n, np.float32), whole)
+    grid.ask(cases, "anything", _any_float(random, n), _any_float(random, n), _any_float(random, n))
     big = np.float32(3e38) * random.choice(np.array([-1, 1], np.float32), n)
-    _ask_quantize(cases, "overflow", big, gain + 2, offset)
-    assert cases.run(build)["quantize"] == 6 * n
+    grid.ask(cases, "overflow", big, gain + 2, offset)
+    assert cases.run(build)["quantize"] == 7 * n * grid.bits // 8 * (2 if grid.residual else 1)
 
 
 def test_multiplier_is_the_hosts(build: Path) -> None:
@@ -161,44 +177,53 @@ def test_multiplier_is_the_hosts(build: Path) -> None:
     assert cases.run(build)["multiply"] == 400_000
 
 
-def _tensor(random: np.random.Generator, size: int) -> Quantized:
+def _tensor(random: np.random.Generator, size: int, bits: Bits) -> Quantized:
     scale = np.float32(np.exp(random.uniform(-6, 0)))
-    return Quantized((1, size), scale, int(random.choice(np.array([-128, 127, 0, random.integers(-128, 128)]))))
+    zero_point = int(random.choice(np.array([-128, 127, 0, random.integers(-128, 128)]))) if bits == 8 else 0
+    return Quantized((1, size), scale, zero_point, bits)
 
 
+def _codes(random: np.random.Generator, bits: Bits, *shape: int) -> Codes:
+    low, high = code_limits(bits)
+    anything, edges = random.integers(low, high + 1, shape), random.choice(np.array([low, high]), shape)
+    return np.where(random.random(shape) < 0.1, edges, anything).astype(code_type(bits))
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_pooling_is_the_hosts(build: Path, pooling: Pooling) -> None:
+def test_pooling_is_the_hosts(build: Path, pooling: Pooling, bits: Bits) -> None:
     random, size, cases = np.random.default_rng(3 + POOLINGS.index(pooling)), 50, Cases()
     for peers in range(9):
         for _ in range(250):
-            source, target = _tensor(random, size), _tensor(random, size)
+            source, target = _tensor(random, size, bits), _tensor(random, size, bits)
             if random.random() < 0.4:  # One scale, and in half of these one zero point as well.
                 zero_point = source.zero_point if random.random() < 0.5 else target.zero_point
-                target = Quantized(target.shape, source.scale, zero_point)
+                target = replace(target, scale=source.scale, zero_point=zero_point)
             pool = Pool.build(pooling, source, target, 8)
             mask = random.random(peers) < random.choice([0.0, 0.5, 1.0])
-            embeddings = random.integers(-128, 128, (peers, size)).astype(np.int8)
+            embeddings = _codes(random, bits, peers, size)
             # What lies where no peer is must not matter to the device; the library has its neutral code there.
-            known = np.where(mask[:, None], embeddings, np.int8(pool.neutral)).astype(np.int8)
+            known = np.where(mask[:, None], embeddings, pool.neutral).astype(embeddings.dtype)
             answer = pool(known[:, None], mask[:, None])[0]
             multipliers = b"".join(struct.pack("<ii", m.mantissa, m.shift) for m in pool.multipliers)
-            question = struct.pack("<4I", POOLINGS.index(pooling), peers, size, len(pool.multipliers))
+            question = struct.pack("<5I", bits, POOLINGS.index(pooling), peers, size, len(pool.multipliers))
             question += b"".join(struct.pack("<fi", t.scale, t.zero_point) for t in (source, target)) + multipliers
             question += mask.astype(np.uint8).tobytes() + embeddings.tobytes()
             cases.add(f"pool {pooling} of {mask.sum()}", b"p" + question, answer.tobytes())
-    assert cases.run(build)["pool"] == 9 * 250 * size
+    assert cases.run(build)["pool"] == 9 * 250 * size * bits // 8
 
 
-def test_output_is_the_hosts(build: Path) -> None:
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_output_is_the_hosts(build: Path, bits: Bits) -> None:
     random, n, cases = np.random.default_rng(6), 32, Cases()
     for round_ in range(3200):
-        tensor = _tensor(random, n)
-        q = random.integers(-128, 128, n).astype(np.int8) if round_ % 2 else random.integers(-3, 3, n).astype(np.int8)
+        tensor = _tensor(random, n, bits)
+        q = _codes(random, bits, n) if round_ % 2 else random.integers(-3, 3, n).astype(f"i{bits // 8}")
         values = tensor.dequantize(q)
         low = np.where(random.random(n) < 0.1, -np.inf, random.normal(size=n)).astype(np.float32)
         high = np.maximum(low, np.where(random.random(n) < 0.1, np.inf, random.normal(size=n)).astype(np.float32))
         clipped = Box(tuple(low.tolist()), tuple(high.tolist())).clip(values[None])[0]
-        question = b"o" + struct.pack("<Ifi", n, tensor.scale, tensor.zero_point)
+        question = b"o" + struct.pack("<IIfi", bits, n, tensor.scale, tensor.zero_point)
         question += q.tobytes() + low.astype("<f4").tobytes() + high.astype("<f4").tobytes()
         answer = clipped.astype("<f4").tobytes() + struct.pack("<I", int(np.argmax(values)))
         cases.add("output", question, answer)

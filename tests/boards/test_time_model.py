@@ -6,7 +6,8 @@ import pytest
 
 from quant.boards import time_model
 from quant.policy import Box
-from quant.runners.flatbuffer import OPERATORS, Model, read_model
+from quant.runners.flatbuffer import OPERATORS, OPERATORS_16, Model, read_model
+from tests.boards.candidates import wide
 from tests.runners.candidates import quantize_policy, random_policy
 
 
@@ -39,3 +40,15 @@ def test_a_peer_costs_its_encoding_and_little_more(models: tuple[Model, Model]) 
 
 def test_every_operator_has_a_cost() -> None:
     assert set(time_model.ELEMENT) | {"FULLY_CONNECTED"} == set(OPERATORS)
+    assert set(time_model.ELEMENT_16) | {"FULLY_CONNECTED"} == set(OPERATORS_16)
+
+
+def test_int16_costs_what_its_loops_have_more_or_less_of() -> None:
+    """Multiply-accumulates as 14 to 9; a TANH is a table's, and no longer half of the head."""
+    policy = random_policy(ego=8, hidden=(64, 64), head_activation="tanh", action_space=Box((0.0,), (1.0,)))
+    narrow, broad = (read_model(made(policy).policy_head.tflite) for made in (quantize_policy, wide))
+    products, elements = narrow.macs, 128
+    less_tanh = time_model.invoke_instructions(narrow) - 516 * elements
+    wider = time_model.invoke_instructions(broad) - 33 * elements
+    assert wider - less_tanh == 6 * products
+    assert (10 * products + wider - less_tanh) / (10 * products) == pytest.approx(14 / 9, rel=0.03)

@@ -11,7 +11,7 @@ from quant.pytest_hil import Record
 from quant.runners import make_engine
 from quant.runners.engines import EngineName
 from quant.suites.hil.expectations import corner_rows
-from quant.tracks.candidate import Codes, Part
+from quant.tracks.candidate import Codes, Part, code_limits, code_type
 
 pytestmark = pytest.mark.hil
 
@@ -21,11 +21,12 @@ RANDOM_ROWS = 2000
 
 @pytest.mark.parametrize("part", list(PART_CODES))
 def test_a_sub_model_gives_the_hosts_bytes(device: Device, run: Run, track: str, part: Part, record: Record) -> None:
-    info = device.slot(track)[1].part(PART_CODES[part])
+    slot = device.slot(track)[1]
+    info, (low, high) = slot.part(PART_CODES[part]), code_limits(slot.bits)
     rng = np.random.default_rng(20_000 + PART_CODES[part])
-    anything = rng.integers(-128, 128, (RANDOM_ROWS // 2, info.input.size)).astype(np.int8)
-    extremes = rng.choice(np.array([-128, 127, info.input.zero_point], np.int8), anything.shape)
-    rows = np.concatenate([corner_rows(info.input.size, info.input.zero_point), anything, extremes])
+    anything = rng.integers(low, high + 1, (RANDOM_ROWS // 2, info.input.size)).astype(code_type(slot.bits))
+    extremes = rng.choice(np.array([low, high, info.input.zero_point], anything.dtype), anything.shape)
+    rows = np.concatenate([corner_rows(info.input.size, info.input.zero_point, slot.bits), anything, extremes])
     found = device.invoke(track, part, rows)
     oracles: tuple[EngineName, ...] = ("tflite_micro", "numpy")
     expected = {name: make_engine(name, run.candidates[track]).invoke(part, rows) for name in oracles}

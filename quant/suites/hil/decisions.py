@@ -60,8 +60,8 @@ def test_one_wrong_bit_is_seen_and_its_stage_named(
 
 
 def test_one_wrong_bit_of_a_sub_model_is_seen(device: Device, track: str, deliberate_faults: None) -> None:
-    size = device.slot(track)[1].policy_head.input.size
-    rows = np.zeros((3, size), np.int8)
+    slot = device.slot(track)[1]
+    rows = np.zeros((3, slot.policy_head.input.size), slot.dtype)
     device.fault(FaultKind.CORRUPT_OUTPUT)
     out = device.invoke(track, "policy_head", rows)
     assert (out[0] != out[1]).any() and (out[1] == out[2]).all()
@@ -230,6 +230,6 @@ def payload(device: Device, track: str, kind: Message, frames: Observations) -> 
     """A good one."""
     number, slot = device.slot(track)
     if kind is Message.INVOKE:
-        return bytes([number, PartCode.PEER_ENCODER]) + bytes(slot.features)
+        return bytes([number, PartCode.PEER_ENCODER]) + bytes(slot.peer_encoder.input.size * slot.dtype.itemsize)
     request = DecideRequest(number, frames.ego[0], frames.peers[0], frames.mask[0]).encode()
     return request if kind is Message.DECIDE else request[:1] + bytes([0, 0, 1, 0]) + request[2:]

@@ -16,8 +16,7 @@ from quant.errors import DeviceError
 from quant.policy import Observations
 from quant.policy.policy import Discrete
 from quant.runners import Int8Runner
-
-Int8 = NDArray[np.int8]
+from quant.tracks.candidate import Bits, Codes, code_limits, code_type
 
 
 @dataclass(frozen=True)
@@ -67,17 +66,18 @@ def assert_refused(device: Device, request: Raw, code: ErrorCode) -> None:
     assert ErrorCode(refusal.value.code) is code
 
 
-def corner_rows(size: int, zero_point: int) -> Int8:
-    """(N, size) int8 at the edges of int8: all low, all high, zero, alternating, and one extreme value at a time."""
-    alternating = np.where(np.arange(size) % 2, 127, -128)
-    whole = [np.full(size, q) for q in (-128, -127, -1, 0, 1, 127, zero_point)] + [alternating, -1 - alternating]
-    return np.array([*whole, *_one_hot(size, zero_point)], np.int8)
+def corner_rows(size: int, zero_point: int, bits: Bits) -> Codes:
+    """(N, size) codes at their edges: all low, all high, zero, alternating, and one extreme value at a time."""
+    low, high = code_limits(bits)
+    alternating = np.where(np.arange(size) % 2, high, low)
+    whole = [np.full(size, q) for q in (low, -high, -1, 0, 1, high, zero_point)] + [alternating, -1 - alternating]
+    return np.array([*whole, *_one_hot(size, zero_point, (low, high))], code_type(bits))
 
 
-def _one_hot(size: int, zero_point: int) -> Iterator[NDArray[np.int64]]:
-    for background in (zero_point, -128, 127):
+def _one_hot(size: int, zero_point: int, limits: tuple[int, int]) -> Iterator[NDArray[np.int64]]:
+    for background in (zero_point, *limits):
         for place in range(size):
-            for extreme in (-128, 127):
+            for extreme in limits:
                 row = np.full(size, background)
                 row[place] = extreme
                 yield row

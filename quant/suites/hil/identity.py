@@ -106,6 +106,9 @@ def test_the_board_knows_the_policys_shape(device: Device, run: Run, track: str)
     assert slot.pooling.name.lower() == candidate.pooling
     assert slot.action.name == ("DISCRETE" if isinstance(candidate.action_space, Discrete) else "BOX")
     assert slot.max_peers == candidate.max_peers
+    assert slot.bits == candidate.bits
+    residuals = (candidate.peer_input.residual, candidate.ego_input.residual)
+    assert (slot.peer_residual, slot.ego_residual) == residuals
     assert (slot.features, slot.ego) == (len(candidate.peer_input.gain), len(candidate.ego_input.gain))
     assert (slot.embedding, slot.outputs) == (models["peer_encoder"].output.size, models["policy_head"].output.size)
 

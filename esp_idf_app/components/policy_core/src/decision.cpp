@@ -1,7 +1,6 @@
 #include "policy_core/decision.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 namespace policy_core {
 namespace {
@@ -26,38 +25,41 @@ private:
     uint32_t last_;
 };
 
-/// The finite check, and int8 of all that is present. False for NaN or infinity.
+/// The finite check, and codes of all that is present. False for NaN or infinity.
+template <typename Code>
 bool quantize_all(const Slot &slot, const Observation &observation, Decision *decision) {
     if (!all_finite(observation.ego, slot.ego)) {
         return false;
     }
-    quantize(observation.ego, slot.ego_gain, slot.ego_offset, slot.ego, decision->head_inputs + slot.embedding);
+    quantize(observation.ego, slot.ego_affine(), slot.ego, decision->head_inputs.as<Code>() + slot.embedding);
     decision->present = 0;
     for (size_t peer = 0; peer < observation.count; ++peer) {
         const float *features = observation.peers + peer * slot.features;
-        int8_t *row = decision->peer_inputs + peer * slot.features;
+        Code *row = decision->peer_inputs.as<Code>() + peer * slot.peer_inputs();
         if (observation.mask[peer] == 0) {
-            std::memset(row, 0, slot.features);
+            std::fill_n(row, slot.peer_inputs(), Code{0});
             continue;
         }
         if (!all_finite(features, slot.features)) {
             return false;
         }
-        quantize(features, slot.peer_gain, slot.peer_offset, slot.features, row);
+        quantize(features, slot.peer_affine(), slot.features, row);
         ++decision->present;
     }
     return true;
 }
 
+template <typename Code>
 bool encode_all(const Slot &slot, size_t index, const Observation &observation, Engine &engine, Clock &clock,
                 Decision *decision) {
     for (size_t peer = 0; peer < observation.count; ++peer) {
-        int8_t *row = decision->embeddings + peer * slot.embedding;
+        Code *row = decision->embeddings.as<Code>() + peer * slot.embedding;
         if (observation.mask[peer] == 0) {
-            std::memset(row, slot.pool().neutral(), slot.embedding);
+            std::fill_n(row, slot.embedding, slot.pool().neutral<Code>());
             continue;
         }
-        if (!engine.invoke(index, PartCode::kPeerEncoder, decision->peer_inputs + peer * slot.features, row)) {
+        const Code *inputs = decision->peer_inputs.as<Code>() + peer * slot.peer_inputs();
+        if (!engine.invoke(index, PartCode::kPeerEncoder, inputs, row)) {
             return false;
         }
         clock.account(Stage::kEncode, 1);
@@ -65,10 +67,9 @@ bool encode_all(const Slot &slot, size_t index, const Observation &observation, 
     return true;
 }
 
-}  // namespace
-
-void finish(const Slot &slot, Decision *decision) {
-    dequantize(decision->outputs, slot.output, slot.outputs, decision->values);
+template <typename Code>
+void finish_codes(const Slot &slot, Decision *decision) {
+    dequantize(decision->outputs.as<Code>(), slot.output, slot.outputs, decision->values);
     if (slot.action == ActionCode::kBox) {
         clip(decision->values, slot.low, slot.high, slot.outputs);
         decision->action = kNoAction;
@@ -77,35 +78,49 @@ void finish(const Slot &slot, Decision *decision) {
     }
 }
 
-DecisionStatus decide(const Slot &slot, size_t index, const Observation &observation, Engine &engine, Clock &clock,
-                      Decision *decision) {
+template <typename Code>
+DecisionStatus decide_codes(const Slot &slot, size_t index, const Observation &observation, Engine &engine, Clock &clock,
+                            Decision *decision) {
     Stopwatch watch(clock, decision->ticks);
-    if (!quantize_all(slot, observation, decision)) {
+    if (!quantize_all<Code>(slot, observation, decision)) {
         return DecisionStatus::kNotFinite;
     }
-    clock.account(Stage::kQuantize, static_cast<uint32_t>(decision->present * slot.features + slot.ego));
+    clock.account(Stage::kQuantize, static_cast<uint32_t>(decision->present * slot.peer_inputs() + slot.ego_codes()));
     watch.end(Stage::kQuantize);
 
-    if (!encode_all(slot, index, observation, engine, clock, decision)) {
+    if (!encode_all<Code>(slot, index, observation, engine, clock, decision)) {
         return DecisionStatus::kEngineFailed;
     }
     watch.end(Stage::kEncode);
 
-    slot.pool()(decision->embeddings, observation.mask, observation.count, slot.embedding, decision->head_inputs);
+    slot.pool()(decision->embeddings.as<Code>(), observation.mask, observation.count, slot.embedding,
+                decision->head_inputs.as<Code>());
     clock.account(Stage::kPool, static_cast<uint32_t>(decision->present * slot.embedding));
     watch.end(Stage::kPool);
 
-    if (!engine.invoke(index, PartCode::kPolicyHead, decision->head_inputs, decision->outputs)) {
+    if (!engine.invoke(index, PartCode::kPolicyHead, decision->head_inputs.bytes(), decision->outputs.bytes())) {
         return DecisionStatus::kEngineFailed;
     }
     clock.account(Stage::kHead, 1);
     watch.end(Stage::kHead);
 
-    finish(slot, decision);
+    finish_codes<Code>(slot, decision);
     clock.account(Stage::kOutput, slot.outputs);
     watch.end(Stage::kOutput);
     watch.end_all();
     return DecisionStatus::kOk;
+}
+
+}  // namespace
+
+void finish(const Slot &slot, Decision *decision) {
+    slot.bits == 8 ? finish_codes<int8_t>(slot, decision) : finish_codes<int16_t>(slot, decision);
+}
+
+DecisionStatus decide(const Slot &slot, size_t index, const Observation &observation, Engine &engine, Clock &clock,
+                      Decision *decision) {
+    return slot.bits == 8 ? decide_codes<int8_t>(slot, index, observation, engine, clock, decision)
+                          : decide_codes<int16_t>(slot, index, observation, engine, clock, decision);
 }
 
 Distribution distribution(uint32_t *samples, size_t count) {

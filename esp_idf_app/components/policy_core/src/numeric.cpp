@@ -2,16 +2,27 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace policy_core {
 namespace {
 
-constexpr int32_t kLowest = -128;
-constexpr int32_t kHighest = 127;
+template <typename Code>
+constexpr int32_t kLowest = std::numeric_limits<Code>::min();
+template <typename Code>
+constexpr int32_t kHighest = std::numeric_limits<Code>::max();
 
 /// clamp(value + zero_point) without an overflow on the way.
-int8_t saturate(int32_t value, int32_t zero_point) {
-    return static_cast<int8_t>(std::clamp(value, kLowest - zero_point, kHighest - zero_point) + zero_point);
+template <typename Code>
+Code saturate(int32_t value, int32_t zero_point) {
+    return static_cast<Code>(std::clamp(value, kLowest<Code> - zero_point, kHighest<Code> - zero_point) + zero_point);
+}
+
+/// clamp(rint(steps)). The limits are whole numbers: to clamp first gives the same, and only a small number is converted.
+template <typename Code>
+Code round_to(float steps) {
+    return static_cast<Code>(
+        std::rint(std::clamp(steps, static_cast<float>(kLowest<Code>), static_cast<float>(kHighest<Code>))));
 }
 
 /// a * b / 2^31 to the nearest, halves up: what gemmlowp's nudge and truncating division come to.
@@ -42,11 +53,15 @@ bool all_finite(const float *values, size_t count) {
     return true;
 }
 
-void quantize(const float *x, const float *gain, const float *offset, size_t count, int8_t *q) {
+template <typename Code>
+void quantize(const float *x, const Affine &affine, size_t count, Code *q) {
+    const auto residual = static_cast<float>(1 << affine.residual_bits);
     for (size_t i = 0; i < count; ++i) {
-        const float steps = x[i] * gain[i] + offset[i];
-        // The limits are whole numbers: to clamp first gives the same, and only a small number is converted.
-        q[i] = static_cast<int8_t>(std::rint(std::clamp(steps, -128.0f, 127.0f)));
+        const float steps = x[i] * affine.gain[i] + affine.offset[i];
+        q[i] = round_to<Code>(steps);
+        if (affine.residual_bits != 0) {
+            q[count + i] = round_to<Code>((steps - static_cast<float>(q[i])) * residual);
+        }
     }
 }
 
@@ -57,18 +72,20 @@ int32_t multiply_by_quantized_multiplier(int32_t x, const Multiplier &multiplier
     return divide_by_power(doubling_high_mul(shifted, multiplier.mantissa), right);
 }
 
-int8_t Pool::neutral() const {
-    return pooling == PoolingCode::kMax ? static_cast<int8_t>(kLowest) : static_cast<int8_t>(source.zero_point);
+template <typename Code>
+Code Pool::neutral() const {
+    return static_cast<Code>(pooling == PoolingCode::kMax ? kLowest<Code> : source.zero_point);
 }
 
-void Pool::operator()(const int8_t *embeddings, const uint8_t *mask, size_t peers, size_t size, int8_t *z) const {
+template <typename Code>
+void Pool::operator()(const Code *embeddings, const uint8_t *mask, size_t peers, size_t size, Code *z) const {
     size_t present = 0;
     for (size_t peer = 0; peer < peers; ++peer) {
         present += mask[peer];
     }
     if (present == 0) {
         for (size_t i = 0; i < size; ++i) {
-            z[i] = static_cast<int8_t>(target.zero_point);
+            z[i] = static_cast<Code>(target.zero_point);
         }
         return;
     }
@@ -76,8 +93,8 @@ void Pool::operator()(const int8_t *embeddings, const uint8_t *mask, size_t peer
     const bool copies = is_max && same_quantization(source, target);
     const Multiplier &multiplier = multipliers[pooling == PoolingCode::kMean ? present - 1 : 0];
     for (size_t i = 0; i < size; ++i) {
-        // Requantization is monotone, so the bytes are compared before it.
-        int32_t pooled = is_max ? kLowest : 0;
+        // Requantization is monotone, so the codes are compared before it.
+        int32_t pooled = is_max ? kLowest<Code> : 0;
         for (size_t peer = 0; peer < peers; ++peer) {
             const int32_t q = embeddings[peer * size + i];
             if (mask[peer] == 0) {
@@ -90,15 +107,16 @@ void Pool::operator()(const int8_t *embeddings, const uint8_t *mask, size_t peer
             }
         }
         if (copies) {
-            z[i] = static_cast<int8_t>(pooled);
+            z[i] = static_cast<Code>(pooled);
             continue;
         }
         const int32_t centred = is_max ? pooled - source.zero_point : pooled;
-        z[i] = saturate(multiply_by_quantized_multiplier(centred, multiplier), target.zero_point);
+        z[i] = saturate<Code>(multiply_by_quantized_multiplier(centred, multiplier), target.zero_point);
     }
 }
 
-void dequantize(const int8_t *q, const Quantization &quantization, size_t count, float *real) {
+template <typename Code>
+void dequantize(const Code *q, const Quantization &quantization, size_t count, float *real) {
     for (size_t i = 0; i < count; ++i) {
         real[i] = static_cast<float>(q[i] - quantization.zero_point) * quantization.scale;
     }
@@ -120,5 +138,14 @@ size_t first_largest(const float *values, size_t count) {
     }
     return best;
 }
+
+template void quantize(const float *, const Affine &, size_t, int8_t *);
+template void quantize(const float *, const Affine &, size_t, int16_t *);
+template int8_t Pool::neutral() const;
+template int16_t Pool::neutral() const;
+template void Pool::operator()(const int8_t *, const uint8_t *, size_t, size_t, int8_t *) const;
+template void Pool::operator()(const int16_t *, const uint8_t *, size_t, size_t, int16_t *) const;
+template void dequantize(const int8_t *, const Quantization &, size_t, float *);
+template void dequantize(const int16_t *, const Quantization &, size_t, float *);
 
 }  // namespace policy_core

@@ -24,6 +24,7 @@ constexpr size_t kOutputAt = 124;
 constexpr size_t kAffineAt = 132;
 constexpr size_t kMultipliersAt = 136;
 constexpr size_t kMultiplierCountAt = 140;
+constexpr size_t kResidualsAt = 142;  // Bits of the peers', then of the ego's.
 constexpr size_t kPolicyShaAt = 144;
 static_assert(kPolicyShaAt + kShaSize == kPackSlotSize, "the record's last field ends it");
 
@@ -115,24 +116,31 @@ bool read_sizes(const uint8_t *record, Slot *slot) {
     const uint8_t *kinds = record + kKindsAt;
     const uint8_t *sizes = record + kSizesAt;
     if (kinds[0] > static_cast<uint8_t>(PoolingCode::kMean) || kinds[1] > static_cast<uint8_t>(ActionCode::kBox) ||
-        kinds[3] != 0) {
+        (kinds[3] != 8 && kinds[3] != 16)) {
         return false;
     }
     slot->pooling = static_cast<PoolingCode>(kinds[0]);
     slot->action = static_cast<ActionCode>(kinds[1]);
     slot->max_peers = kinds[2];
+    slot->bits = kinds[3];
+    slot->peer_residual_bits = record[kResidualsAt];
+    slot->ego_residual_bits = record[kResidualsAt + 1];
     slot->features = load_u16(sizes);
     slot->ego = load_u16(sizes + 2);
     slot->embedding = load_u16(sizes + 4);
     slot->outputs = load_u16(sizes + 6);
+    const size_t most_residual_bits = slot->bits == 8 ? kMaxResidualBits : 0u;
     return within(slot->max_peers, 1, kMaxPeers) && within(slot->features, 1, kMaxFeatures) &&
            within(slot->ego, 0, kMaxEgo) && within(slot->embedding, 1, kMaxEmbedding) &&
-           within(slot->outputs, 1, kMaxOutputs);
+           within(slot->outputs, 1, kMaxOutputs) && within(slot->peer_residual_bits, 0, most_residual_bits) &&
+           within(slot->ego_residual_bits, 0, most_residual_bits) &&
+           slot->longest_reply() <= kMaxPayload;
 }
 
-bool read_quantization(const uint8_t *field, Quantization *into) {
+bool read_quantization(const uint8_t *field, uint8_t bits, Quantization *into) {
     *into = {load_f32(field), load_i32(field + 4)};
-    return std::isfinite(into->scale) && into->scale > 0.0f && into->zero_point >= -128 && into->zero_point <= 127;
+    const bool has_zero_point = bits == 8 ? into->zero_point >= -128 && into->zero_point <= 127 : into->zero_point == 0;
+    return std::isfinite(into->scale) && into->scale > 0.0f && has_zero_point;
 }
 
 bool read_affine(const uint8_t *record, const Body &body, Slot *slot) {
@@ -165,18 +173,18 @@ bool read_affine(const uint8_t *record, const Body &body, Slot *slot) {
 
 /// The largest distance from the zero point, or sum of such, that pooling may meet.
 int64_t largest_pooled(const Slot &slot) {
-    if (slot.pooling != PoolingCode::kMax) {
-        return int64_t{255} * slot.max_peers;
-    }
     const int64_t zero_point = slot.embedding_quantization.zero_point;
-    return zero_point > 0 ? 128 + zero_point : 127 - zero_point;
+    const int64_t high = (int64_t{1} << (slot.bits - 1)) - 1;
+    const int64_t low = -high - 1;
+    return slot.pooling == PoolingCode::kMax ? std::max(zero_point - low, high - zero_point)
+                                             : (high - low) * slot.max_peers;
 }
 
 bool read_multipliers(const uint8_t *record, const Body &body, Slot *slot) {
     const size_t count = load_u16(record + kMultiplierCountAt);
     const size_t expected = slot->pooling == PoolingCode::kMean ? slot->max_peers : 1u;
     const uint8_t *from = body.at(load_u32(record + kMultipliersAt), expected * 8, alignof(int32_t));
-    if (count != expected || from == nullptr || load_u16(record + kMultiplierCountAt + 2) != 0) {
+    if (count != expected || from == nullptr) {
         return false;
     }
     for (size_t i = 0; i < count; ++i) {
@@ -196,9 +204,9 @@ bool read_multipliers(const uint8_t *record, const Body &body, Slot *slot) {
 
 bool read_slot(const uint8_t *record, const Body &body, Slot *slot) {
     return read_track(record, slot) && read_models(record, body, slot) && read_sizes(record, slot) &&
-           read_quantization(record + kEmbeddingAt, &slot->embedding_quantization) &&
-           read_quantization(record + kHeadInputAt, &slot->head_input) &&
-           read_quantization(record + kOutputAt, &slot->output) && read_affine(record, body, slot) &&
+           read_quantization(record + kEmbeddingAt, slot->bits, &slot->embedding_quantization) &&
+           read_quantization(record + kHeadInputAt, slot->bits, &slot->head_input) &&
+           read_quantization(record + kOutputAt, slot->bits, &slot->output) && read_affine(record, body, slot) &&
            read_multipliers(record, body, slot);
 }
 

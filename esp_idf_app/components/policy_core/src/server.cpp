@@ -10,11 +10,10 @@ namespace {
 constexpr size_t kText = 256;
 constexpr size_t kHelloSize = 1 + 1 + 2 + 4 + 2 + 1 + 4 + 4 + 2 + 1 + 6 + 2 + kShaSize + 7 * kText;
 constexpr size_t kPartSize = 4 + kShaSize + 4 + 4 + 2 * (4 + 4 + 2) + kText;
-constexpr size_t kSlotSize = (1 + kTrackSize) + 3 + 4 * 2 + kParts * kPartSize;
+constexpr size_t kSlotSize = (1 + kTrackSize) + 6 + 4 * 2 + kParts * kPartSize;
 constexpr size_t kModelsSize = 1 + kText + kShaSize + 4 + 1 + kMaxSlots * kSlotSize;
-constexpr size_t kDecideSize = 4 + 4 * kMaxOutputs + 4 * kStages + kMaxPeers * (kMaxFeatures + kMaxEmbedding) +
-                               kMaxEmbedding + kMaxTensor + kMaxOutputs;
-static_assert(kHelloSize <= kMaxPayload && kModelsSize <= kMaxPayload && kDecideSize <= kMaxPayload, "replies fit");
+static_assert(kHelloSize <= kMaxPayload && kModelsSize <= kMaxPayload, "replies fit; DECIDE's by read_pack");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "codes go over the line as they lie in memory");
 
 constexpr size_t kDecideHeader = 3;  // Slot, flags, peers.
 constexpr size_t kInvokeHeader = 2;  // Slot, part.
@@ -27,6 +26,9 @@ bool matches(const TensorInfo &tensor, const Quantization &quantization) {
 /// What is wrong with a loaded sub-model, or null if it is the one its slot declares.
 const char *mismatch(const Slot &slot, PartCode part, const ModelInfo &info) {
     const bool is_encoder = part == PartCode::kPeerEncoder;
+    if (info.input.bits != slot.bits || info.output.bits != slot.bits) {
+        return is_encoder ? "the encoder's tensors are of another width" : "the head's tensors are of another width";
+    }
     if (info.input.size != slot.input_size(part) || info.output.size != slot.output_size(part)) {
         return is_encoder ? "the encoder's tensors have other sizes" : "the head's tensors have other sizes";
     }
@@ -198,6 +200,9 @@ void Server::models(const Request &request) {
         body.u8(static_cast<uint8_t>(slot.pooling));
         body.u8(static_cast<uint8_t>(slot.action));
         body.u8(slot.max_peers);
+        body.u8(slot.bits);
+        body.u8(slot.peer_residual_bits);
+        body.u8(slot.ego_residual_bits);
         body.u16(slot.features);
         body.u16(slot.ego);
         body.u16(slot.embedding);
@@ -227,7 +232,7 @@ void Server::decide_once(const Request &request) {
     }
     if (corrupt_output_) {
         corrupt_output_ = false;
-        decision_.outputs[0] ^= 1;
+        decision_.outputs.bytes()[0] ^= 1;
         finish(*slot, &decision_);
     }
     Writer body = reply();
@@ -242,11 +247,12 @@ void Server::decide_once(const Request &request) {
         body.u32(ticks);
     }
     if ((flags & kDecideInterfaces) != 0) {
-        body.raw(decision_.peer_inputs, observation_.count * slot->features);
-        body.raw(decision_.embeddings, observation_.count * slot->embedding);
-        body.raw(decision_.head_inputs, slot->embedding);
-        body.raw(decision_.head_inputs, slot->head_inputs());
-        body.raw(decision_.outputs, slot->outputs);
+        const size_t size = slot->code_size();
+        body.raw(decision_.peer_inputs.bytes(), size * observation_.count * slot->peer_inputs());
+        body.raw(decision_.embeddings.bytes(), size * observation_.count * slot->embedding);
+        body.raw(decision_.head_inputs.bytes(), size * slot->embedding);
+        body.raw(decision_.head_inputs.bytes(), size * slot->head_inputs());
+        body.raw(decision_.outputs.bytes(), size * slot->outputs);
     }
     send(request, body);
 }
@@ -265,13 +271,13 @@ void Server::invoke(const Request &request) {
         return refuse(request, ErrorCode::kUnknownSlot);
     }
     const PartCode part = static_cast<PartCode>(code);
-    const size_t size = slot->input_size(part);
+    const size_t size = slot->code_size() * slot->input_size(part);
     if (request.size - kInvokeHeader != size) {
         return refuse(request, ErrorCode::kBadLength);
     }
-    std::memcpy(tensor_in_, request.payload + kInvokeHeader, size);
+    std::memcpy(tensor_in_.bytes(), request.payload + kInvokeHeader, size);
     const uint32_t began = clock_.ticks();
-    const bool done = engine_.invoke(index, part, tensor_in_, tensor_out_);
+    const bool done = engine_.invoke(index, part, tensor_in_.bytes(), tensor_out_.bytes());
     clock_.account(part == PartCode::kPeerEncoder ? Stage::kEncode : Stage::kHead, 1);
     const uint32_t ticks = clock_.ticks() - began;
     if (!done) {
@@ -280,13 +286,13 @@ void Server::invoke(const Request &request) {
     ++counters_.invokes;
     if (corrupt_output_) {
         corrupt_output_ = false;
-        tensor_out_[0] ^= 1;
+        tensor_out_.bytes()[0] ^= 1;
     }
     Writer body = reply();
     body.u8(index);
     body.u8(code);
     body.u32(ticks);
-    body.raw(tensor_out_, slot->output_size(part));
+    body.raw(tensor_out_.bytes(), slot->code_size() * slot->output_size(part));
     send(request, body);
 }
 

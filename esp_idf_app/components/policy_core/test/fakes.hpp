@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "policy_core/bytes.hpp"
@@ -80,13 +81,15 @@ class Engine final : public policy_core::Engine {
 public:
     const char *load(size_t slot, policy_core::PartCode part, policy_core::Bytes model,
                      policy_core::ModelInfo *info) override {
-        constexpr size_t kSize = 24;
+        constexpr size_t kSize = 25;
         if (model.size != kSize || std::memcmp(model.data, "FAKE", 4) != 0) {
             return "not a fake model";
         }
         const uint8_t *at = model.data + 8;
-        info->input = {policy_core::load_u16(model.data + 4), policy_core::load_f32(at), policy_core::load_i32(at + 4)};
-        info->output = {policy_core::load_u16(model.data + 6), policy_core::load_f32(at + 8),
+        const uint8_t bits = model.data[24];
+        info->input = {policy_core::load_u16(model.data + 4), bits, policy_core::load_f32(at),
+                       policy_core::load_i32(at + 4)};
+        info->output = {policy_core::load_u16(model.data + 6), bits, policy_core::load_f32(at + 8),
                         policy_core::load_i32(at + 12)};
         info->arena_used = 100u + info->input.size;
         info->arena_size = 8192;
@@ -94,9 +97,20 @@ public:
         loaded_[slot][static_cast<size_t>(part)] = *info;
         return nullptr;
     }
-    bool invoke(size_t slot, policy_core::PartCode part, const int8_t *input, int8_t *output) override {
+    bool invoke(size_t slot, policy_core::PartCode part, const void *input, void *output) override {
         ++invocations;
         const policy_core::ModelInfo &info = loaded_[slot][static_cast<size_t>(part)];
+        return info.input.bits == 8 ? run(info, static_cast<const int8_t *>(input), static_cast<int8_t *>(output))
+                                    : run(info, static_cast<const int16_t *>(input), static_cast<int16_t *>(output));
+    }
+    const char *version() const override { return "fake engine 1"; }
+    const char *kernels_version() const override { return ""; }
+
+    size_t invocations = 0;
+
+private:
+    template <typename Code>
+    static bool run(const policy_core::ModelInfo &info, const Code *input, Code *output) {
         if (input[0] == 99) {
             return false;
         }
@@ -105,16 +119,11 @@ public:
             for (int i = 0; i < info.input.size; ++i) {
                 sum += (i + j + 1) * input[i];
             }
-            output[j] = static_cast<int8_t>(static_cast<uint8_t>(sum));
+            output[j] = static_cast<Code>(static_cast<std::make_unsigned_t<Code>>(sum));
         }
         return true;
     }
-    const char *version() const override { return "fake engine 1"; }
-    const char *kernels_version() const override { return ""; }
 
-    size_t invocations = 0;
-
-private:
     policy_core::ModelInfo loaded_[policy_core::kMaxSlots][policy_core::kParts];
 };
 

@@ -17,6 +17,7 @@ using fakes::Buffer;
 
 namespace {
 
+constexpr size_t kSlots = 4;  ///< Of the pack: 2 has residuals, 3 codes of 16 bits.
 constexpr size_t kFramesPerBoard = 100;
 constexpr size_t kFramesPerCheck = 50;
 constexpr size_t kEnough = 20000;  ///< Frames after which everything must have come up.
@@ -119,14 +120,14 @@ private:
 
     Buffer damaged_pack() {
         Buffer pack = pack_;
-        const size_t records = kPackHeaderSize + 3 * kPackSlotSize;
+        const size_t records = kPackHeaderSize + kSlots * kPackSlotSize;
         for (size_t i = random_.below(3) + 1; i > 0; --i) {
             const size_t end = random_.one_in(3) ? pack.size() : random_.one_in(6) ? kPackHeaderSize : records;
             const size_t begin = end == records ? kPackHeaderSize : 0;
             const size_t width = random_.pick<size_t>({1, 2, 4});
             const size_t at = begin + random_.below((end - begin) / width) * width;
             const uint32_t value = random_.pick<uint32_t>(
-                {0, 1, 2, 3, 16, 17, 64, 127, 128, 129, 255, 592, 0x7FFF, 0xFFFF, 0x10000, 0x7F800000, 0x7FC00000,
+                {0, 1, 2, 3, 8, 16, 17, 64, 127, 128, 129, 255, 592, 0x7FFF, 0xFFFF, 0x10000, 0x7F800000, 0x7FC00000,
                  0x7FFFFFFF, 0x80000000, 0xFFFFFF80, 0xFFFFFFFF, static_cast<uint32_t>(random_.next()),
                  static_cast<uint32_t>(pack.size()), static_cast<uint32_t>(pack.size() - 1)});
             for (size_t byte = 0; byte < width; ++byte) {
@@ -149,7 +150,7 @@ private:
     /// Makes the hashes right again, so that damage gets past them.
     void seal(Buffer *pack) {
         if (random_.one_in(2)) {
-            for (size_t slot = 0; slot < 3; ++slot) {
+            for (size_t slot = 0; slot < kSlots; ++slot) {
                 uint8_t *record = pack->data() + kPackHeaderSize + slot * kPackSlotSize;
                 for (size_t part = 0; part < kParts; ++part) {
                     const size_t at = load_u32(record + 16 + 8 * part);
@@ -174,8 +175,8 @@ private:
 
     void put_observation(Buffer *into, size_t slot) {
         static constexpr size_t kFeatures[] = {2, 3, 2, 2};
-        static constexpr size_t kEgo[] = {2, 1, 1, 2};
-        static constexpr size_t kPeers[] = {3, 4, 2, 1};
+        static constexpr size_t kEgo[] = {2, 1, 1, 1};
+        static constexpr size_t kPeers[] = {3, 4, 2, 3};
         const size_t count = random_.below(kPeers[slot % 4] + 1) + (random_.one_in(20) ? random_.below(20) : 0);
         into->push_back(static_cast<uint8_t>(count));
         for (size_t i = 0; i < count; ++i) {
@@ -192,7 +193,7 @@ private:
 
     Buffer payload(Message type) {
         Buffer body;
-        const uint8_t slot = random_.one_in(30) ? random_.byte() : static_cast<uint8_t>(random_.below(3));
+        const uint8_t slot = random_.one_in(30) ? random_.byte() : static_cast<uint8_t>(random_.below(kSlots));
         switch (type) {
             case Message::kDecide:
                 body = {slot, random_.one_in(30) ? random_.byte() : static_cast<uint8_t>(random_.below(2))};
@@ -205,7 +206,7 @@ private:
                 put_observation(&body, slot);
                 break;
             case Message::kInvoke: {
-                static constexpr size_t kInputs[][2] = {{2, 5}, {3, 3}, {2, 3}, {2, 2}};
+                static constexpr size_t kInputs[][2] = {{2, 5}, {3, 3}, {4, 4}, {4, 6}};  // Bytes.
                 const uint8_t part = random_.one_in(30) ? random_.byte() : static_cast<uint8_t>(random_.below(2));
                 body = {slot, part};
                 for (size_t i = 0; i < kInputs[slot % 4][part % 2]; ++i) {

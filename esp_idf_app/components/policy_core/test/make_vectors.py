@@ -24,7 +24,7 @@ from quant.boards.protocol import Capability, ErrorCode, FaultKind, Message, Pac
 from quant.policy.policy import Pooling
 from quant.runners.flatbuffer import Quantized
 from quant.runners.pooling import Pool
-from quant.tracks.candidate import Affine
+from quant.tracks.candidate import Affine, Bits, Codes, code_type
 
 FILE = Path(__file__).with_name("vectors.txt")
 
@@ -53,8 +53,8 @@ HEAD = """\
 #
 # The board is a core with fake ports:
 #   engine    a model is `FAKE`, u16 inputs K, u16 outputs M, f32 scale and i32 zero point of the input and of the
-#             output: 24 bytes, anything else is refused as "not a fake model".
-#             Output j is (7 j + sum over i of (i + j + 1) input[i]) mod 256, as int8.
+#             output, u8 bits of both: 25 bytes, anything else is refused as "not a fake model".
+#             Output j is (7 j + sum over i of (i + j + 1) input[i]) mod 2^bits, as int8 or int16.
 #             It fails where input[0] is 99. Arena used: 100 + K, of 8192; operators "FULLY_CONNECTED,TANH".
 #   clock     starts at 4294967040; a reading R is followed by 5 + R mod 7 ticks, and a stage told to it by
 #             (stage + 1) * elements; modulo 2^32; 1000000 ticks a second.
@@ -93,12 +93,13 @@ def text(words: str) -> bytes:
 def fake_model(source: Quantized, target: Quantized) -> bytes:
     """What the fake engine takes for a model."""
     sizes = struct.pack("<HH", source.size, target.size)
-    return b"FAKE" + sizes + b"".join(struct.pack("<fi", t.scale, t.zero_point) for t in (source, target))
+    tensors = b"".join(struct.pack("<fi", t.scale, t.zero_point) for t in (source, target))
+    return b"FAKE" + sizes + tensors + bytes([source.bits])
 
 
-def tensor(size: int, scale: float, zero_point: int) -> Quantized:
+def tensor(size: int, scale: float, zero_point: int, bits: Bits = 8) -> Quantized:
     """A tensor of the fake models."""
-    return Quantized((1, size), np.float32(scale), zero_point)
+    return Quantized((1, size), np.float32(scale), zero_point, bits)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,16 @@ class Slot:
     encoder: tuple[Quantized, Quantized]
     head: tuple[Quantized, Quantized]
     bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    @property
+    def bits(self) -> int:
+        """Of a code."""
+        return self.peer.bits
+
+    @property
+    def residuals(self) -> bytes:
+        """Of the peers and of the ego: n where the factor is 2^n, 0 for none."""
+        return bytes(affine.residual.bit_length() - 1 if affine.residual else 0 for affine in (self.peer, self.ego))
 
     @property
     def models(self) -> tuple[bytes, bytes]:
@@ -140,7 +151,7 @@ def record(slot: Slot, offsets: Sequence[int]) -> bytes:
     """A slot's 176 bytes; offsets of encoder, head, floats and multipliers."""
     encoder, head = slot.models
     tensors = (slot.encoder[1], slot.head[0], slot.head[1])
-    kinds = (("max", "sum", "mean").index(slot.pooling), 0 if slot.bounds is None else 1, slot.max_peers, 0)
+    kinds = (("max", "sum", "mean").index(slot.pooling), 0 if slot.bounds is None else 1, slot.max_peers, slot.bits)
     sizes = (len(slot.peer.gain), len(slot.ego.gain), slot.encoder[1].size, slot.head[1].size)
     return b"".join(
         (
@@ -150,7 +161,8 @@ def record(slot: Slot, offsets: Sequence[int]) -> bytes:
             hashlib.sha256(head).digest(),
             struct.pack("<4B4H", *kinds, *sizes),
             *(struct.pack("<fi", t.scale, t.zero_point) for t in tensors),
-            struct.pack("<IIHH", offsets[2], offsets[3], len(slot.pool.multipliers), 0),
+            struct.pack("<IIH", offsets[2], offsets[3], len(slot.pool.multipliers)),
+            slot.residuals,
             hashlib.sha256(slot.track.encode()).digest(),
         )
     )
@@ -205,10 +217,20 @@ SLOTS = (
         "sum",
         "sum",
         2,
-        Affine(f32(10, 20), f32(0, 0.5)),
-        Affine(f32(7), f32(11)),
-        (tensor(2, 0.1, 0), tensor(2, 0.02, 5)),
-        (tensor(3, 0.03, -20), tensor(2, 0.25, 0)),
+        Affine(f32(10, 20), f32(0, 0.5), residual=16),
+        Affine(f32(7), f32(11), residual=256),
+        (tensor(4, 0.1, 0), tensor(2, 0.02, 5)),
+        (tensor(4, 0.03, -20), tensor(2, 0.25, 0)),
+    ),
+    Slot(
+        "wide",
+        "mean",
+        3,
+        Affine(f32(1000, 3e4), f32(0.25, -3), bits=16),
+        Affine(f32(3e4), f32(-7.5), bits=16),
+        (tensor(2, 0.1, 0, 16), tensor(2, 0.0004, 0, 16)),
+        (tensor(3, 0.0003, 0, 16), tensor(2, 0.0625, 0, 16)),
+        ((-900.0, -4.0), (1000.0, float("inf"))),
     ),
 )
 
@@ -251,12 +273,12 @@ class EngineFailedError(Exception):
     """The fake engine failed, as it was made to."""
 
 
-def run(model: tuple[Quantized, Quantized], row: Sequence[int]) -> list[int]:
+def run(model: tuple[Quantized, Quantized], row: Sequence[int]) -> Codes:
     """The fake engine."""
     if row[0] == FAILING_INPUT:
         raise EngineFailedError
     sums = [7 * j + sum((i + j + 1) * value for i, value in enumerate(row)) for j in range(model[1].size)]
-    return [(total + 128) % 256 - 128 for total in sums]
+    return np.array(sums, np.int64).astype(code_type(model[1].bits))
 
 
 @dataclass
@@ -295,10 +317,10 @@ class Board:
             rows = [
                 slot.peer.quantize(f32(*row)[None])[0] for row, there in zip(seen.peers, mask, strict=True) if there
             ]
-        self.clock.account(Stage.QUANTIZE, len(rows) * len(slot.peer.gain) + len(slot.ego.gain))
+        self.clock.account(Stage.QUANTIZE, len(rows) * slot.peer.size + slot.ego.size)
         marks.append(self.clock.read())
-        inputs = np.zeros((len(mask), len(slot.peer.gain)), np.int8)
-        embeddings = np.full((len(mask), slot.encoder[1].size), slot.pool.neutral, np.int8)
+        inputs = np.zeros((len(mask), slot.peer.size), code_type(slot.peer.bits))
+        embeddings = np.full((len(mask), slot.encoder[1].size), slot.pool.neutral, inputs.dtype)
         for at, row in zip(np.flatnonzero(mask), rows, strict=True):
             inputs[at], embeddings[at] = row, run(slot.encoder, row.tolist())
             self.clock.account(Stage.ENCODE, 1)
@@ -307,7 +329,7 @@ class Board:
         self.clock.account(Stage.POOL, len(rows) * len(pooled))
         marks.append(self.clock.read())
         head_inputs = np.concatenate([pooled, ego_q])
-        outputs = np.array(run(slot.head, head_inputs.tolist()), np.int8)
+        outputs = run(slot.head, head_inputs.tolist())
         self.clock.account(Stage.HEAD, 1)
         marks.append(self.clock.read())
         self.clock.account(Stage.OUTPUT, len(outputs))
@@ -321,7 +343,7 @@ class Board:
         return dict(zip(names, (a.tobytes() for a in arrays), strict=True)), self.values(slot, outputs), ticks
 
     @staticmethod
-    def values(slot: Slot, outputs: NDArray[np.int8]) -> NDArray[np.float32]:
+    def values(slot: Slot, outputs: Codes) -> NDArray[np.float32]:
         """Logits, or actions within their bounds."""
         values = slot.head[1].dequantize(outputs)
         return values if slot.bounds is None else np.clip(values, f32(*slot.bounds[0]), f32(*slot.bounds[1]))
@@ -331,7 +353,7 @@ class Board:
         slot = self.slots[index]
         interfaces, values, ticks = self.decision(slot, seen)
         if flip:
-            outputs = np.frombuffer(interfaces["outputs"], np.int8).copy()
+            outputs = np.frombuffer(interfaces["outputs"], code_type(slot.peer.bits)).copy()
             outputs[0] ^= flip
             interfaces["outputs"], values = outputs.tobytes(), self.values(slot, outputs)
         action = int(np.argmax(values)) if slot.bounds is None else protocol.NO_ACTION
@@ -358,7 +380,7 @@ class Board:
         ticks = (self.clock.read() - began) % (1 << 32)
         outputs[0] ^= flip
         self.counts["invokes"] += 1
-        return struct.pack("<BBI", index, part, ticks) + struct.pack(f"{len(outputs)}b", *outputs)
+        return struct.pack("<BBI", index, part, ticks) + outputs.tobytes()
 
     def stats_reply(self, pack_bytes: int) -> bytes:
         """STATS's payload: 123 s up, then sizes, counters last."""
@@ -382,7 +404,7 @@ def models_reply(status: PackStatus, partition: bytes = b"", slots: Sequence[Slo
     reply = bytes([status]) + text(protocol.PACK_WORDS[status] + note)
     reply += (partition[16:48] if known else bytes(32)) + struct.pack("<IB", size, len(slots))
     for slot in slots:
-        reply += text(slot.track) + record(slot, (0, 0, 0, 0))[96:99]
+        reply += text(slot.track) + record(slot, (0, 0, 0, 0))[96:100] + slot.residuals
         reply += struct.pack("<4H", len(slot.peer.gain), len(slot.ego.gain), slot.encoder[1].size, slot.head[1].size)
         for model, tensors in zip(slot.models, (slot.encoder, slot.head), strict=True):
             reply += struct.pack("<I", len(model)) + hashlib.sha256(model).digest()
@@ -446,7 +468,7 @@ Case = tuple[object, ...]
 """A decoder's case: name, bytes on the line, and its events."""
 
 GOOD = frame(Message.DECIDE, 513, b"\x00\x01\x02\xff")
-GOOD_FRAME = ("frame", 1, 3, 513, b"\x00\x01\x02\xff")
+GOOD_FRAME = ("frame", protocol.VERSION, 3, 513, b"\x00\x01\x02\xff")
 
 
 def decoders(out: Lines) -> None:
@@ -468,16 +490,16 @@ def frame_cases() -> tuple[Case, ...]:
     assert begins[1] == 0x0A
     return (
         ("a-frame", GOOD, GOOD_FRAME),
-        ("empty-payload", frame(Message.HELLO, 0), ("frame", 1, 1, 0, b"")),
+        ("empty-payload", frame(Message.HELLO, 0), ("frame", protocol.VERSION, 1, 0, b"")),
         ("two-frames", GOOD + GOOD, GOOD_FRAME, GOOD_FRAME),
         ("many-delimiters", b"\0\0\0" + GOOD + b"\0\0", GOOD_FRAME),
         ("shared-delimiter-is-lost", GOOD + GOOD[1:], GOOD_FRAME, ("text", GOOD[1:-1])),
         ("lost-opening-delimiter", GOOD[1:] + GOOD, ("text", GOOD[1:-1]), GOOD_FRAME),
         ("lost-closing-delimiter", GOOD[:-1] + GOOD, GOOD_FRAME, ("text", GOOD[1:-1])),
-        ("largest-payload", big, ("frame", 1, 4, 7, bytes(i * 7 % 256 for i in range(protocol.MAX_PAYLOAD)))),
+        ("largest-payload", big, _frame_event(big)),
         ("longest-frame", full, _frame_event(full)),
         ("first-byte-is-a-line-feed", begins, _frame_event(begins)),
-        ("another-version", frame(1, 5, b"ab", version=2) + GOOD, ("frame", 2, 1, 5, b"ab"), GOOD_FRAME),
+        ("another-version", frame(1, 5, b"ab", version=1) + GOOD, ("frame", 1, 1, 5, b"ab"), GOOD_FRAME),
     )
 
 
@@ -556,8 +578,11 @@ def whole_board(out: Lines, partition: bytes) -> None:
         ("encoder", 0, 0, (-128, 127)),
         ("head", 0, 1, (1, -2, 3, -4, 5)),
         ("another-track", 1, 1, (127, 127, -128)),
+        ("residuals", 2, 0, (1, -2, 127, -128)),
+        ("int16-encoder", 3, 0, (-32768, 32767)),
+        ("int16-head", 3, 1, (256, -257, 32767)),
     ):
-        body = bytes([index, part]) + struct.pack(f"{len(row)}b", *row)
+        body = bytes([index, part]) + np.array(row, code_type(SLOTS[index].peer.bits)).tobytes()
         out.ask(f"invoke-{name}", Message.INVOKE, body, board.invoke_reply(index, part, row))
     for warmup, repeats in ((0, 1), (2, 2), (1, 101), (1000, 1000)):
         reply = board.bench_reply(0, warmup, repeats, SEEN)
@@ -588,6 +613,13 @@ def decisions(out: Lines, board: Board) -> None:
         *((f"mean-of-{n}", 1, Seen([1] * n + [0] * (4 - n), (0.3,), three), 1) for n in range(5)),
         *((f"box-at-a-bound-{n}", 1, Seen([1] * n + [0] * (4 - n), (9.0 - 5 * n,), three), 1) for n in range(5)),
         *((f"sum-of-{n}", 2, Seen([1] * n, (-0.3,), [row[:2] for row in three[:n]]), 1) for n in range(3)),
+        ("residuals", 2, Seen((0, 1), (0.3,), ((9.0, 9.0), (0.123, -0.456))), 1),
+        ("residuals-saturated", 2, Seen((1, 1), (3e38,), ((50.0, -50.0), (-3e38, 3e38))), 1),
+        ("residuals-halves", 2, Seen((1,), (-0.5,), ((0.15, 0.0),)), 1),
+        ("int16-plain", 3, Seen((1, 0, 1), (0.5,), [row[:2] for row in three[:3]]), 0),
+        *((f"int16-mean-of-{n}", 3, Seen([1] * n, (-0.3,), [row[:2] for row in three[:n]]), 1) for n in range(4)),
+        ("int16-halves", 3, Seen((1,), (0.0,), ((0.00025, 7.0),)), 1),
+        ("int16-huge", 3, Seen((1, 1), (3e38,), ((3e38, -3e38), (-3e38, 3e38))), 1),
     ]
     for name, index, seen, flags in cases:
         reply = board.decide_reply(index, seen, flags)
@@ -610,6 +642,8 @@ def refused_by_size(out: Lines) -> None:
         ("bench", Message.BENCH, bench_head(1, 1) + body[:-4]),
         ("invoke-short", Message.INVOKE, bytes([0, 0, 1])),
         ("invoke-long", Message.INVOKE, bytes([0, 0, 1, 2, 3])),
+        ("invoke-without-residuals", Message.INVOKE, bytes([2, 0, 1, 2])),
+        ("invoke-int8-of-int16", Message.INVOKE, bytes([3, 0, 1, 2])),
     ):
         out.fail(f"bad-length-{name}", kind, payload, ErrorCode.BAD_LENGTH)
 
@@ -621,9 +655,9 @@ def refused_by_content(out: Lines) -> None:
         ("unknown-type", 0x09, b"", ErrorCode.UNKNOWN_TYPE),
         ("unknown-type-of-a-reply", 0x81, b"abc", ErrorCode.UNKNOWN_TYPE),
         ("unknown-type-0", 0x00, b"", ErrorCode.UNKNOWN_TYPE),
-        ("unknown-slot-decide", Message.DECIDE, bytes([3, 0]) + body, ErrorCode.UNKNOWN_SLOT),
+        ("unknown-slot-decide", Message.DECIDE, bytes([4, 0]) + body, ErrorCode.UNKNOWN_SLOT),
         ("unknown-slot-invoke", Message.INVOKE, bytes([255, 0, 1, 2]), ErrorCode.UNKNOWN_SLOT),
-        ("unknown-slot-bench", Message.BENCH, bench_head(0, 1, index=3) + body, ErrorCode.UNKNOWN_SLOT),
+        ("unknown-slot-bench", Message.BENCH, bench_head(0, 1, index=4) + body, ErrorCode.UNKNOWN_SLOT),
         ("unknown-part", Message.INVOKE, bytes([0, 2, 1, 2]), ErrorCode.UNKNOWN_SLOT),
         ("bad-argument-flags", Message.DECIDE, bytes([0, 2]) + body, ErrorCode.BAD_ARGUMENT),
         ("bad-argument-no-repeats", Message.BENCH, bench_head(0, 0) + body, ErrorCode.BAD_ARGUMENT),
@@ -679,7 +713,7 @@ def damaged(out: Lines, board: Board) -> None:
         board.counts["bad"] += 1
         board.counts["crc"] += code is ErrorCode.BAD_CRC
     board.counts["noise"] += len(flood) - 3096
-    out.exchange("bad-version", frame(3, 77, b"abc", version=2), out.error(ErrorCode.BAD_VERSION, 3, 77))
+    out.exchange("bad-version", frame(3, 77, b"abc", version=1), out.error(ErrorCode.BAD_VERSION, 3, 77))
     out.exchange("bad-length-header", frame(6, 78, b"abc", length=2), out.error(ErrorCode.BAD_LENGTH, 6, 78))
     out.exchange("text", b"AT\r\nroot\n")
     out.exchange("an-error-is-not-answered", frame(protocol.ERROR, 79, b"\1\0\0"))
@@ -784,7 +818,7 @@ def bad_packs(good: bytes) -> dict[str, tuple[bytes, PackStatus, str]]:
         "erased": (b"\xff" * 256, PackStatus.EMPTY, ""),
         "zeros": (bytes(256), PackStatus.EMPTY, ""),
         "other": (b"\x1c\0\0\0TFL3" + bytes(100), PackStatus.BAD_MAGIC, ""),
-        "newer": (sealed(good[64:], 3, version=2), PackStatus.BAD_VERSION, ""),
+        "older": (sealed(good[64:], len(SLOTS), version=1), PackStatus.BAD_VERSION, ""),
         "reserved": (good[:48] + b"\1" + good[49:], PackStatus.BAD_VERSION, ""),
         "cut-off": (good[:-1], PackStatus.BAD_LENGTH, ""),
         "header-only": (good[:40], PackStatus.BAD_LENGTH, ""),
@@ -792,6 +826,12 @@ def bad_packs(good: bytes) -> dict[str, tuple[bytes, PackStatus, str]]:
         "other-model": (patched(good, 64 + 32, bytes(32)), PackStatus.BAD_HASH, ""),
         "no-slots": (sealed(good[64:], 0), PackStatus.BAD_SLOT, ""),
         "no-peers": (patched(good, 64 + 98, b"\0"), PackStatus.BAD_SLOT, ""),
+        "width": (patched(good, 64 + 99, b"\x0c"), PackStatus.BAD_SLOT, ""),
+        "int16-zero-point": (patched(good, 64 + 3 * 176 + 112, b"\1"), PackStatus.BAD_SLOT, ""),
+        "int16-residual": (patched(good, 64 + 3 * 176 + 142, b"\4"), PackStatus.BAD_SLOT, ""),
+        "too-fine": (patched(good, 64 + 143, b"\x09"), PackStatus.BAD_SLOT, ""),
+        "encoder-width": (with_model(good, 0, 24, b"\x10"), model, ": the encoder's tensors are of another width"),
+        "head-width": (with_model(good, 1, 24, b"\x10"), model, ": the head's tensors are of another width"),
         "refused-model": (with_model(good, 0, 0, b"NONE"), model, ": not a fake model"),
         "encoder-input-size": (with_model(good, 0, 4, b"\3\0"), model, encoder_sizes),
         "encoder-output-size": (with_model(good, 0, 6, b"\2\0"), model, encoder_sizes),

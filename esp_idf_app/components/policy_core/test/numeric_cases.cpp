@@ -1,14 +1,14 @@
 // Computes what is asked on the standard input and writes the results to the standard output, for a comparison with the
 // host's arithmetic. Values are as they lie in memory on a little-endian machine. An operation is a byte and its
-// operands:
-//   q  u32 n, f32 x[n], gain[n], offset[n]
-//      -> i8 q[n]
+// operands, among which `code` is i8 or i16 by the bits before it:
+//   q  u32 bits, residual bits, n, f32 x[n], gain[n], offset[n]
+//      -> code q[n], with a residual q[2 * n]
 //   m  u32 n, i32 mantissa, shift, x[n]
 //      -> i32 product[n]
-//   p  u32 pooling, P, D, M, f32 scale, i32 zero point of source and target, i32 (mantissa, shift)[M], u8 mask[P],
-//      i8 embeddings[P * D]
-//      -> i8 z[D]
-//   o  u32 n, f32 scale, i32 zero point, i8 q[n], f32 low[n], high[n]
+//   p  u32 bits, pooling, P, D, M, f32 scale, i32 zero point of source and target, i32 (mantissa, shift)[M], u8 mask[P],
+//      code embeddings[P * D]
+//      -> code z[D]
+//   o  u32 bits, n, f32 scale, i32 zero point, code q[n], f32 low[n], high[n]
 //      -> f32 clipped[n], u32 largest
 #include <cstdio>
 #include <cstdlib>
@@ -40,13 +40,16 @@ void give(const std::vector<T> &values) {
     std::fwrite(values.data(), sizeof(T), values.size(), stdout);
 }
 
+template <typename Code>
 void run_quantize() {
+    const auto residual_bits = static_cast<uint8_t>(take<uint32_t>());
     const size_t n = take<uint32_t>();
     const auto x = take<float>(n);
     const auto gain = take<float>(n);
     const auto offset = take<float>(n);
-    std::vector<int8_t> q(n);
-    quantize(x.data(), gain.data(), offset.data(), n, q.data());
+    const Affine affine = {gain.data(), offset.data(), residual_bits};
+    std::vector<Code> q(affine.codes(n));
+    quantize(x.data(), affine, n, q.data());
     give(q);
 }
 
@@ -60,22 +63,24 @@ void run_multiply() {
     give(products);
 }
 
+template <typename Code>
 void run_pool() {
     const auto sizes = take<uint32_t>(4);
     const auto tensors = take<Quantization>(2);
     const auto multipliers = take<Multiplier>(sizes[3]);
     const auto mask = take<uint8_t>(sizes[1]);
-    const auto embeddings = take<int8_t>(size_t{sizes[1]} * sizes[2]);
+    const auto embeddings = take<Code>(size_t{sizes[1]} * sizes[2]);
     const Pool pool = {static_cast<PoolingCode>(sizes[0]), tensors[0], tensors[1], multipliers.data()};
-    std::vector<int8_t> z(sizes[2]);
+    std::vector<Code> z(sizes[2]);
     pool(embeddings.data(), mask.data(), sizes[1], sizes[2], z.data());
     give(z);
 }
 
+template <typename Code>
 void run_output() {
     const size_t n = take<uint32_t>();
     const Quantization quantization = take<Quantization>();
-    const auto q = take<int8_t>(n);
+    const auto q = take<Code>(n);
     const auto low = take<float>(n);
     const auto high = take<float>(n);
     std::vector<float> values(n);
@@ -92,16 +97,16 @@ int main() {
     for (int operation; (operation = std::getchar()) != EOF;) {
         switch (operation) {
             case 'q':
-                run_quantize();
+                take<uint32_t>() == 8 ? run_quantize<int8_t>() : run_quantize<int16_t>();
                 break;
             case 'm':
                 run_multiply();
                 break;
             case 'p':
-                run_pool();
+                take<uint32_t>() == 8 ? run_pool<int8_t>() : run_pool<int16_t>();
                 break;
             case 'o':
-                run_output();
+                take<uint32_t>() == 8 ? run_output<int8_t>() : run_output<int16_t>();
                 break;
             default:
                 std::fprintf(stderr, "no such operation: %d\n", operation);

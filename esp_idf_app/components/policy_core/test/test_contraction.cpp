@@ -20,7 +20,7 @@ int main() {
     const float gains[] = {x};
     const float offsets[] = {offset};
     int8_t q[] = {99};
-    policy_core::quantize(features, gains, offsets, 1, q);
+    policy_core::quantize(features, {gains, offsets}, 1, q);
     CHECK(q[0] == 0);
     CHECK(std::rint(contracted_steps(x, x, offset)) == 1.0f);  // Else this test could not fail.
     return outcome();

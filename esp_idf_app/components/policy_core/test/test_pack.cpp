@@ -12,7 +12,7 @@ using fakes::Buffer;
 
 namespace {
 
-constexpr size_t kSlots = 3;
+constexpr size_t kSlots = 4;
 
 void set(Buffer *pack, size_t at, uint32_t value, size_t size) {
     for (size_t i = 0; i < size; ++i) {
@@ -88,6 +88,7 @@ void test_fields(const Buffer &good) {
     const Fields max(good, 0);
     const Fields mean(good, 1);  // Also a box.
     const Fields sum(good, 2);
+    const Fields wide(good, 3);  // Of 16 bits, a mean of up to 3.
     const Case cases[] = {
         {"as it was", max.at(0), 'p', 1, kFine},
         {"no name", max.at(0), 0, 1, kBad},
@@ -107,8 +108,22 @@ void test_fields(const Buffer &good) {
         {"an action that is none", max.at(97), 2, 1, kBad},
         {"no peers", max.at(98), 0, 1, kBad},
         {"most peers", max.at(98), 16, 1, kFine},
+        {"no width", max.at(99), 0, 1, kBad},
+        {"a width between", max.at(99), 12, 1, kBad},
+        {"another width", max.at(99), 24, 1, kBad},
+        {"a finest residual of the peers", max.at(142), 8, 1, kFine},
+        {"too fine a residual of the peers", max.at(142), 9, 1, kBad},
+        {"a finest residual of the ego", max.at(143), 8, 1, kFine},
+        {"too fine a residual of the ego", max.at(143), 9, 1, kBad},
+        {"a residual of 16 bits", wide.at(142), 1, 1, kBad},
+        {"a residual of an ego of 16 bits", wide.at(143), 1, 1, kBad},
+        {"a zero point with 16 bits", wide.at(112), 1, 4, kBad},
+        {"a zero point of the head's input with 16 bits", wide.at(120), static_cast<uint32_t>(-1), 4, kBad},
+        {"a zero point of the output with 16 bits", wide.at(128), 1, 4, kBad},
+        {"largest embedding of 16 bits", wide.at(104), 128, 2, kFine},
+        {"a sum of 16 bits that overflows", wide.multipliers + 8 * 2 + 4, 14, 4, kBad},  // 3 * 65535 * 2^14 > 2^31 - 1
+        {"a sum of 16 bits that just fits", wide.multipliers + 8 * 2 + 4, 13, 4, kFine},
         {"too many peers", max.at(98), 17, 1, kBad},
-        {"a reserved byte", max.at(99), 1, 1, kBad},
         {"no features", max.at(100), 0, 2, kBad},
         {"too many features", max.at(100), 17, 2, kBad},
         {"no ego", max.at(102), 0, 2, kFine},
@@ -138,7 +153,6 @@ void test_fields(const Buffer &good) {
         {"no multiplier", max.at(140), 0, 2, kBad},
         {"a multiplier too many", max.at(140), 2, 2, kBad},
         {"a multiplier too few", mean.at(140), 3, 2, kBad},
-        {"reserved bytes", max.at(142), 1, 2, kBad},
         {"a gain that is NaN", max.affine, nan, 4, kBad},
         {"an infinite offset", max.affine + 4 * max.features, bits(infinity), 4, kBad},
         {"an infinite gain of the ego", max.affine + 8 * max.features, bits(-infinity), 4, kBad},
@@ -187,6 +201,41 @@ void test_range(const Buffer &good) {
     }
 }
 
+/// A pooling of 16 bits: the largest code alone, and the zero point plays no part.
+void test_wide_maximum(const Buffer &good) {
+    const Fields wide(good, 3);
+    Buffer pack = good;
+    set(&pack, wide.at(96), static_cast<uint32_t>(PoolingCode::kMax), 1);
+    set(&pack, wide.at(140), 1, 2);
+    set(&pack, wide.multipliers + 4, 16, 4);  // 2^15 * 2^16 > 2^31 - 1
+    CHECK(status_of(sealed(pack)) == PackStatus::kBadSlot);
+    set(&pack, wide.multipliers + 4, 15, 4);
+    CHECK(status_of(sealed(pack)) == PackStatus::kOk);
+}
+
+/// A slot whose interfaces fit a reply by a byte, and one that is larger by a code.
+void test_longest_reply(const Buffer &good) {
+    const Fields wide(good, 3);
+    // With P = 16, F = 2, D = 80, E = 3 and A = 8: 4 + 32 + 24 + 2 (16 (2 + 80) + 80 + 83 + 8) = 3026.
+    Buffer pack = good;
+    pack.resize(pack.size() + 1024);  // Room for more floats and multipliers, all zeros.
+    const size_t floats = good.size() - good.size() % 4 + 4;
+    set(&pack, 8, static_cast<uint32_t>(pack.size()), 4);
+    set(&pack, wide.at(97), static_cast<uint32_t>(ActionCode::kDiscrete), 1);
+    set(&pack, wide.at(98), 16, 1);
+    set(&pack, wide.at(102), 3, 2);
+    set(&pack, wide.at(104), 80, 2);
+    set(&pack, wide.at(106), 8, 2);
+    set(&pack, wide.at(132), static_cast<uint32_t>(floats), 4);
+    set(&pack, wide.at(136), static_cast<uint32_t>(floats), 4);
+    set(&pack, wide.at(140), 16, 2);
+    CHECK(status_of(sealed(pack)) == PackStatus::kOk);
+    set(&pack, wide.at(102), 26, 2);  // 3026 + 2 * 23 = 3072
+    CHECK(status_of(sealed(pack)) == PackStatus::kOk);
+    set(&pack, wide.at(102), 27, 2);
+    CHECK(status_of(sealed(pack)) == PackStatus::kBadSlot);
+}
+
 /// A name ends within its 16 bytes.
 void test_name(const Buffer &good) {
     Buffer pack = good;
@@ -215,16 +264,17 @@ void test_header(const Buffer &good) {
         {0, 0xFFFFFFFF, 4, PackStatus::kEmpty},
         {0, 0, 4, PackStatus::kEmpty},
         {4, 0, 2, PackStatus::kBadVersion},
-        {4, 2, 2, PackStatus::kBadVersion},
+        {4, 1, 2, PackStatus::kBadVersion},
+        {4, 3, 2, PackStatus::kBadVersion},
         {6, 0, 2, PackStatus::kBadSlot},
         {6, 1, 2, PackStatus::kBadSlot},
-        {6, 2, 2, PackStatus::kBadSlot},
+        {6, 3, 2, PackStatus::kBadSlot},
         {6, 5, 2, PackStatus::kBadSlot},
         {6, 0xFFFF, 2, PackStatus::kBadLength},
         {8, 63, 4, PackStatus::kBadLength},
         {8, 0xFFFFFFFF, 4, PackStatus::kBadLength},
         {8, static_cast<uint32_t>(good.size()) + 1, 4, PackStatus::kBadLength},
-        {8, 64 + 3 * 176, 4, PackStatus::kBadHash},
+        {8, 64 + 4 * 176, 4, PackStatus::kBadHash},
         {12, 1, 4, PackStatus::kBadVersion},
         {16, 0, 1, PackStatus::kBadHash},
         {63, 1, 1, PackStatus::kBadVersion},
@@ -265,6 +315,8 @@ int main(int count, char **arguments) {
     test_fields(packs.at("good"));
     test_name(packs.at("good"));
     test_range(packs.at("good"));
+    test_wide_maximum(packs.at("good"));
+    test_longest_reply(packs.at("good"));
     test_bits(packs.at("good"));
     return outcome();
 }

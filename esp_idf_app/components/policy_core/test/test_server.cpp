@@ -27,7 +27,7 @@ Buffer observation(Buffer head) {
 
 void test_boot(const Buffer &good) {
     Bench whole(good, false);
-    CHECK(whole.server.pack_status() == PackStatus::kOk && whole.server.slot_count() == 3);
+    CHECK(whole.server.pack_status() == PackStatus::kOk && whole.server.slot_count() == 4);
     CHECK(std::string(whole.server.model_words()).empty());
     CHECK(whole.engine.invocations == 0);
     Bench none({}, false);

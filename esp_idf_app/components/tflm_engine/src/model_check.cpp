@@ -17,6 +17,12 @@ constexpr uint32_t kSchemaVersion = 3;
 /// Outside these, kernels shift by more bits than a number has.
 constexpr float kMinScale = 0x1p-28f;
 constexpr float kMaxScale = 0x1p28f;
+/// Int16 kernels: `MultiplyByQuantizedMultiplier` of int64 asserts a shift below 8 and an accumulator within 2^47.
+constexpr int kWideShifts = 8;
+constexpr int64_t kWideAccumulator = int64_t{1} << 47;
+/// TANH and LOGISTIC of int16 give steps of 2^-15 and hold 4096 * 3 times the input's scale in 16 bits.
+constexpr float kWideOutputScale = 0x1p-15f;
+constexpr float kWideInputScale = 32767.0f / 12288.0f;
 
 struct NamedOperator {
     tflite::BuiltinOperator code;
@@ -67,18 +73,51 @@ uint32_t value_count(const tflite::Tensor &tensor) {
     return values;
 }
 
+/// Bytes of a value, or 0 for a type that no tensor here has.
+size_t width_of(const tflite::Tensor &tensor) {
+    switch (tensor.type()) {
+        case tflite::TensorType_INT8:
+            return 1;
+        case tflite::TensorType_INT16:
+            return 2;
+        case tflite::TensorType_INT32:
+            return 4;
+        case tflite::TensorType_INT64:
+            return 8;
+        default:
+            return 0;
+    }
+}
+
+bool is_code(const tflite::Tensor &tensor) {
+    return tensor.type() == tflite::TensorType_INT8 || tensor.type() == tflite::TensorType_INT16;
+}
+
+size_t bytes_of(const tflite::Tensor &tensor) { return width_of(tensor) * value_count(tensor); }
+
+float scale_of(const tflite::Tensor &tensor) { return tensor.quantization()->scale()->Get(0); }
+
 bool same_shape(const tflite::Tensor &a, const tflite::Tensor &b) {
     return std::equal(a.shape()->begin(), a.shape()->end(), b.shape()->begin(), b.shape()->end());
 }
 
-/// Whether an accumulator of this size, moved left as the kernel does before it multiplies, is no int32 any more.
+/// Whether an accumulator of this size, moved left as the int8 kernel does before it multiplies, is no int32 any more.
+bool overflows(int64_t largest, int shift) { return shift > 30 || (largest << std::max(shift, 0)) > INT32_MAX; }
+
+/// Whether the int16 kernel cannot multiply an accumulator of this size, or its product is no int32 before the clamp.
+bool overflows_wide(int64_t largest, int shift) {
+    return shift >= kWideShifts || largest >= kWideAccumulator ||
+           std::ldexp(static_cast<double>(largest), shift) >= static_cast<double>(INT32_MAX);
+}
+
+/// The same for every weight scale, whose multiplier lies below 2^shift.
 bool overflows(int64_t largest, const tflite::Tensor &in, const tflite::Tensor &weight, const tflite::Tensor &out) {
-    const double ratio = static_cast<double>(in.quantization()->scale()->Get(0)) / out.quantization()->scale()->Get(0);
+    const double ratio = static_cast<double>(scale_of(in)) / scale_of(out);
     for (const float scale : *weight.quantization()->scale()) {
         int shift = 0;
         std::frexp(ratio * scale, &shift);
-        // One more, for a mantissa that rounds up to 1.
-        if (shift > 29 || (largest << std::max(shift + 1, 0)) > INT32_MAX) {
+        shift += 1;  // For a mantissa that rounds up to 1.
+        if (in.type() == tflite::TensorType_INT16 ? overflows_wide(largest, shift) : overflows(largest, shift)) {
             return true;
         }
     }
@@ -94,9 +133,10 @@ public:
 
 private:
     const char *check_tensor(const tflite::Tensor &tensor) const;
-    bool check_int8(const tflite::Tensor &tensor) const;
+    bool check_quantization(const tflite::Tensor &tensor) const;
     const char *check_operator(const tflite::Operator &op, char *operators, size_t size);
     const char *check_fully_connected(const tflite::Operator &op, const tflite::Tensor &in, const tflite::Tensor &out);
+    const char *check_activation(tflite::BuiltinOperator code, const tflite::Tensor &in, const tflite::Tensor &out) const;
     int64_t largest_bias(const tflite::Tensor &bias) const;
 
     /// The tensor, or null if the index is out of range.
@@ -108,11 +148,12 @@ private:
         return count(model_.buffers()->Get(tensor.buffer())->data());
     }
     bool is_activation(const tflite::Tensor &tensor) const {
-        return tensor.type() == tflite::TensorType_INT8 && stored_bytes(tensor) == 0;
+        return tensor.type() == type_ && stored_bytes(tensor) == 0;
     }
 
     const tflite::Model &model_;
     const tflite::SubGraph *graph_ = nullptr;
+    tflite::TensorType type_ = tflite::TensorType_INT8;  ///< Of the activations.
     int32_t current_ = -1;  ///< The tensor that the chain has come to.
     size_t tables_ = 0;  ///< ELU operators.
     size_t channels_ = 0;  ///< Weight scales of all operators,
@@ -136,9 +177,10 @@ const char *Checker::run(char *operators, size_t size) {
         }
     }
     current_ = graph_->inputs()->Get(0);
-    if (tensor(current_) == nullptr || !is_activation(*tensor(current_))) {
-        return "the input is not an int8 tensor";
+    if (tensor(current_) == nullptr || !is_code(*tensor(current_)) || stored_bytes(*tensor(current_)) != 0) {
+        return "the input is neither an int8 nor an int16 tensor";
     }
+    type_ = tensor(current_)->type();
     for (const tflite::Operator *each : *graph_->operators()) {
         if (const char *words = check_operator(*each, operators, size)) {
             return words;
@@ -153,18 +195,17 @@ const char *Checker::check_tensor(const tflite::Tensor &tensor) const {
         tensor.sparsity() != nullptr) {
         return "a tensor has no shape or no buffer";
     }
-    const bool is_int8 = tensor.type() == tflite::TensorType_INT8;
-    if (!is_int8 && tensor.type() != tflite::TensorType_INT32) {
-        return "a tensor is neither int8 nor int32";
+    if (width_of(tensor) == 0) {
+        return "a tensor is none of int8, int16, int32 and int64";
     }
     const uint32_t stored = stored_bytes(tensor);
-    if (stored != 0 && stored != values * (is_int8 ? 1 : 4)) {
+    if (stored != 0 && stored != bytes_of(tensor)) {
         return "a constant is not as long as its shape";
     }
-    return is_int8 && !check_int8(tensor) ? "an int8 tensor has no good scale or zero point" : nullptr;
+    return is_code(tensor) && !check_quantization(tensor) ? "a tensor of codes has no good scale or zero point" : nullptr;
 }
 
-bool Checker::check_int8(const tflite::Tensor &tensor) const {
+bool Checker::check_quantization(const tflite::Tensor &tensor) const {
     const auto *quantization = tensor.quantization();
     if (quantization == nullptr || count(quantization->scale()) == 0 ||
         count(quantization->scale()) != count(quantization->zero_point())) {
@@ -176,8 +217,9 @@ bool Checker::check_int8(const tflite::Tensor &tensor) const {
         }
     }
     const bool is_constant = stored_bytes(tensor) != 0;
+    const bool is_symmetric = is_constant || tensor.type() == tflite::TensorType_INT16;
     for (const int64_t zero_point : *quantization->zero_point()) {
-        if (zero_point < -128 || zero_point > 127 || (is_constant && zero_point != 0)) {
+        if (zero_point < -128 || zero_point > 127 || (is_symmetric && zero_point != 0)) {
             return false;
         }
     }
@@ -201,24 +243,43 @@ const char *Checker::check_operator(const tflite::Operator &op, char *operators,
     const tflite::Tensor *in = tensor(current_);
     const tflite::Tensor *out = tensor(op.outputs()->Get(0));
     if (out == nullptr || out == in || !is_activation(*out)) {
-        return "an operator has no int8 output of its own";
+        return "an operator has no output of its own, or one of another width than the input's";
     }
     if (code == tflite::BuiltinOperator_FULLY_CONNECTED) {
         if (const char *words = check_fully_connected(op, *in, *out)) {
             return words;
         }
-    } else if (op.inputs()->size() != 1 || !same_shape(*in, *out)) {
-        return "an activation changes the shape";
+    } else if (op.inputs()->size() != 1) {
+        return "an activation has more than one input";
+    } else if (const char *words = check_activation(code, *in, *out)) {
+        return words;
     }
     append(operators, size, name);
     tables_ += code == tflite::BuiltinOperator_ELU ? 1 : 0;
-    most_activations_ = std::max<size_t>(most_activations_, value_count(*in) + value_count(*out));
+    most_activations_ = std::max(most_activations_, bytes_of(*in) + bytes_of(*out));
     current_ = op.outputs()->Get(0);
     return nullptr;
 }
 
+const char *Checker::check_activation(tflite::BuiltinOperator code, const tflite::Tensor &in,
+                                      const tflite::Tensor &out) const {
+    if (!same_shape(in, out)) {
+        return "an activation changes the shape";
+    }
+    if (type_ != tflite::TensorType_INT16) {
+        return nullptr;
+    }
+    if (code == tflite::BuiltinOperator_ELU) {
+        return "an ELU of int16, which has no kernel";
+    }
+    return scale_of(in) > kWideInputScale || scale_of(out) != kWideOutputScale
+               ? "a TANH or LOGISTIC of int16 has another scale than its kernel takes"
+               : nullptr;
+}
+
 const char *Checker::check_fully_connected(const tflite::Operator &op, const tflite::Tensor &in,
                                            const tflite::Tensor &out) {
+    const bool is_wide = type_ == tflite::TensorType_INT16;
     const auto *options = op.builtin_options_as_FullyConnectedOptions();
     if (options == nullptr || options->weights_format() != tflite::FullyConnectedOptionsWeightsFormat_DEFAULT) {
         return "a FULLY_CONNECTED has no options, or shuffled weights";
@@ -235,18 +296,24 @@ const char *Checker::check_fully_connected(const tflite::Operator &op, const tfl
         static_cast<uint32_t>(out.shape()->Get(out.shape()->size() - 1)) != rows) {
         return "the weights of a FULLY_CONNECTED do not fit its input and output";
     }
-    int64_t largest = static_cast<int64_t>(columns) * 127 * 255;
+    const size_t channels = weight->quantization()->scale()->size();
+    if (is_wide && channels != 1) {
+        // The kernel would multiply by what nobody has set.
+        return "an int16 FULLY_CONNECTED has a weight scale for each output, where its kernel takes one";
+    }
+    int64_t largest = static_cast<int64_t>(columns) * 128 * (is_wide ? 32768 : 255);
     if (inputs == 3 && op.inputs()->Get(2) != -1) {
         const tflite::Tensor *bias = tensor(op.inputs()->Get(2));
-        if (bias == nullptr || bias->type() != tflite::TensorType_INT32 || stored_bytes(*bias) != rows * 4) {
-            return "the bias of a FULLY_CONNECTED is not one int32 for each output";
+        // The int16 kernel reads whatever bias there is as int64.
+        const auto type = is_wide ? tflite::TensorType_INT64 : tflite::TensorType_INT32;
+        if (bias == nullptr || bias->type() != type || stored_bytes(*bias) != rows * width_of(*bias)) {
+            return "the bias of a FULLY_CONNECTED is not one int32 (of int16 one int64) for each output";
         }
         largest += largest_bias(*bias);
     }
     if (overflows(largest, in, *weight, out)) {
         return "the accumulator of a FULLY_CONNECTED can overflow";
     }
-    const size_t channels = weight->quantization()->scale()->size();
     channels_ += channels;
     most_channels_ = std::max(most_channels_, channels);
     return nullptr;
@@ -254,11 +321,15 @@ const char *Checker::check_fully_connected(const tflite::Operator &op, const tfl
 
 int64_t Checker::largest_bias(const tflite::Tensor &bias) const {
     const flatbuffers::Vector<uint8_t> &data = *model_.buffers()->Get(bias.buffer())->data();
+    const auto width = static_cast<uint32_t>(width_of(bias));
     int64_t largest = 0;
-    for (uint32_t at = 0; at < data.size(); at += 4) {
-        largest = std::max(largest, std::abs(static_cast<int64_t>(flatbuffers::ReadScalar<int32_t>(data.data() + at))));
+    for (uint32_t at = 0; at < data.size(); at += width) {
+        const int64_t value = width == 4 ? flatbuffers::ReadScalar<int32_t>(data.data() + at)
+                                         : flatbuffers::ReadScalar<int64_t>(data.data() + at);
+        // What no kernel takes need not be told exactly, and there is no -INT64_MIN.
+        largest = std::max(largest, std::abs(std::max(value, -kWideAccumulator)));
     }
-    return largest;
+    return std::min(largest, kWideAccumulator);
 }
 
 size_t Checker::arena_bound() const {

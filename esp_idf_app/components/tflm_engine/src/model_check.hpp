@@ -16,8 +16,8 @@ struct CheckedModel {
     size_t arena_bound = 0;  ///< Bytes of arena that are enough, by a margin, to prepare and run it.
 };
 
-/// Checks that the bytes are one chain of int8 FULLY_CONNECTED, TANH, LOGISTIC and ELU from the input to the output,
-/// and writes the operators' names, comma-separated and cut to `size`, into `operators`.
+/// Checks that the bytes are one chain of FULLY_CONNECTED, TANH, LOGISTIC and ELU from the input to the output, int8 or
+/// (but for ELU) int16 all along, and writes the operators' names, comma-separated and cut to `size`, into `operators`.
 CheckedModel check_model(policy_core::Bytes bytes, char *operators, size_t size);
 
 }  // namespace tflm_engine

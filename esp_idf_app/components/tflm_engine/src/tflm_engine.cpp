@@ -14,7 +14,9 @@ using policy_core::TensorInfo;
 
 TensorInfo describe(const TfLiteTensor &tensor) {
     TensorInfo info;
-    info.size = static_cast<uint16_t>(tensor.bytes);
+    const size_t width = tensor.type == kTfLiteInt16 ? sizeof(int16_t) : sizeof(int8_t);  // check_model knows no other.
+    info.size = static_cast<uint16_t>(tensor.bytes / width);
+    info.bits = static_cast<uint8_t>(8 * width);
     info.scale = tensor.params.scale;
     info.zero_point = tensor.params.zero_point;
     return info;
@@ -63,18 +65,18 @@ const char *TflmEngine::load(size_t slot, PartCode part, Bytes model, ModelInfo 
     return nullptr;
 }
 
-bool TflmEngine::invoke(size_t slot, PartCode part, const int8_t *input, int8_t *output) {
+bool TflmEngine::invoke(size_t slot, PartCode part, const void *input, void *output) {
     SubModel *own = find(slot, part);
     if (own == nullptr || !own->interpreter.has_value()) {
         return false;
     }
     TfLiteTensor *in = own->interpreter->input(0);
     const TfLiteTensor *out = own->interpreter->output(0);
-    std::memcpy(in->data.int8, input, in->bytes);
+    std::memcpy(in->data.raw, input, in->bytes);
     if (own->interpreter->Invoke() != kTfLiteOk) {
         return false;
     }
-    std::memcpy(output, out->data.int8, out->bytes);
+    std::memcpy(output, out->data.raw, out->bytes);
     return true;
 }
 

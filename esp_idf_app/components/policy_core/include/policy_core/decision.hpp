@@ -9,8 +9,6 @@
 
 namespace policy_core {
 
-constexpr size_t kStages = static_cast<size_t>(Stage::kTotal) + 1;
-
 /// What the policy sees: `count` peer slots, of which those with mask 1 hold a peer.
 struct Observation {
     size_t count = 0;
@@ -19,12 +17,33 @@ struct Observation {
     float peers[kMaxPeers * kMaxFeatures] = {};  ///< Row after row, without gaps.
 };
 
-/// The bytes at every interface, and the values that come out.
+/// Room for codes of either width; which one it holds is known from its slot.
+template <size_t kBytes>
+class alignas(16) Codes {
+public:
+    template <typename Code>
+    Code *as() {
+        if constexpr (sizeof(Code) == 1) {
+            return narrow_;
+        } else {
+            return wide_;
+        }
+    }
+    uint8_t *bytes() { return reinterpret_cast<uint8_t *>(this); }
+
+private:
+    union {
+        int8_t narrow_[kBytes] = {};
+        int16_t wide_[kBytes / 2];
+    };
+};
+
+/// The codes at every interface, row after row without gaps, and the values that come out.
 struct Decision {
-    alignas(16) int8_t peer_inputs[kMaxPeers * kMaxFeatures] = {};  ///< 0 where no peer is.
-    alignas(16) int8_t embeddings[kMaxPeers * kMaxEmbedding] = {};  ///< The pooling's neutral code where no peer is.
-    alignas(16) int8_t head_inputs[kMaxTensor] = {};  ///< [z, ego].
-    alignas(16) int8_t outputs[kMaxOutputs] = {};
+    Codes<kMaxPeers * kFeatureBytes * kMaxFeatures> peer_inputs;  ///< 0 where no peer is.
+    Codes<kMaxPeers * 2 * kMaxEmbedding> embeddings;  ///< The pooling's neutral code where no peer is.
+    Codes<kMaxTensorBytes> head_inputs;  ///< [z, ego].
+    Codes<2 * kMaxOutputs> outputs;
     float values[kMaxOutputs] = {};  ///< Logits, or actions within their bounds.
     size_t present = 0;
     uint8_t action = kNoAction;  ///< Index of the first largest logit; kNoAction for a box.

@@ -1,5 +1,6 @@
 // The arithmetic around the sub-models. Every function gives the same bits as its counterpart on the host: float32
-// only, no fused multiply-add, rounding half to even; integers as TFLite-Micro has them.
+// only, no fused multiply-add, rounding half to even; integers as TFLite-Micro has them. `Code` is what crosses the
+// interfaces of a sub-model: int8_t or int16_t.
 #pragma once
 
 #include <cstddef>
@@ -15,21 +16,34 @@ struct Multiplier {
     int32_t shift = 0;
 };
 
-/// An int8 tensor's quantization: real = scale * (q - zero_point).
+/// A tensor's quantization: real = scale * (q - zero_point). int16 tensors have zero point 0: TFLite-Micro has no other.
 struct Quantization {
     float scale = 1.0f;
     int32_t zero_point = 0;
 };
 
-/// Whether equal bytes mean equal values.
+/// Whether equal codes mean equal values.
 bool same_quantization(const Quantization &a, const Quantization &b);
 
 /// Whether none of the values is NaN or infinite.
 bool all_finite(const float *values, size_t count);
 
-/// q = clamp(rint(x * gain + offset), -128, 127); product and sum are rounded each. `x`, `gain` and `offset` are
+/// How features become codes; a view of somebody else's arrays.
+struct Affine {
+    const float *gain = nullptr;
+    const float *offset = nullptr;
+    /// Not 0: each feature has a second code, the rounding error of the first times R = 2^residual_bits.
+    uint8_t residual_bits = 0;
+
+    /// Codes that `count` features make.
+    size_t codes(size_t count) const { return residual_bits == 0 ? count : 2 * count; }
+};
+
+/// With v = x * gain + offset, product and sum rounded each, and clamp to the range of Code:
+/// q[i] = clamp(rint(v[i])), and with a residual q[count + i] = clamp(rint((v[i] - q[i]) * R)). `x`, gain and offset are
 /// finite; a product that overflows saturates.
-void quantize(const float *x, const float *gain, const float *offset, size_t count, int8_t *q);
+template <typename Code>
+void quantize(const float *x, const Affine &affine, size_t count, Code *q);
 
 /// `MultiplyByQuantizedMultiplier` of tflite-micro's common.cc, which rounds twice (gemmlowp's
 /// SaturatingRoundingDoublingHighMul, then RoundingDivideByPOT). shift >= -31, and x * 2^max(shift, 0) is an int32.
@@ -43,14 +57,17 @@ struct Pool {
     const Multiplier *multipliers = nullptr;  ///< One; of the mean one for each number of peers from 1.
 
     /// The code of an absent peer: it changes neither a maximum nor a sum.
-    int8_t neutral() const;
+    template <typename Code>
+    Code neutral() const;
     /// Pools the rows of `embeddings` (peers * size) whose mask is set into `z` (size). Without any, z = 0: the
     /// target's zero point.
-    void operator()(const int8_t *embeddings, const uint8_t *mask, size_t peers, size_t size, int8_t *z) const;
+    template <typename Code>
+    void operator()(const Code *embeddings, const uint8_t *mask, size_t peers, size_t size, Code *z) const;
 };
 
 /// real = (q - zero_point) * scale.
-void dequantize(const int8_t *q, const Quantization &quantization, size_t count, float *real);
+template <typename Code>
+void dequantize(const Code *q, const Quantization &quantization, size_t count, float *real);
 
 /// min(max(value, low), high), in place.
 void clip(float *values, const float *low, const float *high, size_t count);

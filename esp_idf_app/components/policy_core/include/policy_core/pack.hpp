@@ -12,6 +12,7 @@
 namespace policy_core {
 
 constexpr size_t kParts = 2;
+constexpr size_t kStages = static_cast<size_t>(Stage::kTotal) + 1;
 
 /// One track's pair of sub-models and the quantization around them, taken out of a pack.
 struct Slot {
@@ -22,6 +23,9 @@ struct Slot {
     PoolingCode pooling = PoolingCode::kMax;
     ActionCode action = ActionCode::kDiscrete;
     uint8_t max_peers = 0;
+    uint8_t bits = 8;  ///< Of a code: 8 or 16, at every interface.
+    uint8_t peer_residual_bits = 0;  ///< See Affine; 0 to kMaxResidualBits, and 0 with 16 bits.
+    uint8_t ego_residual_bits = 0;
     uint16_t features = 0;
     uint16_t ego = 0;
     uint16_t embedding = 0;
@@ -37,14 +41,26 @@ struct Slot {
     float high[kMaxOutputs] = {};
     Multiplier multipliers[kMaxPeers];
 
-    size_t head_inputs() const { return static_cast<size_t>(embedding) + ego; }
-    size_t input_size(PartCode part) const { return part == PartCode::kPeerEncoder ? features : head_inputs(); }
+    size_t code_size() const { return bits / 8u; }
+    Affine peer_affine() const { return {peer_gain, peer_offset, peer_residual_bits}; }
+    Affine ego_affine() const { return {ego_gain, ego_offset, ego_residual_bits}; }
+    size_t peer_inputs() const { return peer_affine().codes(features); }
+    size_t ego_codes() const { return ego_affine().codes(ego); }
+    size_t head_inputs() const { return embedding + ego_codes(); }
+    size_t input_size(PartCode part) const { return part == PartCode::kPeerEncoder ? peer_inputs() : head_inputs(); }
     size_t output_size(PartCode part) const { return part == PartCode::kPeerEncoder ? embedding : outputs; }
     Pool pool() const { return {pooling, embedding_quantization, head_input, multipliers}; }
+    /// Bytes of the longest reply to DECIDE: the codes at every interface, with all peer slots.
+    size_t longest_reply() const {
+        const size_t codes = max_peers * (peer_inputs() + embedding) + embedding + head_inputs() + outputs;
+        return 4u + 4u * outputs + 4u * kStages + code_size() * codes;
+    }
 };
 
-/// The largest input or output of a sub-model.
-constexpr size_t kMaxTensor = kMaxEmbedding + kMaxEgo;
+/// Bytes of a feature's codes: two of 8 bits, or one of 16.
+constexpr size_t kFeatureBytes = 2;
+/// Bytes of the largest input or output of a sub-model.
+constexpr size_t kMaxTensorBytes = 2 * kMaxEmbedding + kFeatureBytes * kMaxEgo;
 
 /// A pack that was read.
 struct Pack {
@@ -62,8 +78,9 @@ struct Pack {
 /// kBadVersion   made for another reader: version, or a reserved byte of the header that is not 0
 /// kBadLength    longer than the partition, or too short for its slots
 /// kBadHash      the contents, or a model, are not those it was made with
-/// kBadSlot      no slots or too many, or a gap between their records and what follows; or a slot's name, sizes,
-///               offsets, scales, bounds or multipliers are out of range
+/// kBadSlot      no slots or too many, or a gap between their records and what follows; or a slot's name, width, sizes,
+///               offsets, scales, residuals, bounds or multipliers are out of range; or the codes of its interfaces
+///               would not fit a reply, so that nobody could hold them against the host's
 ///
 /// With anything but kOk, `pack->slots` is 0. Whether the models fit what the slots say is for the engine to see.
 PackStatus read_pack(Bytes partition, Pack *pack);

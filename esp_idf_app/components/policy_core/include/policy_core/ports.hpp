@@ -34,7 +34,7 @@ public:
     virtual uint32_t ticks() = 0;
     /// Its rate; constant after boot.
     virtual uint32_t ticks_per_second() const = 0;
-    /// Told what a stage has done, for a clock that is a model and not a counter. `elements`: features quantized, rows
+    /// Told what a stage has done, for a clock that is a model and not a counter. `elements`: codes made of features, rows
     /// encoded (once for each row), embeddings pooled times their size, 1 for the head, outputs.
     virtual void account(Stage stage, uint32_t elements) {
         (void)stage;
@@ -56,9 +56,10 @@ protected:
     ~Models() = default;
 };
 
-/// An int8 tensor as the engine sees it.
+/// A tensor as the engine sees it.
 struct TensorInfo {
-    uint16_t size = 0;
+    uint16_t size = 0;  ///< Values.
+    uint8_t bits = 0;  ///< Of a value: 8 or 16.
     float scale = 0.0f;
     int32_t zero_point = 0;
 };
@@ -78,8 +79,8 @@ public:
     /// Makes a sub-model ready; called once for each slot and part at boot. `model` stays where it is and is 16-byte
     /// aligned. Returns null, or why it can't, in words that live as long as the program.
     virtual const char *load(size_t slot, PartCode part, Bytes model, ModelInfo *info) = 0;
-    /// Runs it: `input` and `output` hold as many values as its tensors. False if the engine fails.
-    virtual bool invoke(size_t slot, PartCode part, const int8_t *input, int8_t *output) = 0;
+    /// Runs it: `input` and `output` hold as many values as its tensors, of their width. False if the engine fails.
+    virtual bool invoke(size_t slot, PartCode part, const void *input, void *output) = 0;
     /// Version of the inference library, and of the kernels beneath it; empty where unknown.
     virtual const char *version() const = 0;
     virtual const char *kernels_version() const = 0;

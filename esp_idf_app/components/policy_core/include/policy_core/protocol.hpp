@@ -6,7 +6,7 @@
 
 namespace policy_core {
 
-constexpr uint8_t kVersion = 1u;
+constexpr uint8_t kVersion = 2u;
 constexpr uint8_t kDelimiter = 0u;
 constexpr size_t kHeaderSize = 6u;
 constexpr size_t kCrcSize = 4u;
@@ -19,10 +19,11 @@ constexpr size_t kMaxFeatures = 16u;
 constexpr size_t kMaxEgo = 64u;
 constexpr size_t kMaxEmbedding = 128u;
 constexpr size_t kMaxOutputs = 32u;
+constexpr size_t kMaxResidualBits = 8u;
 constexpr size_t kMaxRepeats = 1000u;
 constexpr size_t kTrackSize = 16u;
 constexpr uint32_t kNotAvailable = 4294967295u;
-constexpr uint16_t kPackVersion = 1u;
+constexpr uint16_t kPackVersion = 2u;
 constexpr size_t kPackHeaderSize = 64u;
 constexpr size_t kPackSlotSize = 176u;
 constexpr size_t kPackAlignment = 16u;
@@ -166,7 +167,7 @@ constexpr const char *pack_words(PackStatus code) {
         case PackStatus::kBadHash:
             return "the contents are not those the pack was made with";
         case PackStatus::kBadSlot:
-            return "a slot's sizes, offsets or scales are out of range";
+            return "a slot's width, sizes, offsets or scales are out of range";
         case PackStatus::kBadModel:
             return "the engine refuses a model, or its tensors are not those the slot declares";
     }

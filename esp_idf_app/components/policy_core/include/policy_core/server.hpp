@@ -95,8 +95,8 @@ private:
     FrameBuilder builder_;
     Observation observation_;
     Decision decision_;
-    alignas(16) int8_t tensor_in_[kMaxTensor] = {};
-    alignas(16) int8_t tensor_out_[kMaxTensor] = {};
+    Codes<kMaxTensorBytes> tensor_in_;
+    Codes<kMaxTensorBytes> tensor_out_;
     uint8_t chunk_[512] = {};
     uint32_t samples_[kStages][kMaxRepeats] = {};
 };

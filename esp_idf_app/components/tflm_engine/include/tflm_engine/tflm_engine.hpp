@@ -23,7 +23,7 @@ public:
     /// either is wrong.
     const char *load(size_t slot, policy_core::PartCode part, policy_core::Bytes model,
                      policy_core::ModelInfo *info) override;
-    bool invoke(size_t slot, policy_core::PartCode part, const int8_t *input, int8_t *output) override;
+    bool invoke(size_t slot, policy_core::PartCode part, const void *input, void *output) override;
     const char *version() const override;
     const char *kernels_version() const override;
 
