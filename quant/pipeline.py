@@ -36,6 +36,7 @@ from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset
 from quant.dataset.build import check_recordings
 from quant.dataset.storage import DESCRIPTION
 from quant.errors import InputError, QuantError, StaleError
+from quant.evaluation.evaluate import Timed
 from quant.evaluation.evaluate import evaluate as evaluate_all
 from quant.evaluation.evaluation import FLOAT, Evaluation, check_together, load_evaluation
 from quant.evaluation.open_loop import AUGMENTED
@@ -92,6 +93,10 @@ class Watch:
         yield lambda done, total: self.advanced(name, done, total)
         self.seconds[name] = time.perf_counter() - begin
         self.finished(name, self.seconds[name])
+
+    def note(self, stage: str, seconds: float) -> None:
+        """Keeps the CPU time of a stage of the evaluation, which its processes share."""
+        self.seconds[f"evaluate, CPU: {stage}"] = seconds
 
 
 @dataclass(frozen=True)
@@ -305,7 +310,11 @@ def _keep_candidate(candidate: Candidate, folder: Path, settings: Settings) -> N
 
 @_changing
 def evaluate(
-    folder: Path, limits: Limits, workers: int | None = None, progress: Progress = no_progress
+    folder: Path,
+    limits: Limits,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+    timed: Timed = lambda stage, seconds: None,
 ) -> dict[str, Evaluation]:
     """Float and every candidate, open loop on held-out frames and closed loop where there is a world."""
     settings = read_settings(folder)
@@ -326,6 +335,7 @@ def evaluate(
         scenarios=read_scenarios(folder, world),
         workers=workers,
         progress=progress,
+        timed=timed,
     )
     runfolder.unfinish(folder)
     for name, evaluation in evaluations.items():
@@ -643,7 +653,7 @@ def make_run(
             with watch.step(track) as progress:
                 make_track(folder, track, progress)
         with watch.step("evaluate") as progress:
-            evaluate(folder, limits, workers, progress)
+            evaluate(folder, limits, workers, progress, watch.note)
         if sumo:
             with watch.step("sumo") as progress:
                 second_opinion(folder, limits, workers=workers, progress=progress)

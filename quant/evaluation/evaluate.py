@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from quant.errors import InputError, StaleError
 from quant.evaluation import open_loop
@@ -23,6 +26,9 @@ from quant.tracks.candidate import Candidate
 from quant.worlds.scenarios import ScenarioSet
 from quant.worlds.world import World
 
+Timed = Callable[[str, float], None]
+"""Told a stage of an evaluation and the CPU seconds it took, of whichever processes."""
+
 
 def evaluate(
     policy: Policy,
@@ -37,6 +43,7 @@ def evaluate(
     scenarios: ScenarioSet | None = None,
     workers: int | None = None,
     progress: Progress = no_progress,
+    timed: Timed = lambda stage, seconds: None,
 ) -> dict[str, Evaluation]:
     """Evaluates open loop on held-out frames and, where there is a world, closed loop on frozen scenarios.
 
@@ -50,6 +57,7 @@ def evaluate(
         world, scenarios: both or neither.
         workers: processes of the closed loop; None: one for each processor.
         progress: called with episodes done and in all.
+        timed: called for each actor on each slice, the statistics of driving, and the comparison on held-out frames.
 
     Returns:
         ``float`` first, then the candidates in their order.
@@ -66,14 +74,42 @@ def evaluate(
     driven: dict[str, ClosedLoop] = {}
     if world is not None and scenarios is not None:
         world.check_fits(policy)
-        outcomes = drive(_actors(policy, candidates), world, scenarios, workers=workers, progress=progress)
-        driven = _closed_loops(outcomes, candidates)
+        outcomes = drive(
+            _actors(policy, candidates),
+            world,
+            scenarios,
+            workers=workers,
+            progress=progress,
+            timed=lambda actor, name, seconds: timed(f"{actor} on {name}", seconds),
+        )
+        with _timing("statistics", timed):
+            driven = _closed_loops(outcomes, candidates)
     hashes = {
         "policy": policy_sha256,
         "dataset": dataset_sha256,
         "scenarios": None if scenarios is None else scenarios.digest,
     }
     specification = None if scenarios is None else _world_json(scenarios)
+    # One BLAS thread, as where actors drive: sums of floats then have one order.
+    with _timing("held-out frames", timed), threadpool_limits(1):
+        gate, close = _open_loop(policy, candidates, held_out, origins, tolerance)
+    evaluations = {FLOAT: Evaluation(FLOAT, FLOAT_ARITHMETIC, hashes, specification, driven.get(FLOAT), None, gate)}
+    for name, candidate in candidates.items():
+        models = {"peer_encoder": candidate.peer_encoder.sha256, "policy_head": candidate.policy_head.sha256}
+        evaluations[name] = Evaluation(
+            name, ARITHMETIC[candidate.bits], hashes | models, specification, driven.get(name), close[name]
+        )
+    return evaluations
+
+
+def _open_loop(
+    policy: Policy,
+    candidates: Mapping[str, Candidate],
+    held_out: Observations,
+    origins: NDArray[Any] | None,
+    tolerance: float,
+) -> tuple[dict[str, open_loop.Closeness], dict[str, open_loop.OpenLoop]]:
+    """How close to the float policy the gate's actors are on all frames, and the candidates on each kind."""
     reference = FloatRunner(policy).values(held_out)
 
     def closeness_of(values: F32) -> open_loop.OpenLoop:
@@ -88,14 +124,14 @@ def evaluate(
         )
 
     gate = {name: closeness_of(values).overall for name, values in gate_values(policy, held_out).items()}
-    evaluations = {FLOAT: Evaluation(FLOAT, FLOAT_ARITHMETIC, hashes, specification, driven.get(FLOAT), None, gate)}
-    for name, candidate in candidates.items():
-        closeness = closeness_of(Int8Runner(candidate).values(held_out))
-        models = {"peer_encoder": candidate.peer_encoder.sha256, "policy_head": candidate.policy_head.sha256}
-        evaluations[name] = Evaluation(
-            name, ARITHMETIC[candidate.bits], hashes | models, specification, driven.get(name), closeness
-        )
-    return evaluations
+    return gate, {name: closeness_of(Int8Runner(one).values(held_out)) for name, one in candidates.items()}
+
+
+@contextmanager
+def _timing(stage: str, timed: Timed) -> Iterator[None]:
+    start = time.process_time()
+    yield
+    timed(stage, time.process_time() - start)
 
 
 def _check_candidate(name: str, candidate: Candidate, policy_sha256: str, dataset_sha256: str) -> None:

@@ -98,12 +98,17 @@ def blindness(reference: Evaluation, limit: float) -> dict[str, str]:
 
 
 def open_loop_blindness(reference: Evaluation, limit: float) -> str:
-    """Why agreement on the held-out frames proves nothing: a gate actor keeps the limit too. Empty where none does.
+    """Why agreement on the held-out frames proves nothing: a gate actor keeps the limit too, or was not compared.
+
+    Empty where both of them were compared and exceed it.
 
     Args:
         reference: the float policy's evaluation.
         limit: of the share of frames with another action, as for a candidate.
     """
+    missing = [name for name in ACTORS if name not in reference.open_gate]
+    if missing:
+        return f"the gate was not tested on the held-out frames: {' and '.join(missing)} were not compared"
     passed = {name: one for name, one in reference.open_gate.items() if 1 - one.agreement.value <= limit}
     if not passed:
         return ""

@@ -375,12 +375,15 @@ def _runs(slices: NDArray[np.str_]) -> list[list[Any]]:
 
 def _expand(runs: list[Any], episodes: int, where: object) -> NDArray[np.str_]:
     try:
-        names = np.repeat(np.array([str(name) for name, _ in runs], np.str_), [int(count) for _, count in runs])
-    except (TypeError, ValueError) as error:
+        names, counts = [str(name) for name, _ in runs], [int(count) for _, count in runs]
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError("slices are not [name, count] pairs", where=where) from error
-    if len(names) != episodes:
-        raise InputError(f"slices hold {len(names)} episodes, the file {episodes}", where=where)
-    return names
+    # Before anything is made of them: a count may ask for more memory than there is.
+    if min(counts, default=0) < 0:
+        raise InputError(f"a slice of {min(counts)} episodes", where=where, expected="0 or more")
+    if sum(counts) != episodes:
+        raise InputError(f"slices hold {sum(counts)} episodes, the file {episodes}", where=where)
+    return np.repeat(np.array(names, np.str_), counts)
 
 
 def _numbers(array: NDArray[np.float64], column: Column) -> list[Any]:

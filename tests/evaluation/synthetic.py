@@ -64,8 +64,13 @@ def reference(neutral: int = 200, three_bit: int = 100) -> Evaluation:
     gate = {"neutral": driven(neutral, neutral // 2), "float-3bit": driven(three_bit, three_bit // 2)}
     return Evaluation(
         FLOAT, "float32, NumPy", HASHES | {"peer_encoder": None, "policy_head": None}, {"specification": "synthetic"},
-        ClosedLoop(driven(4, 4), (), gate), None,
+        ClosedLoop(driven(4, 4), (), gate), None, seeing(),
     )  # fmt: skip
+
+
+def seeing() -> dict[str, Closeness]:
+    """What the gate's actors show of held-out frames that tell good from bad."""
+    return {"neutral": closeness(1000, 600), "float-3bit": closeness(1000, 400)}
 
 
 def closeness(n: int = 1000, same: int = 990, mae: float = 0.01) -> Closeness:
@@ -94,7 +99,8 @@ def evaluated(
 
 
 def undriven_reference() -> Evaluation:
-    return Evaluation(FLOAT, "float32, NumPy", HASHES | {"peer_encoder": None, "policy_head": None}, None, None, None)
+    hashes = HASHES | {"peer_encoder": None, "policy_head": None}
+    return Evaluation(FLOAT, "float32, NumPy", hashes, None, None, None, seeing())
 
 
 def assessed(

@@ -383,6 +383,15 @@ def test_frames_on_which_a_gate_actor_agrees_leave_agreement_unproven() -> None:
     assert outcomes(made)["action_disagreement"] == "fail"
 
 
+@pytest.mark.parametrize("shown", [(), ("neutral",), ("float-3bit",)])
+def test_frames_on_which_a_gate_actor_was_not_compared_prove_nothing(shown: tuple[str, ...]) -> None:
+    original = replace(reference(), open_gate={name: closeness(1000, 500) for name in shown})
+    missing = " and ".join(name for name in ("neutral", "float-3bit") if name not in shown)
+    assert f"{missing} were not compared" in open_loop_blindness(original, 0.1)
+    made = assessed(candidate("ptq"), evaluated(candidate("ptq"), driven(4, 4), frames(990)), original)
+    assert outcomes(made)["action_disagreement"] == "unproven"
+
+
 def test_frames_on_which_both_gate_actors_differ_prove_agreement() -> None:
     moving = replace(reference(), open_gate={"neutral": closeness(1000, 820), "float-3bit": closeness(1000, 700)})
     assert open_loop_blindness(moving, 0.1) == ""
