@@ -116,8 +116,14 @@ def _connected(address: str | None, workers: int) -> Iterator[Any]:
     with ExitStack() as stack:
         where: Any = address
         if address is None:
-            # The runs have processes of their own: Dask would only see its own share of the memory.
-            options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "memory_limit": 0}
+            # No dashboard, but the scheduler opens a port for it all the same: a free one of this machine alone. And no
+            # limit of memory: the runs have processes of their own, whose share Dask would not see.
+            options = {
+                "threads_per_worker": 1,
+                "processes": True,
+                "dashboard_address": "127.0.0.1:0",
+                "memory_limit": 0,
+            }
             where = stack.enter_context(LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **options))
         try:
             client = stack.enter_context(Client(where, timeout=ANSWER_SECONDS, set_as_default=False))

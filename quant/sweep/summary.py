@@ -7,6 +7,7 @@ nobody chose by. Without driving, blocks of held-out frames take the place of ep
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,9 +27,11 @@ from quant.evaluation.open_loop import AUGMENTED, agreements
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.power import holm
 from quant.evaluation.statistics import LEVEL, Bits, Drop, Estimate, Paired, proportion
+from quant.files import sha256
 from quant.pipeline import Run, origins_of
 from quant.runners import FloatRunner, Int8Runner
 from quant.sweep.jobs import Vary
+from quant.tracks.storage import describe
 
 SCHEMA_VERSION = 1
 SIGNIFICANCE = 1 - LEVEL
@@ -71,6 +74,7 @@ class Entry:
         seed, track: which.
         eligible: it failed no criterion.
         hashes: SHA-256 of its models, by part.
+        identity: SHA-256 of its whole description, input quantization and all: equal for the same candidates.
         bytes: of both models.
         evaluation: its own.
         trial: its items.
@@ -81,6 +85,7 @@ class Entry:
     track: str
     eligible: bool
     hashes: Mapping[str, str]
+    identity: str
     bytes: int
     evaluation: Evaluation
     trial: Trial
@@ -216,7 +221,7 @@ class Summary:
         entries: every candidate, by seed and track.
         winners: by seed: the track its own verdict deploys, or None.
         failures: by seed, why it could not be made.
-        same: tracks whose models are the same whatever the seed.
+        same: tracks whose candidates are the same whatever the seed.
         spreads: by track and figure.
         differences: between the seeds of a track.
         choice: None where no candidate is eligible.
@@ -372,6 +377,7 @@ def _entry(seed: int, track: str, run: Run, verdict: Verdict, trials: Mapping[st
         track,
         verdict.assessment(track).eligible,
         candidate.hashes,
+        sha256(json.dumps(describe(candidate)).encode()),
         len(candidate.peer_encoder.tflite) + len(candidate.policy_head.tflite),
         run.evaluations[track],
         trials[track],
@@ -390,8 +396,8 @@ def _unpaired(runs: Sequence[Run], vary: Vary) -> str:
 
 
 def _distinct(entries: Iterable[Entry]) -> list[Entry]:
-    """The first of each set of entries with the very same models."""
-    return list({tuple(one.hashes.values()): one for one in reversed(list(entries))}.values())[::-1]
+    """The first of each set of the very same candidates."""
+    return list({(one.track, one.identity): one for one in reversed(list(entries))}.values())[::-1]
 
 
 def _spreads(entries: Sequence[Entry]) -> dict[str, Spread]:
@@ -516,7 +522,11 @@ def _deploy(found: Summary, choice: Choice) -> str:
             f"{here.error:.4g} and it agrees with float on {here.good.value:.2%} ({interval}), the average candidate "
             f"on {here.typical:.2%}"
         )
-    drop = "" if here.drop is None else f", loses at most {here.drop.upper:.2%} of float's success (95 % bound)"
+    drop = ""
+    if here.drop is not None:
+        most = here.drop.upper
+        words = f"loses at most {most:.2%}" if most > 0 else f"gains at least {-most:.2%}"
+        drop = f", {words} of float's success (95 % bound)"
     return (
         f"{head} ({there.good.value:.2%}); on {here.n} others, that nobody chose by, it succeeds in "
         f"{here.good.value:.2%} ({interval}){drop} and collides in {here.bad}; the average candidate succeeds in "

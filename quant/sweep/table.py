@@ -13,11 +13,11 @@ from rich.text import Text
 from quant.sweep.summary import Entry, Spread, Summary
 
 COLUMNS = {
-    "success": "success",
-    "collision": "collisions",
+    "success": "success, %",
+    "collision": "collisions, %",
     "needless": "needless, m/s",
-    "drop": "drop at most",
-    "agreement": "agreement",
+    "drop": "drop <=, %",
+    "agreement": "agree, %",
     "mae": "mean error",
 }
 """Heading of each kind of figure; a kind has a figure for each slice, or one."""
@@ -43,7 +43,7 @@ def _empty(title: str, first: tuple[str, ...], kinds: list[str]) -> Table:
     for name in first:
         made.add_column(name, justify="right" if name == "seed" else "left", no_wrap=True)
     for kind in kinds:
-        made.add_column(COLUMNS[kind], justify="right", no_wrap=True)
+        made.add_column(COLUMNS[kind], justify="right")
     return made
 
 
@@ -77,7 +77,7 @@ def _cells(figures: dict[str, float], kinds: list[str]) -> list[str]:
 
 
 def _value(kind: str, value: float) -> str:
-    return f"{value:.2%}" if kind in SHARES else f"{value:.3f}" if kind == "needless" else f"{value:.4g}"
+    return f"{100 * value:.2f}" if kind in SHARES else f"{value:.3f}" if kind == "needless" else f"{value:.4g}"
 
 
 def _spreads(found: Summary) -> list[RenderableType]:
