@@ -72,7 +72,7 @@ _OPTIONS = (
     ("--step-method.ballistic", "true"),
     # Seen and reported, with nobody removed or moved. "none" would not even look.
     ("--collision.action", "warn"),
-    # Vehicles that touch collide. By default those do that are nearer than minGap.
+    # Vehicles that touch collide. By default those do that are nearer than a tenth of minGap.
     ("--collision.mingap-factor", "0"),
     ("--time-to-teleport", "-1"),
     ("--default.speeddev", "0"),

@@ -108,16 +108,14 @@ def test_a_collision_is_seen_in_the_step_in_which_vehicles_overlap() -> None:
     assert env.collision.sum() > 20
 
 
-def test_who_is_near_has_not_collided() -> None:
-    """SUMO would count whoever is nearer than the gap that standing vehicles keep."""
-    env = SumoVectorEnv(changed(SCENARIOS, behind=1, speed=15, headway=0.3), "idm")
-    env.reset()
-    nearest = np.full(env.num_envs, np.inf)
-    for _ in range(60):
-        _, _, terminations, _, _ = env.step(np.full(env.num_envs, EMERGENCY))
-        assert np.array_equal(terminations, gaps(env) < 0)
-        nearest = np.minimum(nearest, gaps(env))
-    assert ((nearest > 0) & (nearest < 1.5)).any()
+@pytest.mark.parametrize(("gap", "collides"), [(0.05, False), (-0.05, True)])
+def test_vehicles_collide_when_they_touch_and_not_before(gap: float, collides: bool) -> None:
+    """SUMO by itself counts whoever is nearer than a tenth of the gap that standing vehicles keep."""
+    env = SumoVectorEnv(changed(SCENARIOS[:2], behind=1, speed=15))
+    after(env, EMERGENCY, 60)
+    libsumo.vehicle.moveTo(f"0.{BEHIND}", "0a_0", libsumo.vehicle.getLanePosition("0.8") - LENGTH - gap)
+    _, _, terminations, _, _ = env.step(np.full(2, EMERGENCY))
+    assert terminations.tolist() == [collides, False]
 
 
 def test_nobody_vanishes_and_who_collided_stands() -> None:
