@@ -30,6 +30,8 @@ UNEVEN = 4.0
 """Largest weight over the typical output's largest, from which one scale for all outputs wastes two bits."""
 COMPENSATES = 0.2
 """Rise of the cost when weights are made exact, from which they make up for other roundings; less may be chance."""
+MANIFOLD = 2.0
+"""Rise from which it is said as a multiple."""
 LEANS = 0.25
 """Share of the squared error that is bias from which the error leans to one side."""
 WORSE_FRAMES = 2.0
@@ -167,7 +169,7 @@ def _of_weights(anatomy: Anatomy, source: Source) -> Iterator[Advice]:
             "weights compensate",
             source.name,
             min(change, 1.0),
-            f"the {source.name} make up for other roundings: with them exact the error would grow by {change:.0%}",
+            f"the {source.name} make up for other roundings: with them exact the error would {_grown(change)}",
             "",
         )
     elif share >= DOMINANT and weights.bias_moved >= BIAS_MOVED:
@@ -196,6 +198,11 @@ def _of_weights(anatomy: Anatomy, source: Source) -> Iterator[Advice]:
             f"the rounding of the {source.name} dominates: {share:.0%} of all",
             "train through the rounding (QAT), round to second order instead of to the nearest, or correct the bias",
         )
+
+
+def _grown(change: float) -> str:
+    """A rise as people say it."""
+    return f"grow by {change:.0%}" if change < MANIFOLD else f"be {1 + change:,.0f} times as large"
 
 
 def _of_the_whole(anatomy: Anatomy) -> Iterator[Advice]:

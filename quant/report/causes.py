@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,6 +24,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "activations": ("activations", "output"),
 }
 """What sources are summed up as, with their kinds."""
+MOST_CHANGE = 150.0
+"""Percent; what changes by more is drawn at the edge, with its value."""
 WORST = 3
 """Worst frames shown of each candidate."""
 
@@ -53,7 +56,7 @@ def alone(series: Mapping[str, int], anatomies: Mapping[str, Anatomy]) -> str:
 def exact(series: Mapping[str, int], anatomies: Mapping[str, Anatomy]) -> str:
     """By how much the cost changes, in percent, if a source is made exact and everything else stays rounded."""
     changes = {t: {s.name: 100 * one.change(s.exact) for s in one.sources} for t, one in anatomies.items()}
-    return _rows("change if exact", "% of the cost", series, changes, sources_of(anatomies), "{:+.3g} %")
+    return _rows("change if exact", "% of the cost", series, changes, sources_of(anatomies), "{:+.3g} %", MOST_CHANGE)
 
 
 def _rows(
@@ -63,11 +66,13 @@ def _rows(
     values: Mapping[str, Mapping[str, float]],
     names: Sequence[str],
     form: str,
+    most: float = math.inf,
 ) -> str:
     tall = 6.0 + 8.0 * len(values)
     height = TOP + FOOT + tall * len(names)
-    x = Axis.around([0.0, *(v for own in values.values() for v in own.values())], NAMES, WIDTH - RIGHT, room=0.06)
-    if x.low < 0 and min(v for own in values.values() for v in own.values()) >= 0:
+    found = [0.0, *(min(v, most) for own in values.values() for v in own.values())]
+    x = Axis.around(found, NAMES, WIDTH - RIGHT, room=0.06)
+    if min(found) == 0:
         x = Axis(0.0, x.high, x.start, x.end)
     parts = [Frame(WIDTH, height, x, Axis(0, 1, height - FOOT, TOP)).grid(label, title, y_ticks=())]
     zero, bottom = svg.number(x(0.0)), svg.number(height - FOOT)
@@ -80,8 +85,10 @@ def _rows(
             y, index = top + 7 + 8.0 * at, series[track]
             bar = [(x(0.0), y), (x(own[name]), y)]
             parts.append(svg.line(bar, stroke_width=2, class_=svg.look(index)))
-            words = f"{track}, {name}: {form.format(own[name])}"
-            parts.append(svg.marker(index, x(own[name]), y, 3.2, words))
+            value = form.format(own[name])
+            parts.append(svg.marker(index, x(own[name]), y, 3.2, f"{track}, {name}: {value}"))
+            if own[name] > most:
+                parts.append(svg.text(x(own[name]) - 6, y + 3.5, f"{value} →", text_anchor="end"))
     return svg.picture(WIDTH, height, f"{title} of every source of error", "".join(parts))
 
 

@@ -19,6 +19,8 @@ from quant.report.terminal import engine_lines
 
 COMPONENTS = 4
 """Components of a continuous action that get a picture."""
+FOLDED_FROM = 8
+"""More sentences about what sets candidates apart are shown when they are asked for."""
 EVIDENCE: Mapping[str, str] = {
     "measured": "Measured by the chip's own clock.",
     "emulated": "Counted in emulation: instructions, not the time a chip takes.",
@@ -285,7 +287,9 @@ def _causes(material: Material) -> Iterator[Block]:
     # As they stand: they begin with the name of a track.
     sentences = [f"{line}." for other in others for line in contrast(first, other)]
     if sentences:
-        yield Block("Between the candidates", findings=tuple(map(Finding, sentences)))
+        yield Block(
+            "Between the candidates", findings=tuple(map(Finding, sentences)), folded=len(sentences) > FOLDED_FROM
+        )
     series = _series(material)
     legend = tuple((series[track], track) for track in found)
     rows = (

@@ -108,7 +108,7 @@ def lead(material: Material) -> str:
     """What was done, for a reader who knows nothing of it."""
     policy, n = material.policy, len(material.candidates)
     space = policy.action_space
-    gives = f"one of {space.n} actions" if isinstance(space, Discrete) else f"a continuous action of {space.width}"
+    gives = f"one of {space.n} actions" if isinstance(space, Discrete) else _continuous(space.width)
     opened = next((e.open_loop for t, e in material.evaluations.items() if t != FLOAT), None)
     reference = material.evaluations[FLOAT].closed_loop
     judged = [f"on {opened.overall.n:,} frames it was not made from"] if opened is not None else []
@@ -135,6 +135,10 @@ def criteria(assessments: Sequence[Assessment]) -> Table:
     notes = _reasons(list(reasons))
     columns = ("criterion", "limit", *(a.track.upper() for a in assessments))
     return Table(columns, tuple(rows), 1, True, notes, "Criteria and their outcomes")
+
+
+def _continuous(width: int) -> str:
+    return "a continuous action" if width == 1 else f"a continuous action of {width} components"
 
 
 def in_words(name: str) -> str:

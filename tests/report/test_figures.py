@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from quant.acceptance.comparison import Change, compare
+from quant.anatomy import advise
 from quant.dataset import Split
 from quant.evaluation.evaluation import FLOAT, ClosedLoop, Evaluation
 from quant.evaluation.outcomes import SliceOutcome
@@ -21,7 +22,7 @@ from quant.evaluation.second_opinion import SecondOpinion
 from quant.evaluation.statistics import Estimate, Paired
 from quant.pipeline import open_run
 from quant.regression import snapshot
-from quant.report import against, captions, figures, tables, worlds
+from quant.report import against, captions, causes, figures, tables, worlds
 from quant.report.html import page
 from quant.report.markdown import summary
 from quant.report.material import Interface, Material
@@ -284,3 +285,29 @@ def test_the_baseline_stands_on_the_page_figure_by_figure(
     assert [row[0].text for row in rows] == [one.name for one in found.findings]
     assert {row[-1].text for row in rows} == {Change.SAME.value}
     assert quant("report", driven, "-o", tmp_path / "none.html", "--baseline", tmp_path / "no.json").code == 2
+
+
+def test_a_change_too_large_for_its_picture_stands_at_the_edge_with_its_value(driven_material: Material) -> None:
+    series = {"ptq": 1}
+    own = driven_material.anatomies["ptq"]
+    cost = own.simulated.overall.cost
+    first, *rest = own.sources
+    for times, label in ((1.4, None), (9.0, "+800 %")):
+        overall = replace(first.exact.overall, cost=times * cost)
+        made = replace(own, sources=(replace(first, exact=replace(first.exact, overall=overall)), *rest))
+        drawn = causes.exact(series, {"ptq": made})
+        labels = re.findall(r">([^<]* %) →</text>", drawn)
+        assert labels == ([] if label is None else [label])
+        # The others stay where they can be told apart: the axis ends near the edge, not at the value.
+        assert f"ptq, {first.name}: {100 * (times - 1):+.3g} %" in drawn and "1,000" not in drawn
+
+
+@pytest.mark.parametrize(("times", "words"), [(1.5, "would grow by 50%"), (9.0, "would be 9 times as large")])
+def test_advice_says_a_great_rise_as_a_multiple(driven_material: Material, times: float, words: str) -> None:
+    own = driven_material.anatomies["ptq"]
+    name = "encoder 1 weights"
+    effects = own.source(name).exact
+    overall = replace(effects.overall, cost=times * own.simulated.overall.cost)
+    changed = replace(own.source(name), share=0.05, exact=replace(effects, overall=overall))
+    made = replace(own, sources=tuple(changed if one.name == name else one for one in own.sources))
+    assert [words in one.why for one in advise(made) if one.source == name] == [True]
