@@ -79,10 +79,7 @@ def _power(n: int, churn: float, drop: float, alpha: float) -> float:
 @cache
 def _insignificant(alpha: float, size: int) -> F64:
     """(size,) for each number of discordant pairs the most losses that are not yet significant."""
-    from scipy.special import bdtr, bdtrik
+    from scipy.special import bdtrik
 
-    n, q = np.arange(size), 1 - alpha / 2
-    # The quantile of Bin(n, 1/2); bdtrik gives it up to the rounding of its last digit.
-    k = np.ceil(bdtrik(q, n, 0.5))
-    k = np.where((k > 0) & (bdtr(np.maximum(k - 1, 0), n, 0.5) >= q), k - 1, k)
-    return np.asarray(np.where(bdtr(k, n, 0.5) < q, k + 1, k), np.float64)
+    # The quantile of Bin(n, 1/2); there is none of no pairs at all.
+    return np.asarray(np.ceil(bdtrik(1 - alpha / 2, np.arange(size), 0.5)), np.float64)

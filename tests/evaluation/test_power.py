@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from quant.evaluation.power import detectable_drop, holm
 from quant.evaluation.statistics import Paired
@@ -27,6 +28,23 @@ def test_a_detectable_drop_is_found_four_times_in_five(n: int, each_way: int) ->
     assert drop is not None
     assert found(n, 2 * each_way / n, drop, 0.05) == pytest.approx(0.80, abs=0.05)
     assert found(n, 2 * each_way / n, drop / 2, 0.05) < 0.6
+
+
+def test_the_smallest_comparison_by_hand() -> None:
+    """Six of six lost are p = 1/32, five of five 1/16: of six episodes all have to be lost, drop^6 = 0.8."""
+    assert detectable_drop(Paired(6, 6, 0, 0)) == pytest.approx(0.8 ** (1 / 6), rel=3e-4)
+    assert detectable_drop(Paired(5, 5, 0, 0)) is None
+
+
+@pytest.mark.parametrize(("n", "each_way", "alpha"), [(4000, 20, 0.05), (300, 6, 0.05 / 14), (20000, 0, 0.01)])
+def test_the_power_is_the_double_sum_of_the_paper(n: int, each_way: int, alpha: float) -> None:
+    drop = detectable_drop(Paired(n, n - 2 * each_way, each_way, each_way), alpha)
+    assert drop is not None
+    psi = 2 * each_way / n + drop
+    d = np.arange(1, n + 1)
+    most = binom.ppf(1 - alpha / 2, d, 0.5)
+    power = binom.pmf(d, n, psi) @ binom.sf(most, d, (psi + drop) / (2 * psi))
+    assert power == pytest.approx(0.80, abs=1e-3) and power >= 0.80
 
 
 def test_a_point_needs_some_two_to_three_thousand_episodes() -> None:
