@@ -104,43 +104,58 @@ def _success(evaluation: Evaluation, reference: Evaluation, limits: Limits) -> l
     blind = blindness(reference, limit)
     slices = zip(reference.closed_loop.slices, evaluation.closed_loop.slices, strict=True)
     tables = {outcome.name: Paired.of(original.success, outcome.success) for original, outcome in slices}
-    drops = [_drop(name, table, limit, blind.get(name, "")) for name, table in tables.items()]
+    drops = [_bounded(_drop(name, table, limits), table, blind.get(name, ""), limits) for name, table in tables.items()]
     if not limits.success_margin_required:
         return drops
-    margin = limits.success_margin_points
-    return [*drops, *(_margin(name, table, margin, blind.get(name, "")) for name, table in tables.items())]
+    margins = (
+        _bounded(_margin(name, table, limits), table, blind.get(name, ""), limits) for name, table in tables.items()
+    )
+    return [*drops, *margins]
 
 
-def _drop(name: str, table: Paired, limit: float, blind: str) -> Criterion:
-    return _bounded(f"{DROP}[{name}]", table.drop(), limit, "share", "relative drop", table.n, blind)
+@dataclass(frozen=True)
+class _Loss:
+    """Success lost in a sample; ``drop`` is None where the float policy never succeeds: such a slice is blind."""
+
+    name: str
+    drop: Drop | None
+    limit: float
+    unit: str
+    what: str
 
 
-def _margin(name: str, table: Paired, limit: float, blind: str) -> Criterion:
+def _drop(name: str, table: Paired, limits: Limits) -> _Loss:
+    return _Loss(f"{DROP}[{name}]", table.drop(), limits.success_drop, "share", "relative drop")
+
+
+def _margin(name: str, table: Paired, limits: Limits) -> _Loss:
     loss = table.loss()
     lost = Drop(100 * loss.value, 100 * loss.lower, 100 * loss.upper)
-    return _bounded(f"{MARGIN}[{name}]", lost, limit, "points", "success rate lost", table.n, blind)
+    return _Loss(f"{MARGIN}[{name}]", lost, limits.success_margin_points, "points", "success rate lost")
 
 
-def _bounded(name: str, loss: Drop | None, limit: float, unit: str, what: str, n: int, blind: str) -> Criterion:
-    """A criterion on a loss that was sampled: its bound passes, the loss itself fails, all between is open.
+def _bounded(loss: _Loss, table: Paired, blind: str, limits: Limits) -> Criterion:
+    """Its bound passes, the loss itself fails, all between is open, unless the limits ask for more.
 
     Args:
-        loss: in ``unit``; None where the float policy never succeeds, which makes the slice blind.
-        what: is lost, in words.
-        n: episodes.
+        loss: what was lost.
+        table: in which episodes.
         blind: why the slice proves nothing; empty where it does.
+        limits: that are in force.
     """
-    if loss is None:
-        return Criterion(name, limit, unit, unproven=blind)
-    value, bound = rounded(loss.value), rounded(loss.upper)
-    reason = blind
-    if not blind and value <= limit < bound:
-        reason = f"{quantity(value, unit)} were lost, which keeps the limit, but {n} episodes do not show it"
-        if value < limit:
-            reason += f"; about {_episodes(n, loss, limit)} would"
-    return Criterion(
-        name, limit, unit, "at most", bound, "computed", f"upper 95 % bound of the {what}, {n} paired episodes", reason
-    )
+    if loss.drop is None:
+        return Criterion(loss.name, loss.limit, loss.unit, unproven=blind)
+    value, bound = rounded(loss.drop.value), rounded(loss.drop.upper)
+    open_ = value <= loss.limit < bound and not limits.success_shown_required
+    basis = f"upper 95 % bound of the {loss.what}, {table.n} paired episodes"
+    reason = blind or (_too_few(loss, loss.drop, table.n) if open_ else "")
+    return Criterion(loss.name, loss.limit, loss.unit, "at most", bound, "computed", basis, reason)
+
+
+def _too_few(loss: _Loss, drop: Drop, n: int) -> str:
+    lost = quantity(rounded(drop.value), loss.unit)
+    more = f"; about {_episodes(n, drop, loss.limit)} would" if rounded(drop.value) < loss.limit else ""
+    return f"{lost} were lost, which keeps the limit, but {n} episodes do not show it{more}"
 
 
 def _episodes(n: int, loss: Drop, limit: float) -> int:

@@ -34,6 +34,8 @@ class Limits:
         success_margin_points: success that may be lost against the float policy and still be called non-inferior, in
             percentage points of the success rate.
         success_margin_required: non-inferiority within that margin is a criterion of its own, not only reported.
+        success_shown_required: success that keeps its limit in the episodes driven, but is not shown to, fails instead
+            of being unproven: for a gate that must not let it through.
         action_disagreement: highest share of held-out frames with another action than the float policy's.
         action_tolerance: two continuous actions agree within this share of the action's range.
         model_bytes: highest size of each sub-model's file.
@@ -50,6 +52,7 @@ class Limits:
     success_drop: float = 0.10
     success_margin_points: float = 1.0
     success_margin_required: bool = False
+    success_shown_required: bool = False
     action_disagreement: float = 0.10
     action_tolerance: float = 0.02
     model_bytes: int = 102_400

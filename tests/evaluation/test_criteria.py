@@ -90,6 +90,15 @@ def test_each_slice_is_held_to_the_limit_by_its_upper_bound() -> None:
     assert assessment.eligible
 
 
+def test_a_gate_may_ask_that_success_be_shown() -> None:
+    made, strict = candidate("ptq"), Limits(success_shown_required=True)
+    found = outcomes(assess(made, evaluated(made, driven(4, 22)), reference(), strict))
+    assert (found["success_drop[lossy]"], found["success_drop[nominal]"]) == ("fail", "pass")
+    # What a blind world shows is no loss, whoever asks.
+    blind = outcomes(assess(made, evaluated(made, driven(4, 22)), reference(neutral=8), strict))
+    assert blind["success_drop[lossy]"] == "unproven"
+
+
 def test_a_loss_beyond_the_limit_fails_however_few_the_episodes() -> None:
     # 20 of 196 are 10.2 %.
     made = candidate("ptq")
