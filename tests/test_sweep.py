@@ -316,7 +316,7 @@ def test_those_that_tie_are_told_apart_by_collisions() -> None:
     worse[:60] = False
     crash = np.zeros(400, np.bool_)
     crash[2] = True
-    rivals = [entry(0, good, crash), entry(1, one_more, ~good), entry(2, worse, ~good)]
+    rivals = [entry(0, good, crash), entry(1, one_more, ~good), entry(2, worse, ~good, size=2000)]
     choice = _choose(rivals, LIMITS, paired=True, driving=True)
     assert choice is not None and choice.seed == 1
     choice = _choose(rivals, LIMITS, paired=False, driving=True)

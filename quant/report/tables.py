@@ -467,7 +467,8 @@ def versions(material: Material) -> Table:
     manifest = material.manifest
     host = manifest.get("host", {})
     rows = [row_of(name, str(value)) for name, value in manifest.get("versions", {}).items()]
-    rows.append(row_of("commit of quant", str(manifest.get("git_commit") or "none")))
+    rows.append(row_of("commit of quant", str(manifest.get("quant_commit") or "none")))
+    rows.append(row_of("commit of the project", str(manifest.get("git_commit") or "none")))
     rows.append(row_of("host", " ".join(str(host.get(key, "")) for key in ("system", "machine", "node")).strip()))
     rows += [row_of(f"step {name}", f"{value:.1f} s") for name, value in manifest.get("seconds", {}).items()]
     return Table(("", "version"), tuple(rows), 2)
@@ -496,11 +497,17 @@ def command(material: Material) -> str:
     words += ["--seed", str(asked.get("seed", 0))]
     if asked.get("world_kwargs"):
         words += ["--world-kwargs", json.dumps(asked["world_kwargs"])]
-    if asked.get("qat_steps") is not None:
-        words += ["--qat-steps", str(asked["qat_steps"])]
+    for name in ("qat_steps", "training_seed"):
+        words += [_option(name), str(asked[name])] if asked.get(name) is not None else []
     if asked.get("tracks") and tuple(asked["tracks"]) != DEFAULT_TRACKS:
         words += ["--tracks", ",".join(asked["tracks"])]
+    for name, value in (asked.get("given") or {}).items():
+        words += [_option(name), str(value)]
     return shlex.join(words)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _plain(value: Any) -> str:
