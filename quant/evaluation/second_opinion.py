@@ -33,6 +33,13 @@ from quant.worlds.world import CONVOY
 SCHEMA_VERSION = 1
 EPISODES = {"nominal": 1000, "lossy": 500}
 """How many of a run's scenarios are driven, unless other numbers are asked for: the first of each slice."""
+KINDS: Mapping[str, type] = {
+    "sumo_version": str,
+    "following": str,
+    "success_drop_limit": float,
+    "sentences": list,
+    "evaluations": dict,
+}
 NAMES = {CONVOY: "the convoy world", SUMO: "SUMO"}
 SUCCESS, COLLISIONS = "success", "collisions"
 
@@ -253,15 +260,15 @@ def load_second_opinion(path: Path, convoy: Mapping[str, Evaluation]) -> SecondO
         convoy: the run's evaluations by track.
 
     Raises:
-        InputError: not such a file, another schema version, a missing or wrong key, or figures and sentences that do
-            not follow from the episodes.
+        InputError: not such a file, another schema version, a missing or wrong key, or figures that do not follow from
+            the episodes.
         StaleError: it is of another policy, candidate or scenario file than the run's.
     """
     document = read_json(path)
     found = document.get("schema_version") if isinstance(document, dict) else None
     if found != SCHEMA_VERSION:
         raise InputError(f"schema version {found}", where=path, expected=f"version {SCHEMA_VERSION}")
-    for key, kind in {"sumo_version": str, "following": str, "success_drop_limit": float, "evaluations": dict}.items():
+    for key, kind in KINDS.items():
         if type(document.get(key)) is not kind:
             raise InputError(f"{key} is missing or of another type", where=path, expected=f"{key}: {kind.__name__}")
     sumo = {
@@ -271,7 +278,8 @@ def load_second_opinion(path: Path, convoy: Mapping[str, Evaluation]) -> SecondO
     opinion = SecondOpinion(
         document["sumo_version"], document["following"], document["success_drop_limit"], convoy, sumo
     )
-    if opinion.to_json() != document:
+    # Sentences are for who reads the file; they are made again, and another version may word them otherwise.
+    if opinion.to_json() | {"sentences": document.get("sentences")} != document:
         raise InputError(
             "agreement or other figures do not follow from the rest of the file and the run's evaluations",
             where=path,

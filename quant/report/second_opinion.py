@@ -51,9 +51,9 @@ def _share(estimate: Estimate | None) -> str:
 
 def _notes(opinion: SecondOpinion) -> Iterator[RenderableType]:
     averaged = {one.slice: one.averaged for one in opinion.figures if one.averaged != one.n}
-    if averaged:
-        numbers = " and ".join(f"{n:,} {name}" for name, n in averaged.items())
-        yield _line(f"needless braking in m/s an episode; * over all of the convoy world's episodes: {numbers}")
+    numbers = " and ".join(f"{n:,} {name}" for name, n in averaged.items())
+    star = f"; * over all of the convoy world's episodes: {numbers}" if averaged else ""
+    yield _line(f"needless braking in m/s an episode{star}")
 
 
 def _style(sentence: str) -> str:

@@ -115,6 +115,13 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     assert again.to_json() == found.to_json() and again.summary() == found.summary()
 
 
+def test_sentences_are_made_again(tmp_path: Path) -> None:
+    found, path = opinion(), tmp_path / "sumo.json"
+    found.save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sentences": ["in the words of another version"]}))
+    assert load_second_opinion(path, found.convoy).sentences == found.sentences
+
+
 def _set(*path: Any) -> Callable[[Any], None]:
     *way, key, value = path
 
@@ -133,7 +140,7 @@ def _set(*path: Any) -> Callable[[Any], None]:
         _set("sumo_version", 1),
         _set("success_drop_limit", None),
         _set("agrees", False),
-        _set("sentences", ["SUMO agrees"]),
+        _set("sentences", None),
         _set("episodes", "nominal", 100),
         _set("evaluations", {}),
         _set("evaluations", "ptq", "closed_loop", "slices", 0, "versus_float", "losses", 0),
