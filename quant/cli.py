@@ -78,6 +78,8 @@ for command in (
     run.ptq_command,
     run.qat_command,
     run.gptq_command,
+    run.per_tensor_command,
+    run.residual_command,
     run.int16_command,
     run.evaluate_command,
     run.device_command,

@@ -87,7 +87,7 @@ class TensorFacts:
         cut_off: share of values more than a step beyond the range (of a Box's output: that the action's bounds keep).
         beyond: how far the farthest of them lies beyond it, as a share of the range.
         cut_off_cost: cost with values cut off alone, not rounded.
-        codes: (256,) or, of int16, (65536,) how often each code from the lowest on occurs.
+        codes: (256,), of int16 (65536,): how often each code from the lowest on occurs; with residuals, finer ones.
         columns: of an input, its features.
     """
 
@@ -240,12 +240,18 @@ class Anatomy:
         return without.overall.cost / whole - 1 if whole else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The document: all of the above by name, numbers to six significant digits; of int16, 256 codes a count."""
+        """The document: all of the above by name, numbers to six significant digits; codes in at most 256 counts."""
         document: dict[str, Any] = _plain({"schema_version": SCHEMA_VERSION, **asdict(self)})
         for source in document["sources"]:
             if source["tensor"] is not None:
-                source["tensor"]["codes"] = np.reshape(source["tensor"]["codes"], (256, -1)).sum(axis=1).tolist()
+                source["tensor"]["codes"] = _counts(source["tensor"]["codes"])
         return document
+
+
+def _counts(codes: list[int]) -> list[int]:
+    """At most 256 counts, of neighbours together."""
+    part = np.arange(len(codes)) * 256 // max(len(codes), 256)
+    return [int(count) for count in np.bincount(part, weights=codes)]
 
 
 _PLAIN: Mapping[type, Callable[[Any], Any]] = {

@@ -88,8 +88,13 @@ class Grid:
 
     @staticmethod
     def of_features(affine: Affine) -> Grid:
-        """Of float features; float32, as their quantization is defined."""
-        return Grid(affine.gain, affine.offset, *code_limits(affine.bits))
+        """Of float features; float32, as their quantization is defined. A residual makes steps that much finer."""
+        low, high = code_limits(affine.bits)
+        if affine.residual:
+            finer = np.float32(affine.residual)
+            low, high = low * affine.residual + low, high * affine.residual + high
+            return Grid(affine.gain * finer, affine.offset * finer, low, high)
+        return Grid(affine.gain, affine.offset, low, high)
 
     @property
     def steps(self) -> int:
@@ -127,14 +132,35 @@ class Linear:
     Attributes:
         weight: (M, K) float64.
         bias: (M,) float64.
+        rest: of a layer with residuals, what their weights add to that.
     """
 
     weight: F64
     bias: F64
+    rest: Rest | None = None
 
     def __call__(self, x: F64) -> F64:
         """(N, K) -> (N, M)."""
-        return np.asarray(x @ self.weight.T + self.bias)
+        out = x @ self.weight.T + self.bias
+        return np.asarray(out if self.rest is None else out + self.rest(x))
+
+
+@dataclass(frozen=True, eq=False)
+class Rest:
+    """What is left of features by their first rounding, times how much its weights differ from the features' own.
+
+    Attributes:
+        affine: quantization of the features, which are the last columns.
+        weight: (M, E), for a step of the codes.
+    """
+
+    affine: Affine
+    weight: F64
+
+    def __call__(self, x: F64) -> F64:
+        """(N, K) -> (N, M)."""
+        steps = x[..., -len(self.affine.gain) :] * np.float64(self.affine.gain) + np.float64(self.affine.offset)
+        return np.asarray((steps - np.clip(np.rint(steps), *code_limits(self.affine.bits))) @ self.weight.T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,13 +336,15 @@ def build_network(policy: Policy, candidate: Candidate) -> Network:
     """
     encoder = read_model(candidate.peer_encoder.tflite, "peer_encoder")
     head = read_model(candidate.policy_head.tflite, "policy_head")
+    inputs = candidate.peer_input, candidate.ego_input
     chain = [
-        *_layers(encoder, policy.encoder, f"{candidate.track}: peer_encoder"),
-        *_layers(head, policy.head, f"{candidate.track}: policy_head"),
+        *_layers(encoder, policy.encoder, inputs[0], f"{candidate.track}: peer_encoder"),
+        *_layers(head, policy.head, inputs[1], f"{candidate.track}: policy_head"),
     ]
     _check_sizes(policy, candidate)
     folds = _folds(policy, candidate, encoder.input, head.input)
-    known = [_known(fc(ops), *fold) for ops, fold in zip(chain, folds, strict=True)]
+    features = {0: inputs[0], len(policy.encoder): inputs[1]}
+    known = [_known(fc(ops), *fold, features.get(i)) for i, (ops, fold) in enumerate(zip(chain, folds, strict=True))]
     factors = find_factors(policy, known)
     made = [_stage(policy, index, ops, factors, known[index]) for index, ops in enumerate(chain)]
     # A maximum of codes is a code; a sum or a mean has to be rounded to one.
@@ -347,7 +375,7 @@ def fc(operators: tuple[Layer, ...]) -> FullyConnected:
     return first
 
 
-def _layers(model: Model, layers: tuple[Dense, ...], where: str) -> list[tuple[Layer, ...]]:
+def _layers(model: Model, layers: tuple[Dense, ...], features: Affine, where: str) -> list[tuple[Layer, ...]]:
     """The operators each layer of the policy became: a FULLY_CONNECTED and what follows it."""
     groups: list[list[Layer]] = []
     for operator in model.layers:
@@ -359,6 +387,7 @@ def _layers(model: Model, layers: tuple[Dense, ...], where: str) -> list[tuple[L
             raise InputError(f"begins with {operator.operator}", where=where, expected="FULLY_CONNECTED")
     sizes = [fc(tuple(group)).weight.shape for group in groups]
     expected = [layer.weight.shape for layer in layers]
+    expected[0] = (layers[0].outputs, layers[0].inputs + features.size - len(features.gain))
     if sizes != expected:
         raise InputError(
             f"its layers have weights {sizes}",
@@ -410,12 +439,17 @@ class Known:
     origin: F64
 
 
-def _known(layer: FullyConnected, stretch: F64, shift: F64) -> Known:
+def _known(layer: FullyConnected, stretch: F64, shift: F64, features: Affine | None) -> Known:
     """The file's layer for features as the policy takes them."""
     scale = layer.weight_scale.astype(np.float64)
     bias_step = scale * float(layer.input.scale)
-    weight = layer.weight * scale[:, None]
+    whole = layer.weight * scale[:, None]
+    weight, fine = whole[:, : len(stretch)], whole[:, len(stretch) :]
     linear = Linear(weight * stretch, layer.bias * bias_step + weight @ shift)
+    if features is not None and features.residual:
+        step = float(layer.input.scale)
+        rest = Rest(features, (fine * features.residual - weight[:, -fine.shape[1] :]) * step)
+        linear = Linear(linear.weight, linear.bias - fine.sum(axis=1) * layer.input.zero_point * step, rest)
     return Known(layer, linear, np.broadcast_to(scale[:, None] * stretch, weight.shape), bias_step, -shift / stretch)
 
 

@@ -66,7 +66,7 @@ tracks_option = click.option(
     "--tracks",
     metavar="LIST",
     shell_complete=complete_tracks,
-    help="Ways to INT8 that compete: of ptq, qat, ptq-gptq, int16x8.  [default: ptq,qat]",
+    help="Ways to INT8 that compete, of ptq, qat, ptq-gptq, ptq-gptq-pt, ptq-residual, int16x8.  [default: ptq,qat]",
 )
 baseline_option = click.option(
     "--baseline",

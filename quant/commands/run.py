@@ -179,6 +179,22 @@ def gptq_command(run: Path, as_json: bool) -> None:
     _make_track(run, "ptq-gptq", as_json)
 
 
+@click.command("ptq-gptq-pt")
+@run_argument
+@json_option
+def per_tensor_command(run: Path, as_json: bool) -> None:
+    """Makes the candidate of ptq-gptq with one scale for the weights of a layer."""
+    _make_track(run, "ptq-gptq-pt", as_json)
+
+
+@click.command("ptq-residual")
+@run_argument
+@json_option
+def residual_command(run: Path, as_json: bool) -> None:
+    """Makes the candidate of ptq-gptq whose features bring what their rounding left over."""
+    _make_track(run, "ptq-residual", as_json)
+
+
 @click.command("int16x8")
 @run_argument
 @json_option

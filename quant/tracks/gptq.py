@@ -42,7 +42,9 @@ from quant.tracks.ptq import decision_error, search, search_frames
 from quant.tracks.rounding import correct_bias, round_layer
 from quant.tracks.sensitivity import Sensitivity, sensitivity
 
-TRACK = "ptq-gptq"
+TRACK, PER_TENSOR, RESIDUAL = "ptq-gptq", "ptq-gptq-pt", "ptq-residual"
+FINER = 16
+"""Steps of residuals to a step of the codes: 4 bits more, and three quarters of int8 to spare beyond the ends."""
 
 Infer = Callable[[Candidate, Observations], F32]
 """(N, A) float32 values of a candidate, in the arithmetic of verdicts."""

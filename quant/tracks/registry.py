@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 
 from quant.dataset import Dataset
-from quant.errors import InputError
+from quant.errors import InputError, did_you_mean
 from quant.files import Progress, no_progress
 from quant.policy.policy import Policy
 from quant.tracks import gptq, int16, ptq, qat
@@ -64,11 +65,28 @@ def _gptq(job: Job) -> Made:
     return Made(gptq.run_gptq(job.policy, job.dataset, job.infer, job.progress))
 
 
+def _per_tensor(job: Job) -> Made:
+    make = partial(gptq.run_gptq, job.policy, job.dataset, job.infer, job.progress)
+    return Made(make(track=gptq.PER_TENSOR, per_tensor=True))
+
+
+def _residual(job: Job) -> Made:
+    make = partial(gptq.run_gptq, job.policy, job.dataset, job.infer, job.progress)
+    return Made(make(track=gptq.RESIDUAL, residual=gptq.FINER))
+
+
 def _int16(job: Job) -> Made:
     return Made(int16.run_int16(job.policy, job.dataset, job.infer, job.progress))
 
 
-TRACKS: dict[str, Callable[[Job], Made]] = {ptq.TRACK: _ptq, qat.TRACK: _qat, gptq.TRACK: _gptq, int16.TRACK: _int16}
+TRACKS: dict[str, Callable[[Job], Made]] = {
+    ptq.TRACK: _ptq,
+    qat.TRACK: _qat,
+    gptq.TRACK: _gptq,
+    gptq.PER_TENSOR: _per_tensor,
+    gptq.RESIDUAL: _residual,
+    int16.TRACK: _int16,
+}
 """In the order in which runs make and list them."""
 DEFAULT_TRACKS = (ptq.TRACK, qat.TRACK)
 """What a run makes where nothing is said."""
@@ -92,7 +110,11 @@ def parse_tracks(text: str) -> tuple[str, ...]:
     """
     asked = [name.strip() for name in text.split(",")]
     if len(set(asked)) < len(asked) or not set(asked) <= set(TRACKS):
+        unknown = (did_you_mean(name, TRACKS) for name in asked if name not in TRACKS)
         raise InputError(
-            f"not a list of tracks: {text}", where="--tracks", expected=f"each at most once, of {', '.join(TRACKS)}"
+            f"not a list of tracks: {text}",
+            where="--tracks",
+            expected=f"each at most once, of {', '.join(TRACKS)}",
+            hint=next(filter(None, unknown), None),
         )
     return tuple(name for name in TRACKS if name in asked)

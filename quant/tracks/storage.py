@@ -129,7 +129,9 @@ def load_candidate(folder: Path, track: str) -> Candidate:
             bits=bits,
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"the description lacks or garbles {error}", where=path) from error
+        raise InputError(
+            f"the description lacks or garbles {error}", where=path, hint=f"make it again: quant {track}"
+        ) from error
 
 
 def _load_model(folder: Path, part: Part, track: str, entry: dict[str, Any]) -> SubModel:
