@@ -15,7 +15,7 @@ import pytest
 
 from quant.policy import save_policy
 from quant.runfolder import MANIFEST
-from tests.test_cli import Outcome, quant
+from tests.commandline import Outcome, quant
 from tests.tracks import strategies
 
 Start = Callable[..., subprocess.Popen[str]]

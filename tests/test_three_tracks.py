@@ -11,7 +11,8 @@ from quant.boards.pack import read_pack
 from quant.pipeline import open_run, pack_of
 from quant.policy import save_policy
 from quant.tracks.storage import model_name
-from tests.test_cli import POLICY, STEPS, contents, quant
+from tests.commandline import quant
+from tests.test_cli import POLICY, STEPS, contents
 from tests.tracks import strategies
 
 pytestmark = pytest.mark.slow
