@@ -10,6 +10,7 @@ from quant.commands.options import json_option, limits_of, limits_option, run_ar
 from quant.console import show, show_json, watching
 
 FOLLOWING = ("krauss", "idm")
+"""Keys of :data:`quant.worlds.sumo.MODELS`, which would be slow to import for a help text."""
 
 
 @click.command("sumo")

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from quant import pipeline, runfolder
+from quant.commands.sumo import FOLLOWING
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import FLOAT
 from quant.report.second_opinion import second_opinion
 from quant.report.text import as_text
+from quant.worlds.sumo import MODELS
 from tests.commandline import quant
 
 ASK = ("--episodes", 24, "--lossy-episodes", 8, "--workers", 1)
@@ -76,6 +78,10 @@ def test_it_is_stale_once_a_candidate_is_another(answered: Path, tmp_path: Path)
         pipeline.read_run(folder)
     pipeline.second_opinion(folder, episodes={"nominal": 2, "lossy": 1}, workers=1)
     assert pipeline.open_run(folder).second is not None
+
+
+def test_the_command_knows_every_model() -> None:
+    assert tuple(MODELS) == FOLLOWING
 
 
 def test_a_run_of_another_world_and_a_missing_library_are_refused(
