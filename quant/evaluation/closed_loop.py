@@ -5,9 +5,8 @@ this one included, computes with one BLAS thread: so the batches, and with them 
 are the same for one worker and for sixty-four. (They do depend on the chunk, see :data:`CHUNK`; a candidate's integers
 depend on nothing.)
 
-How the chunks are dealt out is free, and goes by speed: a world may compute what no actor can change once for a chunk
-(:mod:`quant.worlds.convoy_course`), so a worker drives all actors through it, but for the last chunks, which are shared
-out actor by actor, so that nobody waits long for the last worker.
+Actors come one after the other through the same chunk, so that a world may keep for the next what no actor changes
+(:mod:`quant.worlds.convoy_course`).
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from quant.errors import InputError
 from quant.evaluation.actors import Act, Actor
 from quant.evaluation.outcomes import SliceOutcome
-from quant.evaluation.parallel import available_cpus, map_tasks
+from quant.evaluation.parallel import map_tasks
 from quant.evaluation.statistics import mean
 from quant.files import Progress, no_progress
 from quant.worlds.rollout import Episodes, rollout
@@ -41,8 +41,6 @@ BATCHES = 4
 
 Timed = Callable[[str, str, float], None]
 """Told an actor, a slice, and the CPU seconds its episodes took, of whichever process."""
-Part = tuple[Episodes, float]
-"""Episodes, and the CPU seconds they took."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +56,14 @@ class _Stage:
         return tuple(actor.build() for actor in self.actors)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """Some actors, by number, through one chunk of scenarios."""
-
-    actors: tuple[int, ...]
+class _Task(NamedTuple):
+    actor: int
     scenarios: ScenarioSet
 
-    @property
-    def episodes(self) -> int:
-        return len(self.actors) * len(self.scenarios)
+
+class _Part(NamedTuple):
+    episodes: Episodes
+    seconds: float
 
 
 def drive(
@@ -95,47 +91,38 @@ def drive(
     Raises:
         InputError: what :func:`quant.worlds.rollout.rollout` raises, or a reward that is not finite.
     """
-    workers = available_cpus() if workers is None else workers
-    tasks = _tasks(len(actors), world, scenarios, workers)
-    total, finished = sum(task.episodes for task in tasks), 0
+    chunks = _chunks(world, scenarios)
+    tasks = [_Task(actor, chunk) for chunk in chunks for actor in range(len(actors))]
+    total, finished = sum(len(task.scenarios) for task in tasks), 0
 
     def done(task: int) -> None:
         nonlocal finished
-        finished += tasks[task].episodes
+        finished += len(tasks[task].scenarios)
         progress(finished, total)
 
     results = map_tasks(_drive_chunk, _Stage(world, tuple(actors)), tasks, workers=workers, done=done)
-    parts: dict[tuple[int, str], list[Part]] = defaultdict(list)
-    for task, driven in zip(tasks, results, strict=True):
-        for index, part in zip(task.actors, driven, strict=True):
-            parts[index, task.scenarios.slice_names[0]].append(part)
+    parts: dict[tuple[int, str], list[_Part]] = defaultdict(list)
+    for task, part in zip(tasks, results, strict=True):
+        parts[task.actor, task.scenarios.slice_names[0]].append(part)
     outcomes: dict[str, list[SliceOutcome]] = {actor.name: [] for actor in actors}
     for index, actor in enumerate(actors):
         for name in scenarios.slice_names:
-            episodes, seconds = zip(*parts[index, name], strict=True)
-            outcomes[actor.name].append(_outcome(name, episodes))
-            timed(actor.name, name, sum(seconds))
+            outcomes[actor.name].append(_outcome(name, [part.episodes for part in parts[index, name]]))
+            timed(actor.name, name, sum(part.seconds for part in parts[index, name]))
     return {name: tuple(slices) for name, slices in outcomes.items()}
 
 
-def _tasks(actors: int, world: World, scenarios: ScenarioSet, workers: int) -> list[_Task]:
-    """All of them, the longest first; the chunks of a slice in their order, whatever the number of workers."""
+def _chunks(world: World, scenarios: ScenarioSet) -> list[ScenarioSet]:
+    """Each of one slice, and the same whatever the number of workers."""
     size = CHUNK if world.batch >= CHUNK else BATCHES * world.batch
     slices = [scenarios.of_slice(name) for name in scenarios.slice_names]
-    chunks = [part[start : start + size] for part in slices for start in range(0, len(part), size)]
-    together = max(len(chunks) - workers, 0) if world.shares else 0
-    whole = [_Task(tuple(range(actors)), chunk) for chunk in chunks[:together]]
-    return whole + [_Task((actor,), chunk) for chunk in chunks[together:] for actor in range(actors)]
+    return [part[start : start + size] for part in slices for start in range(0, len(part), size)]
 
 
-def _drive_chunk(stage: _Stage, task: _Task) -> list[Part]:
-    return [_timed_rollout(stage.world, task.scenarios, stage.acts[actor]) for actor in task.actors]
-
-
-def _timed_rollout(world: World, scenarios: ScenarioSet, act: Act) -> Part:
+def _drive_chunk(stage: _Stage, task: _Task) -> _Part:
     start = time.process_time()
-    episodes = rollout(world, scenarios, act)
-    return episodes, time.process_time() - start
+    episodes = rollout(stage.world, task.scenarios, stage.acts[task.actor])
+    return _Part(episodes, time.process_time() - start)
 
 
 def _outcome(name: str, parts: Sequence[Episodes]) -> SliceOutcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from quant.errors import InputError
 from quant.policy.policy import ActionSpace, Discrete, Policy
@@ -43,9 +43,6 @@ class World(ABC):
     columns: tuple[Column, ...]
     max_steps: int
     batch: int
-
-    shares: ClassVar[bool] = False
-    """Whether it computes once what is the same for every policy in a set of scenarios."""
 
     @abstractmethod
     def draw(self, purpose: str, seed: int, counts: Mapping[str, int]) -> ScenarioSet:
@@ -117,8 +114,6 @@ class World(ABC):
 @dataclass(frozen=True)
 class ConvoyWorld(World):
     """Our convoys (:mod:`quant.worlds.convoy`)."""
-
-    shares: ClassVar[bool] = True
 
     def draw(self, purpose: str, seed: int, counts: Mapping[str, int]) -> ScenarioSet:
         """See :meth:`World.draw` and :mod:`quant.worlds.convoy_scenarios`."""
