@@ -2,7 +2,10 @@
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.setup-stamp
+# What is installed beside the library, by pyproject.toml: `make setup EXTRAS=dev,train` adds what training needs.
+EXTRAS ?= dev
+comma  := ,
+STAMP  := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 RUN    ?= runs/reference
 BOARD  ?= virtual
 # What the compiled part of the package is made of.
@@ -15,7 +18,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 run: setup
