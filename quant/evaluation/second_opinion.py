@@ -419,9 +419,10 @@ def _headline(opinion: SecondOpinion) -> str:
 
 
 def _ties(opinion: SecondOpinion, told: Sequence[Contrast]) -> str:
-    """What no difference means: how large a loss would have been seen."""
+    """What no difference means: how large a loss would have been seen, also if Holm's correction asks most of it."""
+    alpha = (1 - LEVEL) / len(opinion.contrasts)
     quiet = [contrast for contrast in opinion.contrasts if contrast not in told]
-    drops = [detectable_drop(contrast.tables[SUMO]) for contrast in quiet if contrast.figure == SUCCESS]
+    drops = [detectable_drop(contrast.tables[SUMO], alpha) for contrast in quiet if contrast.figure == SUCCESS]
     seen = [drop for drop in drops if drop is not None]
     others = "otherwise, " if told else ""
     words = f"{others}no difference between two drivers in either world, in success or collisions"

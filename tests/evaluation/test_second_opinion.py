@@ -13,6 +13,7 @@ import pytest
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import FLOAT, ClosedLoop, Evaluation
 from quant.evaluation.outcomes import SliceOutcome
+from quant.evaluation.power import detectable_drop
 from quant.evaluation.second_opinion import COLLISIONS, SUCCESS, SecondOpinion, ask, load_second_opinion
 from quant.evaluation.statistics import Paired
 from quant.policy import load_policy
@@ -55,7 +56,8 @@ def test_worlds_without_a_difference_agree() -> None:
     found = opinion()
     assert found.agrees and found.sentences[0].startswith("SUMO agrees")
     assert not any("DISAGREEMENT" in sentence for sentence in found.sentences)
-    assert "points of success lost" in found.sentences[1]
+    visible = max(detectable_drop(one.tables[SUMO], 0.05 / 6) or 1 for one in found.contrasts)
+    assert f"would have shown {100 * visible:.1f} points of success lost" in found.sentences[1]
 
 
 def test_a_difference_that_only_one_world_shows_is_said() -> None:
