@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,46 +35,51 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
 
 
-USUAL_SECONDS = {
-    "import": 4.0,
-    "dataset": 1.5,
-    "ptq": 2.0,
-    "ptq-gptq": 3.0,
-    "qat": 9.5,
-    "evaluate": 20.0,
-    "device": 1.5,
-    "decide": 0.3,
-}
-"""What the steps of a run of the reference policy take on two processors. Only their proportions matter."""
-OTHER_SECONDS = 5.0
-"""Of a step that is not listed."""
 LEAST_SHARE = 0.02
 """Of a whole that has to be done before a remaining time is told."""
 
 
 class Pace:
-    """How far a whole of several steps is, by the share of the time that each usually takes.
+    """How far a whole of several steps is, and how long the rest may take, from what each step usually takes.
 
-    A guess, and said to be one: the steps before it tell nothing of how long a driven evaluation will take.
+    A guess, and said to be one: that what comes goes as fast, against what is usual, as what went before.
 
     Args:
-        steps: their names, in order.
+        usual: seconds of each step, in order.
+        now: the clock, in seconds.
     """
 
-    def __init__(self, steps: Sequence[str]) -> None:
-        self._weights = {name: USUAL_SECONDS.get(name, OTHER_SECONDS) for name in steps}
-        self._whole = sum(self._weights.values()) or 1.0
+    def __init__(self, usual: Mapping[str, float], now: Callable[[], float] = time.monotonic) -> None:
+        self._usual = dict(usual)
+        self._whole = sum(self._usual.values()) or 1.0
+        self._now = now
+        self._begin = self._last = now()
+        self._later = self._whole
         self.share = 0.0
         """Of the whole that is done, 0 to 1."""
 
     def reached(self, name: str, part: float) -> None:
-        """``part`` (0 to 1) of a step is done, and all steps before it."""
-        before = 0.0
-        for step, weight in self._weights.items():
-            if step == name:
-                self.share = (before + weight * min(max(part, 0.0), 1.0)) / self._whole
-                return
-            before += weight
+        """``part`` (0 to 1) of a step is done, and all steps before it; an unknown step is ignored."""
+        if name not in self._usual:
+            return
+        names = list(self._usual)
+        at = names.index(name)
+        before = sum(self._usual[step] for step in names[:at])
+        self._later = sum(self._usual[step] for step in names[at + 1 :])
+        self._last = self._now()
+        self.share = (before + self._usual[name] * min(max(part, 0.0), 1.0)) / self._whole
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds that are left; None before enough is done to tell.
+
+        While a step says nothing, its own rest runs down, and what comes after it stays.
+        """
+        if self.share < LEAST_SHARE:
+            return None
+        rate = (self._last - self._begin) / (self.share * self._whole)
+        own = (1 - self.share) * self._whole - self._later
+        return max(rate * own - (self._now() - self._last), 0.0) + rate * self._later
 
 
 def about(seconds: float | None) -> str:
@@ -86,24 +91,19 @@ def about(seconds: float | None) -> str:
     return f"about {hours}:{minutes:02}:{rest:02}" if hours else f"about {minutes}:{rest:02}"
 
 
-def remaining(elapsed: float, share: float) -> float | None:
-    """Seconds that are left if it goes on as it went; None before enough is done to tell."""
-    return None if share < LEAST_SHARE else elapsed * (1 - share) / share
-
-
 def _bars(console: Console) -> Progress:
-    """Bars whose tasks say in the field ``done`` how far they are and, where it is a guess, in ``share`` too."""
+    """Bars whose tasks say in ``done`` how far they are, and in ``left``, where it is a guess, what is left."""
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.text import Text
 
     class Left(ProgressColumn):
-        """The remaining time: a guess by the share that is done, or of a step by its own pace."""
+        """The remaining time: a guess that somebody gives, or of a step by its own pace."""
 
         def render(self, task: Any) -> Text:
-            share = task.fields.get("share")
-            if share is None:
+            left = task.fields.get("left")
+            if left is None:
                 return TimeRemainingColumn().render(task)
-            return Text(about(remaining(task.elapsed or 0.0, share)), style="progress.remaining")
+            return Text(about(left()), style="progress.remaining")
 
     columns = (
         TextColumn("{task.description:<10}"),
@@ -130,7 +130,6 @@ class watching:  # noqa: N801 - used as a context manager function
         self._bars = _bars(console)
         self._bars.start()
         self._tasks: dict[str, TaskID] = {}
-        self._steps: tuple[str, ...] = ()
         self._whole: TaskID | None = None
         return Watch(self._planned, self._started, self._advanced, self._finished)
 
@@ -138,10 +137,10 @@ class watching:  # noqa: N801 - used as a context manager function
         if self._bars is not None:
             self._bars.stop()
 
-    def _planned(self, names: Sequence[str]) -> None:
+    def _planned(self, usual: Mapping[str, float]) -> None:
         assert self._bars is not None
-        self._steps, self._pace = tuple(names), Pace(names)
-        self._whole = self._bars.add_task("all", total=1.0, done="", share=0.0)
+        self._pace, self._steps = Pace(usual), tuple(usual)
+        self._whole = self._bars.add_task("all", total=1.0, done="", left=lambda: self._pace.remaining)
 
     def _started(self, name: str) -> None:
         assert self._bars is not None
@@ -163,9 +162,8 @@ class watching:  # noqa: N801 - used as a context manager function
         if self._bars is None or self._whole is None or name not in self._steps:
             return
         self._pace.reached(name, part)
-        done = self._steps.index(name) + (part >= 1)
-        words, share = f"{done} of {len(self._steps)} steps", self._pace.share
-        self._bars.update(self._whole, completed=share, share=share, done=words)
+        done = f"{self._steps.index(name) + (part >= 1)} of {len(self._steps)} steps"
+        self._bars.update(self._whole, completed=self._pace.share, done=done)
 
 
 class sweeping:  # noqa: N801 - used as a context manager function
@@ -173,15 +171,16 @@ class sweeping:  # noqa: N801 - used as a context manager function
 
     Args:
         seeds: how many are to be made.
-        steps: of each run.
+        usual: seconds of each step of a run, in order.
     """
 
-    def __init__(self, seeds: int, steps: Sequence[str]) -> None:
-        self._seeds, self._steps = seeds, tuple(steps)
+    def __init__(self, seeds: int, usual: Mapping[str, float]) -> None:
+        self._seeds, self._usual = seeds, dict(usual)
         self._bars: Progress | None = None
         self._paces: dict[int, Pace] = {}
         self._tasks: dict[int, TaskID] = {}
         self._since: dict[int, float] = {}
+        self._begin = time.monotonic()
         self._done = 0
 
     def __enter__(self) -> sweeping:
@@ -191,7 +190,7 @@ class sweeping:  # noqa: N801 - used as a context manager function
         if console.is_terminal and self._seeds:
             self._bars = _bars(console)
             self._bars.start()
-            self._whole = self._bars.add_task("sweep", total=1.0, done="", share=0.0)
+            self._whole = self._bars.add_task("sweep", total=1.0, done="", left=self._left)
             self._show()
         return self
 
@@ -202,20 +201,19 @@ class sweeping:  # noqa: N801 - used as a context manager function
     def told(self, seed: int, step: Step) -> None:
         """A run is at a step; may come from another thread, and again from the first step."""
         self._since.setdefault(seed, time.monotonic())
-        pace = self._paces.setdefault(seed, Pace(self._steps))
+        pace = self._paces.setdefault(seed, Pace(self._usual))
         pace.reached(step.name, step.done / step.total if step.total else 0.0)
         if self._bars is not None:
             if seed not in self._tasks:
-                self._tasks[seed] = self._bars.add_task(f"seed {seed}", total=1.0, done="", share=0.0)
-            self._bars.update(self._tasks[seed], completed=pace.share, share=pace.share, done=step.name)
+                self._tasks[seed] = self._bars.add_task(f"seed {seed}", total=1.0, done="", left=lambda: pace.remaining)
+            self._bars.update(self._tasks[seed], completed=pace.share, done=step.name)
         self._show()
 
     def ended(self, seed: int, outcome: str = "") -> None:
         """A run is done, or it failed with this outcome."""
         self._done += 1
         seconds = time.monotonic() - self._since.get(seed, time.monotonic())
-        self._paces[seed] = Pace(())
-        self._paces[seed].share = 1.0
+        self._paces.pop(seed, None)
         if self._bars is None:
             name = f"seed {seed}"
             click.echo(f"{name:<10} {outcome or f'{seconds:7.1f} s'}", err=True)
@@ -223,8 +221,16 @@ class sweeping:  # noqa: N801 - used as a context manager function
             self._bars.remove_task(self._tasks.pop(seed))
         self._show()
 
+    @property
+    def share(self) -> float:
+        """Of the sweep that is done, 0 to 1."""
+        return (self._done + sum(pace.share for pace in list(self._paces.values()))) / max(self._seeds, 1)
+
+    def _left(self) -> float | None:
+        """If the seeds to come go as those did that went."""
+        share = self.share
+        return None if share < LEAST_SHARE else (time.monotonic() - self._begin) * (1 - share) / share
+
     def _show(self) -> None:
         if self._bars is not None:
-            share = sum(pace.share for pace in list(self._paces.values())) / self._seeds
-            words = f"{self._done} of {self._seeds} seeds"
-            self._bars.update(self._whole, completed=share, share=share, done=words)
+            self._bars.update(self._whole, completed=self.share, done=f"{self._done} of {self._seeds} seeds")

@@ -52,6 +52,7 @@ from quant.report.text import as_text
 from quant.runfolder import Settings, evaluation_name, read_settings, write_settings
 from quant.runners import FloatRunner, Int8Runner, ParityReport, parity, parity_from_json
 from quant.tracks.candidate import Candidate
+from quant.tracks.qat import QatOptions
 from quant.tracks.registry import DEFAULT_TRACKS, TRACKS, Job, check_tracks
 from quant.tracks.storage import load_candidate, load_curve, save_candidate, save_curve
 from quant.worlds.repeatable import check_repeatable
@@ -77,9 +78,9 @@ PARITY_FRAMES = 200
 
 @dataclass
 class Watch:
-    """Who watches a run: told its steps, when one starts, how far it is, when it is done; keeps the wall times."""
+    """Who watches a run: told its steps and usual seconds, their start, progress and end; keeps the wall times."""
 
-    planned: Callable[[Sequence[str]], None] = lambda names: None
+    planned: Callable[[Mapping[str, float]], None] = lambda seconds: None
     started: Callable[[str], None] = lambda name: None
     advanced: Callable[[str, int, int], None] = lambda name, done, total: None
     finished: Callable[[str, float], None] = lambda name, seconds: None
@@ -634,7 +635,7 @@ def make_run(
 ) -> tuple[Run, Verdict]:
     """`run_all` from sources that ``read`` gives: those of the settings, wherever they were read."""
     watch = watch or Watch()
-    watch.planned(steps_of(tracks, board is not None, sumo))
+    watch.planned(usual_seconds(settings, steps_of(tracks, board is not None, sumo)))
     if sumo:
         _check_sumo(settings)
     if board is not None:
@@ -668,6 +669,26 @@ def steps_of(tracks: Sequence[str], with_board: bool, with_sumo: bool = False) -
     """The steps of a whole run, in order."""
     others = [name for name, asked in (("sumo", with_sumo), ("device", with_board)) if asked]
     return ("import", "dataset", *tracks, "evaluate", *others, "decide")
+
+
+def usual_seconds(settings: Settings, steps: Sequence[str]) -> dict[str, float]:
+    """What the steps of a run take, about: as the reference policy's did on two processors.
+
+    Only their proportions are worth anything: they tell how much of a run is done before its last step has begun.
+    """
+    driven = settings.world is not None
+    episodes = sum((settings.episodes or DEFAULT_EPISODES).values()) if driven else 0
+    training = 1.0 if settings.qat_steps is None else settings.qat_steps / QatOptions.steps
+    usual = {
+        "import": 4.0,
+        "dataset": 1.5 if driven else 0.3,
+        "qat": 4.0 + 5.5 * training,
+        "evaluate": 1.0 + 15.0 * episodes / sum(DEFAULT_EPISODES.values()),
+        "sumo": 1.0 + 60.0 * episodes / sum(DEFAULT_EPISODES.values()),
+        "device": 1.5,
+        "decide": 0.3,
+    }
+    return {step: usual.get(step, 2.0) for step in steps}
 
 
 def reference_run(folder: Path, *, workers: int | None = None, **changes: Any) -> Run:

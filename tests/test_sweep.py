@@ -350,22 +350,64 @@ def test_versions_that_differ_are_named() -> None:
     assert f"numpy missing for {ours['numpy']}" in words and "the sources of quant" in words
 
 
-def test_what_is_left_is_told_by_the_share_that_is_done() -> None:
-    pace = console.Pace(("import", "qat", "evaluate", "decide"))
-    shares = []
-    for name in ("import", "qat", "evaluate", "decide"):
-        for part in (0.0, 0.5, 1.0):
-            pace.reached(name, part)
-            shares.append(pace.share)
-    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == pytest.approx(1)
-    assert console.remaining(30, 0.75) == pytest.approx(10) and console.remaining(1, 0.0) is None
-    assert [console.about(one) for one in (None, 5.4, 65, 3725)] == ["", "about 0:05", "about 1:05", "about 1:02:05"]
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_is_left_goes_on_as_fast_as_what_went_before() -> None:
+    clock = Clock()
+    pace = console.Pace({"import": 4.0, "qat": 10.0, "evaluate": 20.0}, clock)
+    pace.reached("import", 0.0)
+    assert pace.remaining is None and pace.share == 0
+    clock.now += 8  # twice as slow as usual
+    pace.reached("import", 1.0)
+    assert pace.remaining == pytest.approx(60) and pace.share == pytest.approx(4 / 34)
+    pace.reached("qat", 0.0)
+    clock.now += 5  # a step that says nothing: its own twenty seconds run down
+    assert pace.remaining == pytest.approx(55)
+    clock.now += 30  # and never what comes after it
+    assert pace.remaining == pytest.approx(40)
+    pace.reached("qat", 0.5)
+    assert pace.remaining == pytest.approx(43 / 9 * 25)
+    pace.reached("something else", 1.0)
+    assert pace.share == pytest.approx(9 / 34)
+    pace.reached("evaluate", 1.0)
+    assert pace.remaining == pytest.approx(0) and pace.share == pytest.approx(1)
     pace.reached("qat", 0.0)  # a worker died, and another begins again
-    assert pace.share == shares[3]
+    assert pace.share == pytest.approx(4 / 34)
+
+
+def test_times_are_told_as_guesses() -> None:
+    assert [console.about(one) for one in (None, 5.4, 65, 3725)] == ["", "about 0:05", "about 1:05", "about 1:02:05"]
+
+
+def test_without_a_world_the_evaluation_is_not_what_takes_long() -> None:
+    steps = pipeline.steps_of(("ptq", "qat"), with_board=True)
+    assert steps == ("import", "dataset", "ptq", "qat", "evaluate", "device", "decide")
+    recorded = pipeline.usual_seconds(Settings("p.zip", ("a.npz",), episodes={"nominal": 4000}), steps)
+    driven = pipeline.usual_seconds(Settings("p.zip", world="convoy"), steps)
+    assert tuple(recorded) == tuple(driven) == steps
+    assert recorded["evaluate"] < recorded["qat"] < driven["evaluate"]
+    assert pipeline.usual_seconds(Settings("p.zip", qat_steps=2000), ("qat",))["qat"] > driven["qat"]
+
+
+def test_a_sweep_is_as_far_as_its_seeds_are() -> None:
+    seen = []
+    with console.sweeping(2, {"import": 1.0, "qat": 3.0}) as progress:
+        for seed, step in ((3, Step("import", 1, 1)), (4, Step("qat", 1, 3))):
+            progress.told(seed, step)
+            seen.append(progress.share)
+        progress.ended(3)
+        seen.append(progress.share)
+    assert seen == pytest.approx([0.125, 0.375, 0.75])
 
 
 def test_without_a_terminal_a_seed_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.sweeping(2, ("import", "decide")) as progress:
+    with console.sweeping(2, {"import": 4.0, "decide": 0.3}) as progress:
         progress.told(3, Step("import", 0, 0))
         progress.ended(3)
         progress.ended(4, "failed: out of memory")

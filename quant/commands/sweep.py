@@ -102,7 +102,7 @@ def sweep_command(
 
 def _make(sweep: Sweep, address: str | None, workers: int | None) -> dict[int, str]:
     """Makes the runs that are not there yet; the failures, by seed."""
-    from quant.pipeline import steps_of
+    from quant.pipeline import steps_of, usual_seconds
     from quant.sweep.cluster import run_jobs
     from quant.sweep.jobs import is_finished, keep
     from quant.sweep.process import Files
@@ -112,8 +112,9 @@ def _make(sweep: Sweep, address: str | None, workers: int | None) -> dict[int, s
     if there:
         click.echo(f"finished already, with the same inputs: seed {', '.join(there)}", err=True)
     failures = {}
-    steps = steps_of(sweep.jobs[0].tracks, with_board=True)
-    with sweeping(len(missing), steps) as progress:
+    first = sweep.jobs[0]
+    usual = usual_seconds(first.settings, steps_of(first.tracks, with_board=True))
+    with sweeping(len(missing), usual) as progress:
         for job, result in run_jobs(missing, sweep.inputs, address=address, workers=workers, told=progress.told):
             if isinstance(result, Files):
                 keep(sweep.run_folder(job.seed), result.content)
