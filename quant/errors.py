@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Of the names that there are the one that was likely meant; None where none is alike."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, list(known), 1)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """A hint for a name that was mistyped, or None."""
+    close = nearest(name, known)
+    return None if close is None else f"did you mean {close}?"
+
 
 class QuantError(Exception):
     """An error a user can act on: what is wrong, where, what was expected, and what to do.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.errors import InputError
+from quant.errors import InputError, nearest
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is in all."""
@@ -33,7 +33,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         _replace(path, content)
     except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", where=path) from error
+        raise InputError(
+            f"cannot be written: {error.strerror}", where=path, expected=f"a folder that can be written, {path.parent}"
+        ) from error
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -90,9 +92,19 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise InputError("no such file", where=path) from error
+        raise InputError("no such file", where=path, hint=_nearby(path)) from error
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=path) from error
+        raise InputError(f"cannot be read: {error.strerror}", where=path, expected="a file that can be read") from error
+
+
+def _nearby(path: Path) -> str:
+    """What may have been meant by a path that leads nowhere."""
+    try:
+        names = [found.name for found in path.parent.iterdir()]
+    except OSError:
+        return f"there is no folder {path.parent} in {Path.cwd()}"
+    close = nearest(path.name, names)
+    return f"did you mean {path.with_name(close)}?" if close else f"paths start at {Path.cwd()}"
 
 
 def sha256(content: bytes) -> str:

@@ -125,7 +125,9 @@ def _open(path: Path, mode: int) -> int:
 
 
 def _unusable(path: Path, error: OSError) -> InputError:
-    return InputError(f"the lock's file cannot be opened: {error.strerror}", where=path)
+    return InputError(
+        f"the lock's file cannot be opened: {error.strerror}", where=path, expected="a file that can be written"
+    )
 
 
 def _owner() -> dict[str, object]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quant import __version__
-from quant.errors import InputError, StaleError
+from quant.errors import InputError, StaleError, nearest
 from quant.files import read_bytes, read_json, sha256, write_json, write_text
 from quant.locking import FileLock
 
@@ -114,18 +114,45 @@ def read_settings(folder: Path) -> Settings:
         InputError: the folder is not a run, or the file is malformed.
     """
     if not (folder / SETTINGS).is_file():
-        raise InputError(
-            "not a run folder", where=folder, expected=SETTINGS, hint="start one: quant import POLICY --out FOLDER"
-        )
+        raise _no_run(folder)
     value = read_json(folder / SETTINGS)
     if not isinstance(value, dict) or value.pop("schema_version", None) != SCHEMA_VERSION:
-        raise InputError("not the settings of this version", where=folder / SETTINGS, expected=f"{SCHEMA_VERSION}")
+        raise InputError(
+            "not the settings of this version",
+            where=folder / SETTINGS,
+            expected=f"schema_version {SCHEMA_VERSION}",
+            hint="the run was made by another version of quant: make it again with this one, quant run",
+        )
     try:
         settings = Settings(**value | {key: tuple(value[key]) for key in ("drives", "tracks")})
     except (TypeError, KeyError) as error:
-        raise InputError(f"the settings lack or garble {error}", where=folder / SETTINGS) from error
+        raise InputError(
+            f"the settings lack or garble {error}", where=folder / SETTINGS, hint="import the policy again"
+        ) from error
     _check_settings(settings, value, folder / SETTINGS)
     return settings
+
+
+def _no_run(folder: Path) -> InputError:
+    """There is no run at ``folder``: says which runs there are that may have been meant."""
+    if folder.is_file():
+        return InputError("is a file", where=folder, expected="a run folder")
+    found = _runs_around(folder)
+    inside = [run.as_posix() for run in found if run.parent == folder]
+    if inside:
+        hint = f"it holds runs: {', '.join(inside[:5])}"
+    else:
+        named = [run.as_posix() for run in found if run.name == folder.name]
+        close = next(iter(named), None) or nearest(folder.as_posix(), map(Path.as_posix, found))
+        hint = f"did you mean {close}?" if close else "start one: quant run, or quant import POLICY --out FOLDER"
+    what = "not a run folder" if folder.is_dir() else "no such run folder"
+    return InputError(what, where=folder, expected=f"a folder with {SETTINGS}", hint=hint)
+
+
+def _runs_around(folder: Path) -> list[Path]:
+    """The runs in the folder, beside it, and where runs usually are."""
+    places = (folder, folder.parent, Path(), Path("runs"))
+    return sorted({found.parent for place in places for found in place.glob(f"*/{SETTINGS}")})
 
 
 def _check_settings(settings: Settings, value: dict[str, Any], path: Path) -> None:
@@ -168,7 +195,10 @@ def claim(folder: Path) -> None:
         raise InputError("is a file", where=folder, expected="a folder for the run", hint="give another --out")
     if folder.exists() and not (folder / SETTINGS).is_file() and any(one.name != LOCK for one in folder.iterdir()):
         raise InputError(
-            "holds files that are not a run's", where=folder, expected="a new, empty or run folder", hint="give --out"
+            "holds files that are not a run's",
+            where=folder,
+            expected="a new, empty or run folder",
+            hint=f"give it one of its own: --out {folder / 'NAME'}",
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -239,7 +269,11 @@ def unfinish(folder: Path) -> None:
         for name in (MANIFEST, PAGE, SUMMARY):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"the run cannot be changed: {error.strerror}", where=folder / MANIFEST) from error
+        raise InputError(
+            f"the run cannot be changed: {error.strerror}",
+            where=folder / MANIFEST,
+            expected="a folder that can be written",
+        ) from error
 
 
 def add_pages(folder: Path, manifest: dict[str, Any], pages: Mapping[str, str]) -> None:
@@ -307,13 +341,15 @@ def check_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(
-            "the run is not finished: it has no manifest", where=folder, hint="run quant run, or quant decide, again"
+            "the run is not finished: it has no manifest",
+            where=folder,
+            hint=f"run quant run again, or quant decide {folder}, which says what is missing",
         )
     manifest = read_json(path)
     try:
         listed = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"the manifest lacks or garbles {error}", where=path) from error
+        raise InputError(f"the manifest lacks or garbles {error}", where=path, hint=f"quant decide {folder}") from error
     for name, digest in listed.items():
         if not (folder / name).is_file():
             raise StaleError(

@@ -60,6 +60,8 @@ def offered(*arguments: str) -> list[str]:
         (("compare", "alone", "runs/"), ["runs/mine", "runs/other"]),
         (("run", "--tracks", ""), list(TRACKS)),
         (("run", "--tracks", "ptq,q"), ["ptq,qat"]),
+        (("run", "--tracks", "qat,ptq-g"), ["qat,ptq-gptq", "qat,ptq-gptq-pt"]),
+        (("run", "--tracks", "ptq,ptq"), ["ptq,ptq-gptq", "ptq,ptq-gptq-pt", "ptq,ptq-residual"]),
         (("explain", "runs/mine", "--track", ""), ["ptq", "ptq-gptq"]),
         (("explain", "missing", "--track", "p"), []),
         (("board", "info", "--board", "t"), ["truck"]),

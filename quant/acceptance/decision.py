@@ -321,7 +321,9 @@ def _rank_frames(eligible: Mapping[str, Assessment], evaluations: Mapping[str, E
     for track in eligible:
         opened = evaluations[track].open_loop
         if opened is None:
-            raise InputError("the candidate was compared neither driving nor on frames", where=track)
+            raise InputError(
+                "the candidate was compared neither driving nor on frames", where=track, hint="run quant evaluate again"
+            )
         agreement[track], mae[track] = rounded(opened.overall.agreement.value), rounded(opened.overall.mae)
     best = max(agreement.values())
     agreeing = [

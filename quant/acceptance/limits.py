@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from quant.errors import InputError
+from quant.errors import InputError, did_you_mean
 from quant.files import read_bytes
 
 TABLE = ("tool", "quant", "acceptance")
@@ -108,7 +108,12 @@ def limits_from(table: Mapping[str, Any], where: object = "limits") -> Limits:
     kinds: dict[str, type] = {field.name: type(field.default) for field in fields(Limits)}
     for key, value in table.items():
         if key not in kinds:
-            raise InputError(f"unknown limit {key!r}", where=where, expected=f"one of {', '.join(kinds)}")
+            raise InputError(
+                f"unknown limit {key!r}",
+                where=where,
+                expected=f"one of {', '.join(kinds)}",
+                hint=did_you_mean(key, kinds),
+            )
         _check(key, value, kinds[key], where)
     values: dict[str, Any] = {key: kinds[key](value) for key, value in table.items()}
     return replace(Limits(), **values)

@@ -94,7 +94,11 @@ class Command:
                 check=False,
             )
         except OSError as error:
-            raise InputError(f"{self.words[0]} cannot be started: {error.strerror}", where=self.where) from error
+            raise InputError(
+                f"{self.words[0]} cannot be started: {error.strerror}",
+                where=self.where,
+                expected="a program on PATH, or its whole path; no shell runs it",
+            ) from error
         except subprocess.TimeoutExpired as error:
             raise InputError(
                 f"{self.words[0]} has not ended within {self.seconds:g} s",

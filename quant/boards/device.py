@@ -28,7 +28,7 @@ from quant.boards.messages import (
 )
 from quant.boards.protocol import VERSION, ActionCode, EvidenceCode, FaultKind, PackStatus, PartCode, Stage
 from quant.boards.report import STAGE_NAMES, Quantiles
-from quant.errors import InputError, LinkError, ProtocolError
+from quant.errors import InputError, LinkError, ProtocolError, did_you_mean
 from quant.policy.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Discrete
 from quant.runners.runner import Decision
@@ -138,7 +138,8 @@ class Device:
         if models.status is not PackStatus.OK:
             raise InputError(f"the board has no models: {models.words}", where=self.link.name, hint="quant flash RUN")
         held = ", ".join(slot.track for slot in models.slots)
-        raise InputError(f"the board holds no track {track}", where=self.link.name, expected=held)
+        near = did_you_mean(track, (slot.track for slot in models.slots))
+        raise InputError(f"the board holds no track {track}", where=self.link.name, expected=held, hint=near)
 
     def decide(self, track: str, observations: Observations, *, interfaces: bool = True) -> Decisions:
         """N observations -> N decisions, many under way at once.

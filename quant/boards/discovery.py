@@ -12,7 +12,7 @@ from pathlib import Path
 
 from quant.boards.board import Board
 from quant.boards.board_map import CHIPS, RESERVED, WITHOUT_HARDWARE, BoardEntry, BoardMap, find_board_map
-from quant.errors import InputError
+from quant.errors import InputError, did_you_mean
 
 BRIDGES = {
     0x303A: "Espressif USB",
@@ -144,8 +144,9 @@ def _entry(request: BoardRequest, board_map: BoardMap) -> BoardEntry:
     if name is not None and name not in CHIPS:
         raise InputError(
             f"no board {name}",
-            where=board_map.path or "--board",
+            where="--board" if board_map.path is None else f"--board, {board_map.path}",
             expected=f"one of {', '.join((*RESERVED, *board_map.boards))}",
+            hint=did_you_mean(name, (*RESERVED, *board_map.boards)),
         )
     if request.port is not None:
         return _at_port(request.port, name, board_map)

@@ -44,7 +44,11 @@ class ExchangeLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", buffering=1, encoding="ascii")  # a crash loses no line
         except OSError as error:
-            raise InputError(f"the exchange log cannot be written: {error.strerror}", where=path) from error
+            raise InputError(
+                f"the exchange log cannot be written: {error.strerror}",
+                where=path,
+                expected="a file that can be written",
+            ) from error
 
     def write(self, direction: Direction, kind: int | None, sequence: int | None, payload: bytes, outcome: str) -> None:
         """Adds a line."""

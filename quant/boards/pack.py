@@ -207,7 +207,7 @@ def _packed(candidate: Candidate) -> PackedTrack:
         policy_sha256=candidate.policy_sha256,
     )
     if (reason := _unfit(track)) is not None:
-        raise InputError(f"the firmware cannot hold it: {reason}", where=where)
+        raise InputError(f"the firmware cannot hold it: {reason}", where=where, hint="leave this track out: --tracks")
     return track
 
 
@@ -231,7 +231,9 @@ def _check_parts(candidate: Candidate, encoder: Model, head: Model, where: str) 
             raise InputError(f"{bits} bits in the {what}", where=where, expected=f"{candidate.bits} bits everywhere")
     for part, model in (("peer_encoder", encoder), ("policy_head", head)):
         if (reason := _unfit_layers(model)) is not None:
-            raise InputError(f"the firmware cannot run the {part}: {reason}", where=where)
+            raise InputError(
+                f"the firmware cannot run the {part}: {reason}", where=where, hint="leave this track out: --tracks"
+            )
 
 
 def _unfit_layers(model: Model) -> str | None:

@@ -174,7 +174,11 @@ def flash_image(build: Build, pack: bytes, folder: Path) -> bytes:
     end = build.models.offset + build.models.size
     size = build.flash_size or _flash_size_for(max(len(image), end))
     if max(len(image), end) > size:
-        raise InputError(f"the files do not fit a flash of {size:,} bytes", where=build.folder)
+        raise InputError(
+            f"the files do not fit a flash of {size:,} bytes",
+            where=build.folder,
+            hint="CONFIG_ESPTOOLPY_FLASHSIZE is too small for partitions.csv: idf.py menuconfig",
+        )
     image.extend(ERASED * (size - len(image)))
     image[build.models.offset : end] = pack.ljust(build.models.size, ERASED)
     return bytes(image)

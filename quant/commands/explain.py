@@ -10,7 +10,7 @@ import click
 from quant.commands.completion import complete_tracks_of_run
 from quant.commands.options import json_option, run_argument
 from quant.console import show, show_json
-from quant.errors import InputError, StaleError
+from quant.errors import InputError, StaleError, did_you_mean
 
 if TYPE_CHECKING:
     from quant.anatomy import Anatomy
@@ -70,11 +70,17 @@ def explain(folder: Path, track: str | None = None, worst: int = 5) -> list[Anat
     from quant.anatomy import dissect
     from quant.dataset import Split
     from quant.runfolder import read_settings
+    from quant.tracks.registry import TRACKS
 
     settings = read_settings(folder)
     if track is not None and track not in settings.tracks:
         known = " or ".join(settings.tracks) or "none yet"
-        raise InputError(f"the run has no candidate {track!r}", where="--track", expected=known)
+        raise InputError(
+            f"the run has no candidate {track!r}",
+            where="--track",
+            expected=known,
+            hint=f"make it: quant {track} {folder}" if track in TRACKS else did_you_mean(track, settings.tracks),
+        )
     policy, dataset = pipeline.read_inputs(folder)
     candidates = pipeline.read_candidates(folder, settings)
     rows = dataset.rows(Split.HELD_OUT)

@@ -77,7 +77,12 @@ def read_drive(path: Path, policy: Policy) -> Recording:
     arrays = _arrays(content, path)
     missing = [key for key in (EGO, PEERS, PEER_MASK) if key not in arrays]
     if missing:
-        raise InputError(f"the drive lacks {', '.join(missing)}", where=path, expected="arrays ego, peers, peer_mask")
+        raise InputError(
+            f"the drive lacks {', '.join(missing)}",
+            where=path,
+            expected="arrays ego, peers, peer_mask",
+            hint="it looks like a checkpoint: quant run FILE --drive DRIVE" if _is_policy(content) else None,
+        )
     ego, peers, mask = (_numbers(arrays[key], f"{path}:{key}") for key in (EGO, PEERS, PEER_MASK))
     _fit(ego, peers, mask, policy, path)
     if T_MS in arrays:
@@ -106,6 +111,12 @@ def _arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
         ) from error
 
 
+def _is_policy(content: bytes) -> bool:
+    """Whether it is Stable-Baselines3's archive or our own: given where the drive belongs."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return any(name in ("policy.pth", "policy.json") for name in archive.namelist())
+
+
 def _check_size(archive: zipfile.ZipFile, path: Path) -> None:
     size = sum(info.file_size for info in archive.infolist())
     if size > MAX_BYTES:
@@ -114,7 +125,7 @@ def _check_size(archive: zipfile.ZipFile, path: Path) -> None:
 
 def _numbers(array: NDArray[Any], where: str) -> NDArray[np.float32]:
     if array.dtype.kind not in "fiub":
-        raise InputError(f"holds {array.dtype}, not numbers", where=where)
+        raise InputError(f"holds {array.dtype}, not numbers", where=where, expected="float32")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused as such
         return array.astype(np.float32)
 
@@ -142,7 +153,7 @@ def _fit(
 ) -> None:
     n = len(ego) if ego.ndim else 0
     if n == 0:
-        raise InputError("the drive has no frames", where=path)
+        raise InputError("the drive has no frames", where=path, expected=f"ego (N, {policy.ego_size}), one row a frame")
     if ego.shape != (n, policy.ego_size):
         raise InputError(
             f"the drive's ego is {ego.shape}, the policy's ego has {policy.ego_size} features",
@@ -159,4 +170,6 @@ def _fit(
     if mask.shape != peers.shape[:2]:
         raise InputError(f"peer_mask is {mask.shape}", where=f"{path}:peer_mask", expected=str(peers.shape[:2]))
     if not np.isin(mask, (0, 1)).all():
-        raise InputError("peer_mask holds values other than 0 and 1", where=f"{path}:peer_mask")
+        raise InputError(
+            "peer_mask holds values other than 0 and 1", where=f"{path}:peer_mask", expected="1 where a peer is present"
+        )

@@ -208,7 +208,9 @@ def load_dataset(folder: Path, policy: Policy | None = None, policy_sha256: str 
         )
         digest = str(description["digest"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(f"the description lacks or garbles {error}", where=path) from error
+        raise InputError(
+            f"the description lacks or garbles {error}", where=path, hint="make it again: quant dataset"
+        ) from error
     _check(dataset, folder)
     if digest != dataset.digest:
         raise InputError("its digest is not that of the arrays", where=path, hint="make it again: quant dataset")
@@ -236,7 +238,7 @@ def _load(path: Path, entry: dict[str, Any]) -> NDArray[Any]:
     except (ValueError, EOFError, OSError, SyntaxError, MemoryError, OverflowError, zipfile.BadZipFile) as error:
         raise InputError("not a readable .npy array", where=path, hint=str(error)) from error
     if not isinstance(array, np.ndarray):
-        raise InputError("not a .npy array", where=path)
+        raise InputError("not a .npy array", where=path, hint="make it again: quant dataset")
     rank, dtype = (2, "int32" if path.name == INDEX else "float32")
     if (array.ndim, str(array.dtype)) != (rank, dtype):
         raise InputError(f"is {array.shape} {array.dtype}", where=path, expected=f"a {dtype} array of rank {rank}")
@@ -266,9 +268,15 @@ def _check(dataset: Dataset, folder: Path) -> None:
     }
     for name, (length, expected) in lengths.items():
         if length != expected:
-            raise InputError(f"has {length} rows, the index counts {expected}", where=folder / name)
+            raise InputError(
+                f"has {length} rows, the index counts {expected}",
+                where=folder / name,
+                hint="make it again: quant dataset",
+            )
         if not np.isfinite(dataset.arrays()[name]).all():
-            raise InputError("holds a number that is not finite", where=folder / name)
+            raise InputError(
+                "holds a number that is not finite", where=folder / name, hint="make it again: quant dataset"
+            )
 
 
 def _check_index(dataset: Dataset, path: Path) -> None:

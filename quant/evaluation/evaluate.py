@@ -68,7 +68,7 @@ def evaluate(
         StaleError: a candidate was made from another policy or dataset.
     """
     if (world is None) != (scenarios is None):
-        raise InputError("a world and its scenarios are given together or not at all", where="evaluate")
+        raise InputError("a world without scenarios, or the reverse", where="evaluate", expected="both or neither")
     for name, candidate in candidates.items():
         _check_candidate(name, candidate, policy_sha256, dataset_sha256)
     driven: dict[str, ClosedLoop] = {}
@@ -136,7 +136,9 @@ def _timing(stage: str, timed: Timed) -> Iterator[None]:
 
 def _check_candidate(name: str, candidate: Candidate, policy_sha256: str, dataset_sha256: str) -> None:
     if name == FLOAT or name != candidate.track:
-        raise InputError(f"a candidate of the track {candidate.track!r} is called {name!r}", where="evaluate")
+        raise InputError(
+            f"a candidate is called {name!r}", where="evaluate", expected=f"its track, {candidate.track!r}"
+        )
     for what, made_with, wanted in (
         ("policy", candidate.policy_sha256, policy_sha256),
         ("dataset", candidate.dataset_sha256, dataset_sha256),

@@ -140,7 +140,7 @@ def check_together(evaluations: Mapping[str, Evaluation]) -> None:
     for name, evaluation in evaluations.items():
         where = f"evaluation of {name}"
         if evaluation.track != name:
-            raise StaleError(f"it is of the track {evaluation.track!r}", where=where)
+            raise StaleError(f"it is of the track {evaluation.track!r}", where=where, hint="run quant evaluate again")
         for key in ("policy", "dataset", "scenarios"):
             if evaluation.hashes[key] != reference.hashes[key]:
                 raise StaleError(
@@ -348,7 +348,11 @@ def _read_closed_loop(node: _Node) -> ClosedLoop:
     actors = {name: tuple(_read_slice(table) for table in gate.tables(name)) for name in gate.value}
     for name, outcomes in actors.items():
         if [(s.name, s.n) for s in outcomes] != [(s.name, s.n) for s in slices]:
-            raise InputError(f"{gate.path}{name} was not driven on the same slices", where=node.where)
+            raise InputError(
+                f"{gate.path}{name} was not driven on the same slices",
+                where=node.where,
+                hint="run quant evaluate again",
+            )
     return ClosedLoop(slices, tuple(_read_paired(table, n) for table, n in versus if table is not None), actors)
 
 
@@ -378,7 +382,11 @@ def _check_same(stated: Any, counted: Any, where: object, path: str = "") -> Non
     if isinstance(stated, dict) and isinstance(counted, dict):
         for key in sorted(stated.keys() | counted.keys()):
             if key not in stated or key not in counted:
-                raise InputError(f"{path}{key} is {'unknown' if key in stated else 'missing'}", where=where)
+                raise InputError(
+                    f"{path}{key} is {'unknown' if key in stated else 'missing'}",
+                    where=where,
+                    hint="run quant evaluate again",
+                )
             _check_same(stated[key], counted[key], where, f"{path}{key}.")
     elif isinstance(stated, list) and isinstance(counted, list) and len(stated) == len(counted):
         for index, (one, other) in enumerate(zip(stated, counted, strict=True)):

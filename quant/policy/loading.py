@@ -53,7 +53,12 @@ def load_policy(
     if content.startswith(_HDF5):
         return _load_with_tensorflow(path, None, given)
     if not content.startswith(_ZIP):
-        raise InputError("is not a checkpoint: its content is of an unknown kind", where=path, expected=_EXPECTED)
+        raise InputError(
+            "is not a checkpoint: its content is of an unknown kind",
+            where=path,
+            expected=_EXPECTED,
+            hint="the content decides, not the name: was it copied whole?",
+        )
     where = str(path)
     if is_sb3(content, where):
         return load_sb3(content, where, given)
@@ -66,6 +71,7 @@ def load_policy(
         f"is a zip, but not a checkpoint; it holds {', '.join(sorted(members)[:5])[:200] or 'nothing'}",
         where=path,
         expected=_EXPECTED,
+        hint="it looks like a recorded drive: quant run POLICY --drive FILE" if "ego.npy" in members else None,
     )
 
 

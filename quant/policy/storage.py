@@ -163,10 +163,16 @@ def _layers(archive: Archive, part: str, description: dict[str, Any]) -> tuple[D
     activations = description.get(part)
     where = f"{archive.where}!{DESCRIPTION}"
     if not isinstance(activations, list) or len(activations) > _MAX_LAYERS:
-        raise InputError(f"{part} is not a list of activations", where=where)
+        raise InputError(
+            f"{part} is not a list of activations", where=where, expected=f"at most {_MAX_LAYERS} names of activations"
+        )
     for activation in activations:
         if activation not in get_args(Activation):
-            raise InputError(f"unsupported layer: activation {str(activation)[:80]}", where=where)
+            raise InputError(
+                f"unsupported layer: activation {str(activation)[:80]}",
+                where=where,
+                expected=", ".join(get_args(Activation)),
+            )
     return tuple(
         Dense(_array(archive, f"{part}.{index}.weight", 2), _array(archive, f"{part}.{index}.bias", 1), activation)
         for index, activation in enumerate(activations)

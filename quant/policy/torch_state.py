@@ -85,7 +85,9 @@ class StateDict:
         """
         where = f"{self._archive.where}!{name}"
         if name not in self.specs:
-            raise InputError("is missing from the state dict", where=where)
+            raise InputError(
+                "is missing from the state dict", where=where, expected=f"of {len(self.specs)} tensors this one"
+            )
         spec = self.specs[name]
         if spec.dtype not in ("f4", "f8", "f2", "bf16"):
             raise InputError(f"has elements of type {spec.dtype}", where=where, expected="floating point")

@@ -146,7 +146,9 @@ def micro_interpreter(tflite: bytes, where: object = None) -> Any:
     try:
         return runtime.Interpreter.from_bytes(tflite, arena_size=(1 << 20) + 16 * len(tflite))
     except RuntimeError as error:
-        raise InputError(f"TFLite-Micro refuses the model: {error}", where=where) from error
+        raise InputError(
+            f"TFLite-Micro refuses the model: {error}", where=where, hint="make the candidate again"
+        ) from error
 
 
 def _checked(submodel: SubModel) -> TflmModel:

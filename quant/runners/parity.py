@@ -89,7 +89,9 @@ def parity_from_json(document: Any, where: object = "parity") -> ParityReport:
         engines = {name: _engine_from_json(document[name]) for name in ("tflite_micro", "litert")}
         return ParityReport(decisions=int(document["decisions"]), **engines)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"the parity report lacks or garbles {error}", where=where) from error
+        raise InputError(
+            f"the parity report lacks or garbles {error}", where=where, hint="run quant evaluate again"
+        ) from error
 
 
 def _engine_from_json(value: Any) -> EngineParity:

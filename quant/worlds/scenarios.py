@@ -290,7 +290,11 @@ def _check(scenarios: ScenarioSet) -> None:
     for name in scenarios.slice_names:
         _slice_code(name)
     if len(scenarios.slices) != len(scenarios.index):
-        raise InputError(f"{len(scenarios.slices)} slices for {len(scenarios.index)} episodes", where="scenarios")
+        raise InputError(
+            f"{len(scenarios.slices)} slices for {len(scenarios.index)} episodes",
+            where="scenarios",
+            expected="one for each episode",
+        )
     if len(np.unique(scenarios.index * len(SLICES) + (scenarios.slices == LOSSY))) != len(scenarios):
         raise InputError("an episode occurs twice", where="scenarios", expected="each index once in its slice")
 
@@ -323,7 +327,7 @@ def _check_names(table: Mapping[str, Any], columns: tuple[Column, ...], where: o
     declared = ["index", *(column.name for column in columns)]
     missing = [name for name in declared if name not in table]
     if missing:
-        raise InputError(f"columns are missing: {', '.join(missing)}", where=where)
+        raise InputError(f"columns are missing: {', '.join(missing)}", where=where, expected=", ".join(declared))
     extra = [name for name in table if name not in declared]
     if extra:
         raise InputError(f"unknown columns: {', '.join(extra)}", where=where, expected=", ".join(declared))
@@ -333,13 +337,13 @@ def _array(values: Any, name: str, episodes: int, where: object) -> NDArray[np.f
     place = f"{where}: {name}"
     if not isinstance(values, list) or len(values) != episodes:
         found = len(values) if isinstance(values, list) else type(values).__name__
-        raise InputError(f"{found} values for {episodes} episodes", where=place)
+        raise InputError(f"{found} values for {episodes} episodes", where=place, expected="one for each episode")
     try:
         array = np.array(values)
     except ValueError as error:
-        raise InputError("rows of different lengths", where=place) from error
+        raise InputError("rows of different lengths", where=place, expected="rows of one length") from error
     if array.dtype.kind not in "if":
-        raise InputError("not numbers", where=place)
+        raise InputError("not numbers", where=place, expected="numbers")
     return array.astype(np.float64)
 
 
@@ -377,12 +381,18 @@ def _expand(runs: list[Any], episodes: int, where: object) -> NDArray[np.str_]:
     try:
         names, counts = [str(name) for name, _ in runs], [int(count) for _, count in runs]
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError("slices are not [name, count] pairs", where=where) from error
+        raise InputError(
+            "slices are not [name, count] pairs", where=where, hint="make the scenarios again: quant dataset"
+        ) from error
     # Before anything is made of them: a count may ask for more memory than there is.
     if min(counts, default=0) < 0:
         raise InputError(f"a slice of {min(counts)} episodes", where=where, expected="0 or more")
     if sum(counts) != episodes:
-        raise InputError(f"slices hold {sum(counts)} episodes, the file {episodes}", where=where)
+        raise InputError(
+            f"slices hold {sum(counts)} episodes, the file {episodes}",
+            where=where,
+            hint="make the scenarios again: quant dataset",
+        )
     return np.repeat(np.array(names, np.str_), counts)
 
 

@@ -25,11 +25,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from quant.errors import InputError
+from quant.errors import InputError, did_you_mean
 from quant.policy.observations import EGO, PEER_MASK, PEERS
 from quant.policy.policy import ActionSpace, Box, Discrete
 from quant.worlds.scenarios import NOMINAL, ScenarioSet, canonical, empty_set
-from quant.worlds.world import World
+from quant.worlds.world import CONVOY, World
 
 MAX_STEPS = 10_000
 """Decisions after which an episode that has not ended is an error, unless ``max_steps`` is given."""
@@ -173,7 +173,9 @@ class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._last = {}
         for key, space in spaces.spaces.items():
             if key not in observation:
-                raise InputError(f"the observation has no {key!r}", where=self._place())
+                raise InputError(
+                    f"the observation has no {key!r}", where=self._place(), expected=f"{', '.join(spaces.spaces)}"
+                )
             value = np.asarray(observation[key])
             if value.shape != space.shape:
                 raise InputError(
@@ -231,7 +233,8 @@ def _build(spec: str, kwargs: Mapping[str, Any]) -> Env:
 def _builder(spec: str, kwargs: Mapping[str, Any]) -> Callable[[], Env]:
     module_name, _, name = spec.partition(":")
     if not module_name or not name:
-        raise InputError(f"{spec!r} is not a world", where="--world", expected="convoy, or module:EnvId")
+        near = did_you_mean(spec, [CONVOY])
+        raise InputError(f"{spec!r} is not a world", where="--world", expected="convoy, or module:EnvId", hint=near)
     module = _import(module_name)
     if name in gymnasium.registry:
         # Gymnasium's own checker complains about NaN by a warning; ours is an error.
@@ -243,7 +246,7 @@ def _builder(spec: str, kwargs: Mapping[str, Any]) -> Callable[[], Env]:
             f"{module_name} has no environment {name!r}",
             where=spec,
             expected="an id it registers with Gymnasium, or a class or function of it",
-            hint=f"it registers {', '.join(known)}" if known else "it registers none",
+            hint=did_you_mean(name, known) or (f"it registers {', '.join(known)}" if known else "it registers none"),
         )
     return lambda: made(**kwargs)
 
@@ -259,7 +262,8 @@ def _import(name: str) -> Any:
         raise InputError(
             f"no module {error.name!r}",
             where=f"--world {name}",
-            hint="install it, or run from the folder it lies in",
+            hint=did_you_mean(name, (path.stem for path in Path().glob("*.py")))
+            or "install it, or run from the folder it lies in",
         ) from error
     except Exception as error:
         raise _broken(f"--world {name}", "importing it failed", error) from error
@@ -268,7 +272,11 @@ def _import(name: str) -> Any:
 def _broken(where: str, what: str, error: Exception) -> InputError:
     if isinstance(error, InputError):
         return error
-    return InputError(f"{what}: {type(error).__name__}: {error}", where=where)
+    return InputError(
+        f"{what}: {type(error).__name__}: {error}",
+        where=where,
+        hint="the fault is in the environment's own code: make it in Python to see where",
+    )
 
 
 def _observation_shapes(space: Any, where: str) -> tuple[int, tuple[int, int]]:
