@@ -14,6 +14,7 @@ from quant.acceptance.device import DEVICE_CRITERIA
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import Evaluation
 from quant.evaluation.outcomes import SliceOutcome
+from quant.evaluation.statistics import Paired
 from quant.tracks.candidate import Candidate
 from tests.evaluation.synthetic import (
     LIMITS,
@@ -129,6 +130,9 @@ def test_every_candidate_stands_against_float_slice_by_slice_in_the_record() -> 
     assert (nominal["slice"], nominal["only_first_succeeds"], nominal["only_second_succeeds"]) == ("nominal", 4, 0)
     assert (nominal["lost_points"]["value"], nominal["noninferiority"], lossy["episodes"]) == (1.0, "not shown", 200)
     assert (nominal["only_second_collides"], nominal["collision_p"]) == (4, 0.125)
+    bounds = Paired(400, 392, 4, 0).loss()
+    assert nominal["lost_points"]["upper"] == pytest.approx(100 * bounds.upper, rel=1e-5)
+    assert nominal["lost_points"]["lower"] == pytest.approx(100 * bounds.lower, rel=1e-5)
     assert document["pairs"][0]["only_second_succeeds"] == 4 and document["pairs"][0]["tests"] == 1
 
 
