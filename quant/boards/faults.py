@@ -63,7 +63,7 @@ class Faults:
         first_byte: bytes of each direction that pass unharmed first, so that a test can say hello.
         reboot_after: the board restarts once, as if its supply had failed, when it has received that many bytes.
         hang_after: the board hangs once when it has received that many bytes; its watchdog restarts it.
-        another_model: the slots' models answer for one another.
+        another_model: the slots' models answer for one another, where their sizes and widths are the same.
         false_elf_hash: HELLO names the hash of another program.
         false_model_hash: MODELS names another hash of the first slot's peer encoder.
     """

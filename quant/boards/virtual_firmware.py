@@ -109,7 +109,7 @@ class EnginePort:
     """Runs the sub-models in the ``tflite_micro`` wheel, one interpreter each.
 
     Args:
-        another_model: the slots answer for one another.
+        another_model: the slots answer for one another, where one takes and gives what another does.
     """
 
     def __init__(self, *, another_model: bool = False) -> None:
@@ -143,12 +143,18 @@ class EnginePort:
     def invoke(self, slot: int, part: int, data: bytes) -> bytes:
         """Codes in, codes out, as bytes."""
         if self._another_model:
-            slot = (slot + 1) % (1 + max(loaded for loaded, _ in self._slots))
+            slot = self._stand_in(slot, part)
         model, interpreter = self._slots[slot, part]
         interpreter.set_input(np.frombuffer(data, code_type(model.input.bits)).reshape(model.input.shape), 0)
         interpreter.invoke()
         out: bytes = interpreter.get_output(0).tobytes()
         return out
+
+    def _stand_in(self, slot: int, part: int) -> int:
+        """The next slot with a sub-model of the same sizes and width; the slot itself where there is none."""
+        count, own = 1 + max(loaded for loaded, _ in self._slots), self._slots[slot, part][0]
+        others = ((slot + step) % count for step in range(1, count))
+        return next((other for other in others if _alike(self._slots[other, part][0], own)), slot)
 
 
 class Firmware:
@@ -274,6 +280,10 @@ class Firmware:
             time_model.stage_costs(),
         )
         return self.greeting()
+
+
+def _alike(one: Model, other: Model) -> bool:
+    return [(t.size, t.bits) for t in (one.input, one.output)] == [(t.size, t.bits) for t in (other.input, other.output)]
 
 
 def _fitting(pack: bytes) -> bytes:

@@ -51,6 +51,7 @@ from quant.errors import InputError, LinkError
 from quant.runners import Int8Runner
 from quant.runners.flatbuffer import read_model
 from quant.tracks.candidate import Candidate
+from tests.boards.candidates import wide
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 
 BOOT_LINE = rb"quant (\S+) elf ([0-9a-f]{16}) target virtual slots (\d)"
@@ -321,6 +322,14 @@ def test_another_model_answers_in_its_name(pack: bytes, candidates: tuple[Candid
         hashes = [slot.peer_encoder.sha256 for slot in link.request(ModelsRequest()).slots]
     assert hashes == [candidate.peer_encoder.sha256 for candidate in candidates]
     assert not same(replies, candidates[0])
+
+
+def test_only_a_model_of_the_same_codes_answers_for_another(candidates: tuple[Candidate, ...]) -> None:
+    three = (candidates[0], replace(wide(box_policy()), track="wide"), candidates[1])
+    options = VirtualOptions(faults=Faults(another_model=True))
+    with VirtualBoard(build_pack(three), options) as board, linked(board) as link:
+        right = [same(list(link.stream(requests(one, slot, 30))), one) for slot, one in enumerate(three)]
+    assert right == [False, True, False]
 
 
 def test_one_model_cannot_answer_for_another(candidates: tuple[Candidate, ...]) -> None:

@@ -20,6 +20,8 @@ from quant.suites.hil.expectations import assert_decides_as, spread
 pytestmark = pytest.mark.hil
 
 DECISIONS = 400
+RETRIES = 20
+"""Of one request: the frames of 16-bit codes are long, and several tries of one are hit."""
 SAFE_BYTES = 2000
 """Of each direction, for saying hello and asking for the models."""
 
@@ -41,6 +43,7 @@ def faulty(bench: Bench, faults: Faults) -> Iterator[tuple[Device, VirtualBoard]
     board = VirtualBoard(bench.pack, VirtualOptions(faults=faults, watchdog_seconds=0.5))
     with Bench(board, bench.pack) as opened:
         opened.device.link.timeout = 0.3
+        opened.device.link.retries = RETRIES
         opened.device.models()
         yield opened.device, board
 

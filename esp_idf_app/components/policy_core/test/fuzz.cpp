@@ -310,6 +310,9 @@ private:
                     last.insert(last.begin(), decoder_.header().type);
                     ++seen_[last[0] == kError ? "error " + std::to_string(last[1])
                                               : "reply " + std::to_string(last[0] & ~kReply)];
+                    if (last[0] == (static_cast<uint8_t>(Message::kDecide) | kReply)) {
+                        ++seen_["decided " + std::to_string(last[1])];
+                    }
                     break;
             }
         }
@@ -351,6 +354,9 @@ private:
     void check_variety() {
         for (int type = 1; type <= 8; ++type) {
             CHECK(seen_["reply " + std::to_string(type)] > 0);
+        }
+        for (size_t slot = 0; slot < kSlots; ++slot) {
+            CHECK(seen_["decided " + std::to_string(slot)] > 0);
         }
         for (int code = 1; code <= 14; ++code) {
             CHECK(seen_["error " + std::to_string(code)] > 0);

@@ -335,7 +335,7 @@ int64_t Checker::largest_bias(const tflite::Tensor &bias) const {
 size_t Checker::arena_bound() const {
     // TFLite-Micro's own objects; for each operator its record and parameters, those of its tensors, and what the plan
     // needs; ELU's table; for each channel a multiplier and a shift that stay and, while one operator prepares, two
-    // zero points; the two activations that live at a time. That is 1.1 to 1.6 times the least arena that worked on 32
+    // zero points; the two activations that live at a time. That is 1.1 to 1.9 times the least arena that worked on 32
     // bits, for chains of 1 to 41 operators of up to 1024 outputs.
     constexpr size_t kPointers = sizeof(void *) / 4;
     constexpr size_t kBase = 640 * kPointers;

@@ -14,7 +14,7 @@ namespace policy_core {
 
 constexpr uint16_t kMaxWarmup = 1000;
 
-/// Everything a board does with its line. It is large (about 40 KB, most of it the samples of a benchmark): make it one
+/// Everything a board does with its line. It is large (about 45 KB, half of it the samples of a benchmark): make it one
 /// static object. It needs little stack and no heap, and calls its ports from poll() and boot() only.
 class Server {
 public:
