@@ -283,7 +283,8 @@ class Firmware:
 
 
 def _alike(one: Model, other: Model) -> bool:
-    return [(t.size, t.bits) for t in (one.input, one.output)] == [(t.size, t.bits) for t in (other.input, other.output)]
+    tensors = zip((one.input, one.output), (other.input, other.output), strict=True)
+    return all((a.size, a.bits) == (b.size, b.bits) for a, b in tensors)
 
 
 def _fitting(pack: bytes) -> bytes:
