@@ -155,9 +155,14 @@ class BoardMap:
         return tuple(entry for entry in self.boards.values() if entry.chip == chip)
 
 
+def revision_number(revision: int) -> str:
+    """``1.2`` of 102."""
+    return f"{revision // 100}.{revision % 100}"
+
+
 def revision_words(revision: int) -> str:
     """``v1.2`` of 102."""
-    return f"v{revision // 100}.{revision % 100}"
+    return f"v{revision_number(revision)}"
 
 
 def find_board_map(given: Path | None = None, folder: Path | None = None) -> BoardMap:

@@ -113,7 +113,8 @@ def find_build(names: Sequence[str], given: Path | None, app: Path, *, command: 
     for folder in folders:
         if (folder / FLASH_FILES).is_file():
             return folder
-    plain = f"idf.py -B build_{names[0] if names else '<chip>'} build"
+    chip = names[-1] if names else "<chip>"
+    plain = f"idf.py -B build/{chip} -D SDKCONFIG=build/{chip}/sdkconfig set-target {chip} build"
     raise InputError(
         "the app has not been built for this board",
         where=app,

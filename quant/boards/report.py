@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from quant.acceptance.criterion import Evidence
 from quant.acceptance.device import EVIDENCE, DeviceEvidence
+from quant.boards.board_map import revision_number
 from quant.boards.conformance import Conformance
 from quant.boards.messages import HelloReply
 from quant.boards.protocol import Stage
@@ -66,7 +67,7 @@ class Identity:
             name,
             cast(Evidence, hello.evidence.name.lower()),
             hello.chip,
-            f"{hello.chip_revision // 100}.{hello.chip_revision % 100}",
+            revision_number(hello.chip_revision),
             hello.mac,
             hello.cpu_mhz,
             hello.cores,
