@@ -155,7 +155,7 @@ def _bounded(loss: _Loss, table: Paired, blind: str, limits: Limits) -> Criterio
 def _too_few(loss: _Loss, drop: Drop, n: int) -> str:
     lost = quantity(rounded(drop.value), loss.unit)
     more = f"; about {_episodes(n, drop, loss.limit)} would" if rounded(drop.value) < loss.limit else ""
-    return f"{lost} were lost, which keeps the limit, but {n} episodes do not show it{more}"
+    return f"{lost} lost keeps the limit, but {n} episodes do not show it{more}"
 
 
 def _episodes(n: int, loss: Drop, limit: float) -> int:

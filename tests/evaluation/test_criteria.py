@@ -85,7 +85,7 @@ def test_each_slice_is_held_to_the_limit_by_its_upper_bound() -> None:
     assert lossy.outcome is Outcome.UNPROVEN
     assert lossy.value is not None
     assert lossy.value > 0.1
-    assert "9.18 % were lost, which keeps the limit, but 200 episodes do not show it; about " in lossy.unproven
+    assert "9.18 % lost keeps the limit, but 200 episodes do not show it; about " in lossy.unproven
     assert outcomes(assessment)["success_drop[nominal]"] == "pass"
     assert assessment.eligible
 
@@ -118,7 +118,7 @@ def test_as_many_episodes_as_it_says_show_what_fewer_left_open() -> None:
         return assess(made, own, original, Limits()).criteria[0]
 
     assert equal(20).outcome is Outcome.UNPROVEN
-    assert "0.00 % were lost, which keeps the limit, but 20 episodes do not show it; about 29 would" in str(equal(20))
+    assert "0.00 % lost keeps the limit, but 20 episodes do not show it; about 29 would" in str(equal(20))
     assert equal(29).outcome is Outcome.PASS
 
 

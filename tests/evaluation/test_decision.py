@@ -103,7 +103,7 @@ def test_a_winner_whose_success_is_not_proven_says_so_in_the_line_everybody_read
     verdict = judged((candidate("qat"), driven(4, 22)))
     assert (verdict.winner, verdict.status, verdict.exit_code) == ("qat", "provisional", 0)
     assert verdict.headline == "Deploy QAT. The verdict is provisional: success is not proven."
-    assert verdict.to_confirm[0].startswith("success_drop[lossy]: 9.18 % were lost, which keeps the limit, but 200 ")
+    assert verdict.to_confirm[0].startswith("success_drop[lossy]: 9.18 % lost keeps the limit, but 200 ")
     assert verdict.to_confirm[0].endswith("evaluate on more episodes")
 
 
