@@ -26,7 +26,7 @@ from quant.runfolder import Settings
 from quant.sweep import cluster
 from quant.sweep.jobs import Job, Sweep, claimed, collect, is_finished, keep, parse_seeds, plan_sweep, unpacked
 from quant.sweep.process import Failure, Step
-from quant.sweep.summary import FRAMES, Entry, Spread, Trial, _choose, _half, summarize
+from quant.sweep.summary import EPISODES, FRAMES, Entry, Spread, Summary, Trial, _choose, _half, summarize
 from quant.sweep.table import table
 from quant.tracks.candidate import Affine
 from quant.tracks.storage import load_candidate, save_candidate
@@ -332,6 +332,23 @@ def test_a_half_holds_its_figures() -> None:
     assert (half.n, half.good.value, half.bad, half.error) == (200, 0.9, 20, None)
     assert half.typical == pytest.approx(0.95) and half.drop is not None and half.drop.value == pytest.approx(0.1)
     assert _half(one, [one, other], True).good.value == 1.0
+
+
+def test_a_track_is_held_against_the_first_seed_by_seed() -> None:
+    good = np.ones(400, np.bool_)
+    worse, worst = good.copy(), good.copy()
+    worse[0] = worst[:9] = False
+    entries = [
+        replace(entry(seed, bits), track=track)
+        for track, seeds in {"ptq": (worse, worse, worse), "qat": (good, good, worst)}.items()
+        for seed, bits in enumerate(seeds)
+    ]
+    made = Summary(
+        "training", EPISODES, "", tuple(entries), dict.fromkeys(range(3), "qat"), {}, ("ptq",),
+        {"ptq": {}, "qat": {}}, (), None, (),
+    )  # fmt: skip
+    assert "qat against ptq: more successes in 2 of 3 seeds, fewer successes in 1" in made.sentences()
+    assert "wins in 3 seeds: ptq 0, qat 3" in made.sentences() and made.exit_code == 1
 
 
 def test_spread_of_one_value_has_no_deviation() -> None:

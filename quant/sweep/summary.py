@@ -469,6 +469,7 @@ def _sentences(found: Summary) -> Iterable[str]:
     for track in found.same:
         yield f"{track} makes the same models whatever the seed"
     yield _wins(found)
+    yield from _between_tracks(found)
     yield _noise(found)
     if found.choice is None:
         yield "deploy none: every candidate of every seed fails a criterion"
@@ -488,6 +489,21 @@ def _wins(found: Summary) -> str:
     none = list(found.winners.values()).count(None)
     words = ", ".join(f"{track} {count}" for track, count in counts.items())
     return f"wins in {len(found.winners)} seeds: {words}{f', none {none}' if none else ''}"
+
+
+def _between_tracks(found: Summary) -> Iterable[str]:
+    """Every later track against the first, seed by seed: whether its lead is luck."""
+    first, *others = found.spreads
+    leads = {(one.seed, one.track): _lead(one) for one in found.entries}
+    better = "smaller mean error" if found.items == FRAMES else "more successes"
+    for track in others:
+        pairs = [(leads[seed, track], leads[seed, first]) for seed in found.winners if (seed, track) in leads]
+        ahead, behind = sum(own > its for own, its in pairs), sum(own < its for own, its in pairs)
+        yield f"{track} against {first}: {better} in {ahead} of {len(pairs)} seeds, {_less(better)} in {behind}"
+
+
+def _less(better: str) -> str:
+    return better.replace("smaller", "larger").replace("more", "fewer")
 
 
 def _noise(found: Summary) -> str:
