@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from quant.tracks.registry import TRACKS
 from tests.commandline import quant
 from tests.tracks import strategies
 
+ROOT = Path(__file__).parents[1]
 WITHOUT = {
     "board serve": "serves, and prints the name of its port",
     "completion": "prints a script",
@@ -116,6 +118,15 @@ def test_one_document_with_its_keys(
     document = json.loads(done.out, parse_constant=_refuse)
     for one in document if isinstance(document, list) else [document]:
         assert keys <= one.keys()
+
+
+def test_the_keys_are_the_documented_ones() -> None:
+    rows = re.findall(r"^\| (`[a-z].*) \| (.*) \|$", (ROOT / "docs" / "commands.md").read_text(), re.MULTILINE)
+    said = {name: row[1] for row in rows for name in re.findall(r"`([^`]+)`", row[0])}
+    for command, (_, keys) in KEYS.items():
+        row = said["show" if command in ("device", "decide") else "ptq" if command in TRACKS else command]
+        if "winner.json" not in row:
+            assert {key for key in keys if f"`{key}`" not in row} == set(), command
 
 
 def _refuse(name: str) -> None:
