@@ -22,7 +22,7 @@ from quant.tracks.candidate import Candidate
 from quant.tracks.export import export
 from quant.tracks.flatbuffer_writer import write_model
 from quant.tracks.integers import IntegerLayer, nearest_layers
-from quant.tracks.plan import PEER_RANGE, LayerRanges, Plan, Range, calibrate, make_plan, simulate
+from quant.tracks.plan import PEER_RANGE, Choice, LayerRanges, Plan, Range, calibrate, make_plan, simulate
 from quant.tracks.qat import QatOptions, QatResult
 from quant.tracks.registry import DEFAULT_TRACKS, TRACKS, Job, parse_tracks
 from quant.tracks.rounding import correct_bias, descend, measure, round_columns, round_layer
@@ -213,6 +213,49 @@ def test_never_worse_than_ptq_on_the_frames_it_is_chosen_on(policy: Policy, seed
     assert own <= plain
     assert f"error {own:.6g}" in next(line for line in made.log if line.startswith("kept"))
     assert parity(made, ptq.search_frames(dataset)[:20]).conforms
+
+
+def plans() -> tuple[Plan, Plan]:
+    """Two that differ in the ranges of features."""
+    calibration = calibrate(POLICY, ptq.search_frames(DATASET))
+    shares = (1.0,) * len(POLICY.encoder), (1.0,) * len(POLICY.head)
+    one, other = (make_plan(calibration, Choice(margin, 0.0, *shares)) for margin in (0.1, 0.2))
+    return one, other
+
+
+def test_a_layer_is_changed_only_where_that_lowers_the_error() -> None:
+    frames, start = ptq.search_frames(DATASET)[:60], gptq.Rounded.nearest(plans()[0])
+    known = sensitivity(POLICY, frames)
+    kept, error, log = gptq.round_all(start, 1.0, lambda tried: 1.0, known, frames)
+    assert kept is start and error == 1.0 and all("rounded to nearest" in line for line in log)
+    tried: list[gptq.Rounded] = []
+
+    def third_is_best(one: gptq.Rounded) -> float:
+        tried.append(one)
+        return 0.5 if len(tried) == 3 else 0.6 + len(tried) / 1000
+
+    kept, error, log = gptq.round_all(start, 1.0, third_is_best, known, frames)
+    assert kept is tried[2] and error == 0.5
+    assert log[0] == f"encoder 0 {gptq.WAYS[2].name}: error 0.5"
+    assert all("rounded to nearest: error 0.5" in line for line in log[1:])
+    # Every way begins at what the layers before have, not at what was tried before.
+    assert len(tried) == len(gptq.WAYS) * (len(POLICY.encoder) + len(POLICY.head))
+    assert tried[4].encoder[0] is not tried[2].encoder[0] and tried[5].encoder[0] is tried[2].encoder[0]
+
+
+@pytest.mark.parametrize("better", [0, 1])
+def test_of_several_starts_the_one_that_ends_best_is_kept(better: int) -> None:
+    both = plans()
+    gain = both[better].peer_affine().gain
+
+    def scripted(candidate: Candidate, frames: Observations) -> NDArray[np.float32]:
+        off = 0.0 if np.array_equal(candidate.peer_input.gain, gain) else 0.1
+        values = POLICY.forward(frames).values
+        return np.asarray(np.where(values > 0.5, values - off, values + off), np.float32)
+
+    starts = [("one", both[0]), ("other", both[1])]
+    kept, log = gptq.best_of("some", starts, POLICY, DATASET, scripted, lambda done, total: None)
+    assert kept.plan is both[better] and log[-1] == f"kept: {('one', 'other')[better]}, error 0"
 
 
 @pytest.fixture(scope="module")
