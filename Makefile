@@ -12,7 +12,7 @@ BOARD  ?= virtual
 NATIVE := $(wildcard $(addprefix esp_idf_app/,virtual_board/* components/policy_core/CMakeLists.txt \
 	components/policy_core/src/* components/policy_core/include/policy_core/*))
 
-.PHONY: setup run test lint format clean
+.PHONY: setup run test lint format docs clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,11 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The API reference, in build/api; without what is a test, is copied and not imported, or needs PyTorch to be imported.
+docs: setup
+	$(BIN)/pdoc --docformat google --no-show-source --output-directory build/api quant \
+		'!quant.suites' '!quant.project_template' '!quant.worlds.extractor' '!quant.worlds.sb3_env'
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
