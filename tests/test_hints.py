@@ -36,7 +36,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "hint_world.py").write_text(WORLD)
     (folder / "notes.txt").write_text("no checkpoint")
     settings = {"schema_version": 1, "checkpoint": "x", "drives": [], "tracks": ["ptq", "qat"]}
-    for run, changes in (("runs/mine", {}), ("runs/other", {}), ("old", {"schema_version": 0})):
+    for run, changes in (("runs/a", {}), ("runs/mine", {}), ("runs/other", {}), ("old", {"schema_version": 0})):
         (folder / run).mkdir(parents=True)
         (folder / run / "settings.json").write_text(json.dumps(settings | changes))
     (folder / "empty").mkdir()
@@ -64,7 +64,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "a port": (("board", "info", "--port", "/dev/not-there"), ("no such port", "quant board list")),
     "a run": (("show", "runs/mien"), ("no such run folder", "did you mean runs/mine?")),
     "a run's place": (("show", "mine"), ("did you mean runs/mine?",)),
-    "the folder of runs": (("show", "runs"), ("not a run folder", "it holds runs: runs/mine, runs/other")),
+    "a run's short name": (("show", "a"), ("did you mean runs/a?",)),
+    "the folder of runs": (("show", "runs"), ("not a run folder", "it holds runs: runs/a, runs/mine, runs/other")),
     "an empty folder": (("show", "empty"), ("not a run folder", "settings.json", "quant run")),
     "a file for a run": (("show", "notes.txt"), ("is a file", "a run folder")),
     "an unfinished run": (("show", "runs/mine"), ("not finished", "quant decide runs/mine")),
