@@ -190,6 +190,17 @@ def test_codes_the_firmware_cannot_hold_are_refused(candidate: Candidate, words:
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("at", "value"), [(99, 0), (99, 12), (99, 24), (142, 1), (143, 4), (112, 1), (120, 1), (128, 1)]
+)
+def test_16_bits_out_of_range_are_refused(at: int, value: int) -> None:
+    harmed = bytearray(build_pack([WIDE]))
+    read_pack(bytes(harmed))
+    harmed[64 + at] = value
+    with pytest.raises(InputError, match="slot"):
+        read_pack(sealed(bytes(harmed)))
+
+
 def test_widths_and_residuals_are_packed_and_read() -> None:
     residuals = replace(with_residuals(plain(), 2, 256), track="residuals")
     pack = read_pack(build_pack([replace(WIDE, track="wide"), residuals, plain()]))
