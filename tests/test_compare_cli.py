@@ -191,8 +191,8 @@ def test_bad_input_is_code_2(run: Path, baseline: Path) -> None:
     for arguments, words in (
         (("compare",), "Missing argument"),
         (("compare", run, run, run), "3 runs"),
-        (("compare", "nowhere"), "not a run folder"),
-        (("accept", "nowhere"), "not a run folder"),
+        (("compare", "nowhere"), "no such run folder"),
+        (("accept", "nowhere"), "no such run folder"),
         (("accept", baseline.parent), "not a run folder"),
     ):
         done = quant(*arguments)

@@ -149,4 +149,4 @@ def test_the_figures_are_in_the_junit_file_even_of_what_fails(pytester: pytest.P
 def test_a_folder_that_is_no_run_is_a_usage_error(pytester: pytest.Pytester) -> None:
     result = judge(pytester, "--run", "nowhere")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert (result.stdout.str() + result.stderr.str()).count("not a run folder") == 1
+    assert (result.stdout.str() + result.stderr.str()).count("no such run folder") == 1
