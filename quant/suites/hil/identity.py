@@ -19,7 +19,7 @@ from quant.boards.linux import LinuxBoard
 from quant.boards.measure import check_models
 from quant.boards.messages import PartInfo, SlotInfo, TensorInfo
 from quant.boards.pack import build_pack
-from quant.boards.protocol import VERSION, EvidenceCode, PackStatus
+from quant.boards.protocol import PACK_HEADER_SIZE, PACK_WORDS, VERSION, EvidenceCode, PackStatus
 from quant.boards.qemu import QemuBoard
 from quant.boards.report import DeviceReport
 from quant.boards.virtual import VirtualBoard, VirtualOptions
@@ -29,6 +29,7 @@ from quant.policy import Observations
 from quant.policy.policy import Discrete
 from quant.pytest_hil import Record
 from quant.runners import Int8Runner, Model, Quantized, read_model
+from quant.runners.flatbuffer import FullyConnected
 from quant.suites.hil.expectations import assert_decides_as, spread
 from quant.tracks.candidate import PARTS, Candidate, Part
 
@@ -133,6 +134,26 @@ def test_another_model_is_refused_and_the_right_one_comes_back(
     decides_right()
 
 
+@pytest.mark.parametrize("what", ["identifier", "weights", "bias"])
+def test_a_model_that_would_be_read_past_its_end_is_refused(
+    bench: Bench, device: Device, run: Run, decides_right: Callable[[], None], what: str
+) -> None:
+    """Hashes that are right do not make a model right: the board looks before its interpreter does, and serves on."""
+    assert bench.pack is not None
+    try:
+        with bench.lent():
+            bench.board.prepare(_tampered(bench.pack, next(iter(run.candidates.values())), what))
+        found = device.models()
+        assert found.status is PackStatus.BAD_MODEL
+        assert found.words.startswith(PACK_WORDS[PackStatus.BAD_MODEL] + ": ")
+        assert not found.slots
+    finally:
+        with bench.lent():
+            bench.board.prepare(bench.pack)
+    check_models(device.models(), run.candidates)
+    decides_right()
+
+
 def test_a_lie_about_the_program_is_seen(bench: Bench) -> None:
     with lying(bench, Faults(false_elf_hash=True)) as liar:
         assert liar.device.hello().elf_sha256 != elf_sha256(liar.board)
@@ -177,6 +198,22 @@ def with_a_twin(run: Run) -> list[str]:
     }
     different = {str(candidate.hashes) for candidate in run.candidates.values()}
     return [track for track, kind in kinds.items() if list(kinds.values()).count(kind) > 1 and len(different) > 1]
+
+
+def _tampered(pack: bytes, first: Candidate, what: str) -> bytes:
+    """The pack with an encoder in its first slot that is no model, or whose weights or bias are shorter than it says."""
+    tflite = bytearray(first.peer_encoder.tflite)
+    layer = read_model(first.peer_encoder.tflite).layers[0]
+    assert isinstance(layer, FullyConnected)
+    if what == "identifier":
+        tflite[4:8] = b"TFL9"
+    else:
+        data = (layer.weight if what == "weights" else layer.bias).tobytes()
+        at = bytes(tflite).index(len(data).to_bytes(4, "little") + data)  # a vector: its length, then its bytes
+        tflite[at : at + 4] = (len(data) - 4).to_bytes(4, "little")
+    changed = pack[PACK_HEADER_SIZE:].replace(first.peer_encoder.tflite, bytes(tflite))
+    changed = changed.replace(bytes.fromhex(first.peer_encoder.sha256), hashlib.sha256(tflite).digest())
+    return pack[:16] + hashlib.sha256(changed).digest() + pack[48:PACK_HEADER_SIZE] + changed
 
 
 def _exchanged(run: Run) -> list[Candidate]:
