@@ -201,7 +201,7 @@ def with_a_twin(run: Run) -> list[str]:
 
 
 def _tampered(pack: bytes, first: Candidate, what: str) -> bytes:
-    """The pack with an encoder in its first slot that is no model, or whose weights or bias are shorter than it says."""
+    """The pack with a first encoder that is no model, or whose weights or bias are shorter than it says."""
     tflite = bytearray(first.peer_encoder.tflite)
     layer = read_model(first.peer_encoder.tflite).layers[0]
     assert isinstance(layer, FullyConnected)
