@@ -11,7 +11,7 @@ from quant.anatomy import Anatomy, Effect, Source, WorstFrame
 from quant.anatomy.anatomy import TensorFacts
 from quant.report import svg
 from quant.report.captions import joined, peers
-from quant.report.figures import FOOT, LEFT, RIGHT, TOP, WIDTH
+from quant.report.figures import FOOT, LEFT, LETTER, RIGHT, TOP, WIDTH
 from quant.report.material import Interface
 from quant.report.svg import Axis, Frame
 from quant.report.tables import NOTHING, Cell, Table, row_of
@@ -83,9 +83,10 @@ def _rows(
         parts.append(svg.text(NAMES - 6, top + tall / 2 + 4, name, text_anchor="end"))
         for at, (track, own) in enumerate((track, own) for track, own in values.items() if name in own):
             y, index = top + 7 + 8.0 * at, series[track]
-            bar = [(x(0.0), y), (x(own[name]), y)]
-            parts.append(svg.line(bar, stroke_width=2, class_=svg.look(index)))
             value = form.format(own[name])
+            # What is cut short leaves room for its value.
+            end = x(own[name]) - (LETTER * len(value) + 18 if own[name] > most else 0)
+            parts.append(svg.line([(x(0.0), y), (end, y)], stroke_width=2, class_=svg.look(index)))
             parts.append(svg.marker(index, x(own[name]), y, 3.2, f"{track}, {name}: {value}"))
             if own[name] > most:
                 parts.append(svg.text(x(own[name]) - 6, y + 3.5, f"{value} →", text_anchor="end"))

@@ -23,6 +23,14 @@ WIDTH = 340.0
 LEFT, RIGHT, TOP, FOOT = 50.0, 12.0, 22.0, 34.0
 NAMES = 72.0
 """Where a column of tracks' names ends."""
+LETTER = 7.2
+"""Width of a capital letter, about."""
+BESIDE = (
+    *((9.0, 4.0, "start"), (-9.0, 4.0, "end"), (0.0, 18.0, "middle"), (0.0, -9.0, "middle")),
+    *((9.0, 16.0, "start"), (-9.0, 16.0, "end"), (9.0, -8.0, "start"), (-9.0, -8.0, "end")),
+    *((9.0, 28.0, "start"), (-9.0, 28.0, "end"), (9.0, 40.0, "start"), (-9.0, 40.0, "end")),
+)
+"""Where the name of a point may stand, from the best place on."""
 CELLS = 48
 """Cells a side of the picture of action over action."""
 BARS = 64
@@ -109,16 +117,31 @@ def pareto(
 
 
 def _names(points: Sequence[tuple[str, float, float]], x: Axis, y: Axis) -> str:
-    """Names beside the points, moved down where they would lie on one another."""
-    parts, taken = [], list[tuple[float, float]]()
-    for name, a, b in points:
-        left, top = x(a) + 9, y(b) + 4
-        while any(abs(left - other) < 60 and abs(top - down) < 12 for other, down in taken):
-            top += 12
-        taken.append((left, top))
-        anchor = "end" if left > WIDTH - 60 else None
-        parts.append(svg.text(left - 18 if anchor else left, top, name.upper(), text_anchor=anchor))
+    """Names beside the points, each where it lies neither on another name nor on a point, if there is such a place."""
+    places = [(x(a), y(b)) for _, a, b in points]
+    taken = [(left - 6, top - 6, left + 6, top + 6) for left, top in places]
+    parts = []
+    for (name, *_), (left, top) in zip(points, places, strict=True):
+        wide = LETTER * len(name)
+        spots = [(left + dx, top + dy, anchor) for dx, dy, anchor in BESIDE]
+        boxes = [_box(at, up, anchor, wide) for at, up, anchor in spots]
+        free = [k for k, box in enumerate(boxes) if _is_free(box, taken)]
+        chosen = free[0] if free else 0
+        at, up, anchor = spots[chosen]
+        taken.append(boxes[chosen])
+        parts.append(svg.text(at, up, name.upper(), text_anchor=anchor))
     return "".join(parts)
+
+
+def _box(at: float, up: float, anchor: str, wide: float) -> tuple[float, float, float, float]:
+    left = at - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
+    return left, up - 9, left + wide, up + 2
+
+
+def _is_free(box: tuple[float, float, float, float], taken: Sequence[tuple[float, float, float, float]]) -> bool:
+    left, top, right, bottom = box
+    apart = all(right <= a or c <= left or bottom <= b or d <= top for a, b, c, d in taken)
+    return apart and left >= LEFT and right <= WIDTH
 
 
 def front_of(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:

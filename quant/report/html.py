@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 TEMPLATE = "page.html.j2"
 STACKED = 4
 """Tables of so many columns become lists on a phone: it is too narrow for them."""
+MANY = 6
+"""Tables of so many columns are set closer."""
 
 
 def page(material: Material) -> str:
@@ -37,7 +39,7 @@ def page(material: Material) -> str:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"marks": MARKS, "shape": _shape, "stacked": STACKED}
+    environment.globals |= {"marks": MARKS, "shape": _shape, "stacked": STACKED, "many": MANY}
     return environment.get_template(TEMPLATE).render(
         name=tables.checkpoint(material),
         lead=tables.lead(material),

@@ -184,11 +184,14 @@ def _alike(material: Material) -> Iterator[str]:
     macs = {tables.decision_macs(candidate) for candidate in material.candidates.values()}
     if len(macs) == 1 and len(material.candidates) > 1:
         yield f"All candidates take the same {macs.pop():,} of them with {material.policy.max_peers} peers."
+    wide = [track.upper() for track, candidate in material.candidates.items() if candidate.bits == 16]
+    if wide:
+        yield f"They are not alike: those of {captions.joined(wide)} multiply int16 by int8 and sum up in 64 bits."
     for name, device in material.devices.items():
         times = {own.p99_ms for own in device.tracks.values()}
         if len(times) == 1 and len(device.tracks) > 1:
-            evidence = device.board.evidence
-            yield f"On {name} all that ran take the same {1000 * times.pop():,.4g} µs a decision, p99 ({evidence})."
+            ran, evidence = captions.joined([track.upper() for track in device.tracks]), device.board.evidence
+            yield f"On {name} {ran} take the same {1000 * times.pop():,.4g} µs a decision, p99 ({evidence})."
 
 
 def _trades(material: Material) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quant.report import svg
-from quant.report.figures import front_of
+from quant.report.figures import LETTER, front_of, pareto
 from quant.report.svg import Axis
 
 values = st.floats(-1e9, 1e9, allow_subnormal=False)
@@ -78,3 +80,24 @@ def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
     for point in points:
         beaten = any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
         assert (point in found) == (not beaten)
+
+
+def test_names_of_points_do_not_lie_on_one_another() -> None:
+    points = [
+        ("ptq", 10576.0, 0.2939),
+        ("qat", 10576.0, 0.2925),
+        ("ptq-gptq", 9200.0, 0.2987),
+        ("int16x8", 6672.0, 0.03),
+    ]
+    drawn = pareto("error", "bytes", "error", points)
+    names = [name.upper() for name, _, _ in points]
+    boxes = []
+    for attributes, name in re.findall(r"<text ([^>]*)>([^<]*)</text>", drawn):
+        if name in names:
+            at = dict(re.findall(r'(\S+)="([^"]*)"', attributes))
+            wide = LETTER * len(name)
+            left = float(at["x"]) - {"start": 0, "middle": wide / 2, "end": wide}[at["text-anchor"]]
+            boxes.append((left, float(at["y"]) - 9, left + wide, float(at["y"])))
+    assert len(boxes) == len(names)
+    for (a, b, c, d), (e, f, g, h) in combinations(boxes, 2):
+        assert c <= e or g <= a or d <= f or h <= b
