@@ -480,8 +480,8 @@ def find_factors(policy: Policy, known: list[Known]) -> list[F64]:
 
     # From the rows alone to begin with: from ones the passes can end where two layers share a wrong factor.
     for i in free:
-        guess = predicted(i)
-        share = _ratio((known[i].linear.weight * guess).sum(axis=1), (guess**2).sum(axis=1))
+        guess, weigh = predicted(i), known[i].step ** -2
+        share = _ratio((weigh * known[i].linear.weight * guess).sum(axis=1), (weigh * guess**2).sum(axis=1))
         factors[i] = 1 / np.where(share > 0, share, 1.0)
     for i in free * FACTOR_PASSES:
         one, after, units = known[i], known[i + 1], len(factors[i])

@@ -241,6 +241,25 @@ def test_strong_factors_of_every_layer_are_found(reach: float) -> None:
         assert float(np.sqrt((moved**2).mean())) < 0.35
 
 
+def test_features_that_never_varied_do_not_mislead_the_factors() -> None:
+    # Calibrated on a feature that is always zero, a file has no weight for it and a range next to nothing.
+    policy = random_policy()
+    first, second = policy.encoder
+    first = replace(first, weight=first.weight * np.array([1, 9, 1, 9, 1, 9], np.float32))
+    blind = np.array([1, 0, 1, 0, 1, 0], np.float32)
+    divisors = np.geomspace(0.03, 3, first.outputs).astype(np.float32)
+    scaled = (
+        replace(first, weight=first.weight * blind / divisors[:, None], bias=first.bias / divisors),
+        replace(second, weight=second.weight * divisors),
+    )
+    candidate = quantize_policy(replace(policy, encoder=scaled))
+    narrow = replace(candidate.peer_input, gain=np.where(blind > 0, candidate.peer_input.gain, np.float32(245_192)))
+    network = build_network(replace(policy, encoder=(first, second)), replace(candidate, peer_input=narrow))
+    for stage in network.encoder:
+        moved = (stage.known.linear.weight - stage.exact.weight) / stage.known.step
+        assert float(np.sqrt((moved**2).mean())) < 0.4
+
+
 def test_a_source_alone_leaves_all_others_exact() -> None:
     policy = random_policy()
     network = build_network(policy, quantize_policy(policy))
