@@ -35,6 +35,7 @@ EXTRAS = {
     "train": "training the reference policy again: quant train",
     "sumo": "SUMO as a second opinion on driving",
     "sweep": "many runs at once, on Dask",
+    "docs": "the API reference: make docs",
     "test": "the project's own tests",
     "dev": "linting and type-checking",
 }
@@ -356,7 +357,7 @@ def _board_map(desk: Desk) -> Finding:
 
     found = find_board_map(folder=desk.folder)
     if found.path is None:
-        todo = "boards.yaml, as examples/boards.yaml: only a bench with several boards needs one"
+        todo = "only a bench with several boards needs one: quant init writes a boards.yaml to fill in"
         yield Check(BOARDS, "board map", State.MISSING, "none", todo)
     else:
         yield Check(BOARDS, "board map", State.OK, f"{found.path}: {_some(list(found.boards)) or 'no boards'}")
@@ -497,18 +498,24 @@ def _qemu(_: Desk) -> Finding:
 
 def _extras(desk: Desk) -> Finding:
     extras = _declared(desk).extras
-    for extra, packages in extras.items():
-        whole = [
-            *packages,
-            *(one for own in packages if own.name == DISTRIBUTION for e in own.extras for one in extras[e]),
-        ]
-        lacking = [one.name for one in whole if one.name != DISTRIBUTION and _unfit(one) is not None]
+    for extra in extras:
+        lacking = list(dict.fromkeys(one.name for one in _members(extra, extras) if _unfit(one) is not None))
         purpose = EXTRAS.get(extra, "")
         if lacking:
             says = f"{purpose}; lacks {_some(lacking)}"
             yield Check("extras", extra, State.MISSING, says, desk.pip(extra))
         else:
             yield Check("extras", extra, State.OK, purpose)
+
+
+def _members(extra: str, extras: Mapping[str, tuple[Requirement, ...]]) -> Iterator[Requirement]:
+    """The packages of an extra, those of the extras it takes in among them."""
+    for one in extras[extra]:
+        if one.name == DISTRIBUTION:
+            for other in sorted(one.extras):
+                yield from _members(other, extras)
+        else:
+            yield one
 
 
 # -- self-tests --------------------------------------------------------------------------------------------------------
