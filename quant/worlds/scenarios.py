@@ -1,8 +1,8 @@
 """Frozen episodes: every drawn parameter and the seed of each, drawn, checked, saved and read back.
 
 An episode is known by (seed, episode): the seed of the set and the episode seed, which is unique for purpose, slice and
-index. What cannot be a parameter, the luck of each message, is drawn from :meth:`ScenarioSet.generators`, which is keyed
-by both; so a policy that drives differently meets the same luck.
+index. What cannot be a parameter, the luck of each message, is drawn from :meth:`ScenarioSet.generators`, which is
+keyed by both; so a policy that drives differently meets the same luck.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from quant.errors import InputError, did_you_mean
 from quant.policy.observations import EGO, PEER_MASK, PEERS
 from quant.policy.policy import ActionSpace, Box, Discrete
+from quant.worlds.base import CONVOY, World
 from quant.worlds.scenarios import NOMINAL, ScenarioSet, canonical, empty_set
-from quant.worlds.world import CONVOY, World
 
 MAX_STEPS = 10_000
 """Decisions after which an episode that has not ended is an error, unless ``max_steps`` is given."""
