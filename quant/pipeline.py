@@ -130,8 +130,13 @@ class Run:
     second: SecondOpinion | None = None
 
     def verdict(self, limits: Limits) -> Verdict:
-        """The decision under these limits."""
-        return verdict_of(self.candidates, self.evaluations, limits, self.devices.values())
+        """The decision under these limits, with what the dataset leaves open."""
+        verdict = verdict_of(self.candidates, self.evaluations, limits, self.devices.values())
+        unvaried = self.dataset.unvaried
+        if not unvaried:
+            return verdict
+        warning = f"never varied in the dataset, so no candidate can take another value: {', '.join(unvaried)}"
+        return replace(verdict, warnings=(*verdict.warnings, warning))
 
 
 @dataclass(frozen=True)

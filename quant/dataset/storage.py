@@ -105,6 +105,15 @@ class Dataset:
             chosen &= self.column("augmented") == int(augmented)
         return np.flatnonzero(chosen)
 
+    @property
+    def unvaried(self) -> tuple[str, ...]:
+        """Features with one value in all frames that tracks learn from, by name: candidates cannot take another."""
+        rows = np.concatenate([self.rows(Split.CALIBRATION), self.rows(Split.TRAINING)])
+        peers, ego = self.peer_inputs[self.peer_rows(rows)], self.policy_inputs[rows, self.peer_outputs.shape[1] :]
+        known = peers.shape[1] == len(PEER_FEATURES)
+        names = [f"peers' {name}" for name in PEER_FEATURES] if known else _numbered("peers' feature", peers)
+        return (*_constant(peers, names), *_constant(ego, _numbered("ego's feature", ego)))
+
     def peer_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of ``peer_inputs`` that belong to these frames."""
         owner = np.repeat(np.arange(len(self)), self.column("peers"))
@@ -118,6 +127,14 @@ class Dataset:
         peers = np.zeros((*mask.shape, self.peer_inputs.shape[1]), np.float32)
         peers[mask] = self.peer_inputs[(starts[rows, None] + np.arange(self.max_peers))[mask]]
         return Observations(self.policy_inputs[rows, self.peer_outputs.shape[1] :], peers, mask)
+
+
+def _numbered(name: str, x: F32) -> list[str]:
+    return [f"{name} {index}" for index in range(x.shape[1])]
+
+
+def _constant(x: F32, names: list[str]) -> list[str]:
+    return [name for name, same in zip(names, (x == x[:1]).all(axis=0), strict=True) if same and len(x)]
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:

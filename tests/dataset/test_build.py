@@ -279,3 +279,19 @@ def test_two_drives_of_one_length_are_split_differently() -> None:
     splits = [made.index[(made.column("origin") == number) & (made.column("augmented") == 0)] for number in (0, 1)]
     by_frame = [rows[np.argsort(rows[:, 3]), 0] for rows in splits]
     assert not np.array_equal(*by_frame)
+
+
+def test_features_that_never_vary_are_named() -> None:
+    made = drive()
+    seen = made.observations
+    ego, peers = seen.ego.copy(), seen.peers.copy()
+    ego[:, 2], peers[:, :, 3] = 0.25, 0
+    # Absent peers are nobody's; of the held-out frames no track learns.
+    peers[~seen.mask] = 7
+    flat = built(replace(made, observations=Observations(ego, peers, seen.mask)))
+    assert flat.unvaried == ("peers' rel_heading/pi", "ego's feature 2")
+    assert built(made).unvaried == ()
+    rows = flat.rows(Split.HELD_OUT)
+    moved = flat.policy_inputs.copy()
+    moved[rows, -1], moved[rows, POLICY.embedding_size + 2] = 1, np.arange(len(rows))
+    assert replace(flat, policy_inputs=moved).unvaried == flat.unvaried
