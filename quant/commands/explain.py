@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ def explain_command(run: Path, track: str | None, worst: int, as_json: bool) -> 
     from quant.anatomy import advise, contrast
     from quant.pipeline import read_policy
     from quant.report.explanation import contrasts, explanation
+    from quant.runfolder import MANIFEST
 
     sentences = [line for other in anatomies[1:] for line in contrast(anatomies[0], other)]
     if as_json:
@@ -50,6 +52,8 @@ def explain_command(run: Path, track: str | None, worst: int, as_json: bool) -> 
         click.echo()
     if sentences:
         show(contrasts(sentences))
+    if (run / MANIFEST).is_file():
+        click.echo(f"\nwith pictures: quant report {shlex.quote(str(run))}")
 
 
 def explain(folder: Path, track: str | None = None, worst: int = 5) -> list[Anatomy]:

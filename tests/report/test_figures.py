@@ -142,6 +142,11 @@ def explained(driven: Path) -> dict[str, Any]:
     return found
 
 
+def test_explain_says_of_a_finished_run_where_its_pictures_are(driven: Path) -> None:
+    done = quant("explain", driven, "--track", "ptq")
+    assert done.code == 0 and done.out.endswith(f"with pictures: quant report {driven}\n")
+
+
 def test_costs_are_those_of_explain(explained: dict[str, Any], driven_page: str) -> None:
     shown, wanted = marks(driven_page, "causes"), []
     for track in TRACKS:
