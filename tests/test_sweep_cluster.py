@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,8 @@ def test_a_worker_of_other_packages_is_refused(material: Path, cluster: Cluster)
 
 def test_an_interrupted_sweep_ends_its_runs_on_the_cluster(material: Path, cluster: Cluster) -> None:
     """SIGTERM: the worker stays, the process of the run does not."""
-    words = asked(material, "--seeds", "8", "--out", material / "cut", "--dask", cluster.address)
+    endless = ("--qat-steps", 1_000_000)
+    words = asked(material, *endless, "--seeds", "8", "--out", material / "cut", "--dask", cluster.address)
     worker = cluster.renew()
     done = subprocess.Popen(
         [sys.executable, "-m", "quant", "sweep", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
@@ -217,9 +219,11 @@ def test_control_c_at_a_terminal_ends_a_local_sweep(material: Path) -> None:
 
 
 def test_a_seed_that_cannot_be_made_says_why_and_the_others_go_on(material: Path) -> None:
-    """In processes of this machine, with sources that cannot be read: quicker than what fails later."""
+    """In processes of this machine, with long sources that cannot be read: quicker than what fails later."""
     sweep = planned(material, 0, 1)
-    results = dict(run_jobs(sweep.jobs, b"garbage", workers=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = dict(run_jobs(sweep.jobs, b"garbage" * 2_000_000, workers=1))
     assert list(map(type, results.values())) == [Failure, Failure] and results.keys() == set(sweep.jobs)
     assert all("zlib.error" in result.words for result in results.values() if isinstance(result, Failure))
 

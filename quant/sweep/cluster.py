@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -78,10 +79,13 @@ def run_jobs(
         topic = f"quant-sweep-{uuid.uuid4().hex}"
         client.subscribe_topic(topic, lambda event: _forward(event, told))
         # The inputs go with every task and are not shared: any worker may take any task, also after others have died.
-        futures = {
-            client.submit(_task, job, inputs, topic, wanted, key=f"{topic}-{job.seed}", retries=RETRIES): job
-            for job in jobs
-        }
+        with warnings.catch_warnings():
+            # For long drives Dask would have them sent once, which is what is not wanted.
+            warnings.filterwarnings("ignore", "Sending large graph")
+            futures = {
+                client.submit(_task, job, inputs, topic, wanted, key=f"{topic}-{job.seed}", retries=RETRIES): job
+                for job in jobs
+            }
         try:
             for future in as_completed(futures, loop=client.loop, raise_errors=False):
                 job = futures.pop(future)
