@@ -116,7 +116,7 @@ def test_single_steps_find_what_trying_all_neighbours_finds() -> None:
 def test_the_error_is_that_of_the_outputs() -> None:
     """Without damping: the weighted squared error of the outputs with the best bias, up to what no weights can mend."""
     x, rng = correlated(1, 300, 5), np.random.default_rng(2)
-    weight, importance = rng.normal(size=(3, 5)), rng.uniform(0.1, 2, (300, 3))
+    weight, importance = rng.normal(size=(3, 5)), rng.uniform(0.1, 2, (300, 3)) * np.exp(x[:, :3])
     target = x @ weight.T + rng.normal(size=(300, 3)) + 0.3 * x[:, :3]
     share = importance / importance.sum(axis=0)
     errors = measure(x, target, importance, weight, 0.0, matched=True)
