@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quant.acceptance.limits import Limits
 from quant.dataset import Split
 from quant.errors import InputError
+from quant.pipeline import Sources, make_run
 from quant.policy import Activation, Box, Discrete, Policy, Pooling
+from quant.runfolder import Settings
 from quant.runners import Int8Runner, parity, read_model, release_dependent
 from quant.runners.flatbuffer import FullyConnected
 from quant.tracks import gptq, int16, ptq
@@ -157,6 +160,13 @@ def test_an_activation_without_a_kernel_is_refused_before_the_work() -> None:
         with pytest.raises(InputError, match=r"elu has no int16 kernel") as caught:
             refused()
         assert "encoder layer 1" in str(caught.value.where) and "--tracks" in str(caught.value.hint)
+
+
+def test_a_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    policy = strategies.policy(1, hidden=((8, "elu"),))
+    with pytest.raises(InputError, match="elu has no int16 kernel"):
+        make_run(lambda: Sources(policy), tmp_path / "run", Settings("x"), Limits(), tracks=("ptq", "int16x8"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_registry_makes_it_and_its_files_come_back(tmp_path: Path, made: Candidate) -> None:
