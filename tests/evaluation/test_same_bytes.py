@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from quant.evaluation import closed_loop, open_loop
@@ -39,9 +40,16 @@ def scenarios() -> ScenarioSet:
     return WORLD.draw("test", 17, {"nominal": 24, "lossy": 12})
 
 
+class Herd(Neutral):
+    """Decides by how many are asked at once, as a float product's last bits may."""
+
+    def __call__(self, observations: Observations) -> NDArray[Any]:
+        return np.full(len(observations), len(observations) % 4, np.int64)
+
+
 def actors() -> list[Actor]:
-    policy = random_policy(4)
-    return [Actor("float", policy), Actor("int8", quantize_policy(policy)), *gate_actors(policy)]
+    policy, herd = random_policy(4), Herd(Discrete(4))
+    return [Actor("float", policy), Actor("herd", herd), Actor("int8", quantize_policy(policy)), *gate_actors(policy)]
 
 
 def digests(outcomes: Mapping[str, Sequence[SliceOutcome]]) -> dict[str, str]:
@@ -66,7 +74,7 @@ def alone() -> dict[str, str]:
 
 
 def test_any_number_of_workers(alone: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(set(alone.values())) == 4
+    assert len(set(alone.values())) == 5
     monkeypatch.setattr(closed_loop, "CHUNK", 12)
     for workers in (2, 3, 5):
         assert digests(drive(actors(), WORLD, scenarios(), workers=workers)) == alone
@@ -83,8 +91,8 @@ def test_a_world_that_runs_few_at_once_has_the_same_batches_in_tasks_of_any_size
     alone: dict[str, str], batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(closed_loop, "BATCHES", batches)
-    floats = actors()[:1]
-    assert digests(drive(floats, replace(WORLD, batch=12), scenarios(), workers=1)) == {"float": alone["float"]}
+    driven = digests(drive(actors()[:2], replace(WORLD, batch=12), scenarios(), workers=1))
+    assert driven == {name: alone[name] for name in ("float", "herd")}
 
 
 def evaluated() -> dict[str, str]:
