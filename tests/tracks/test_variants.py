@@ -6,16 +6,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from quant.anatomy import dissect
 from quant.anatomy.simulation import Grid, Simulation, build_network
-from quant.policy import Activation, Box, Discrete, Pooling
+from quant.policy import Activation, Box, Dense, Discrete, Pooling
 from quant.runners import Int8Runner, parity, read_model, release_dependent
 from quant.runners.flatbuffer import FullyConnected
 from quant.tracks import gptq, ptq
 from quant.tracks.candidate import Affine, Candidate
-from quant.tracks.plan import PEER_RANGE, Choice, calibrate, equalize, make_plan, simulate
+from quant.tracks.integers import IntegerLayer
+from quant.tracks.plan import (
+    PEER_RANGE,
+    Choice,
+    LayerRanges,
+    Range,
+    calibrate,
+    equalize,
+    make_plan,
+    short,
+    simulate,
+    weight_scale,
+)
 from quant.tracks.registry import TRACKS, Job
+from quant.tracks.rounding import SHARES, descend, measure, round_columns, round_layer
 from quant.tracks.storage import load_candidate, save_candidate
 from tests.tracks import strategies
 from tests.tracks.test_gptq import DATASET, POLICY, error_of, infer
@@ -112,6 +126,43 @@ def test_a_plan_without_weights_rounded_is_the_policy_to_the_residuals_step() ->
     errors = [np.abs(plan.encoder[0](plan.hold_peers(peers)) - exact).max() for plan in (plain, fine)]
     assert errors[1] < errors[0] / 10
     assert (plain.peers, fine.peers) == (PEER_RANGE, PEER_RANGE)
+
+
+@pytest.mark.parametrize("entries", [1 << 23, 200])
+def test_one_scale_is_the_one_with_which_all_outputs_err_least(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outliers of inputs that hardly move make a narrower scale better, for each block of outputs another one."""
+    monkeypatch.setattr("quant.tracks.rounding.MAX_ENTRIES", entries)
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(6, 10)).astype(np.float32)
+    weight[0, 0], weight[3, 5] = 6.0, -5.0
+    layer = Dense(weight, rng.normal(size=6).astype(np.float32), "linear")
+    x = (rng.normal(size=(300, 3)) @ rng.normal(size=(3, 10)) + rng.normal(size=(300, 10))).astype(np.float32)
+    x[:, [0, 5]] *= np.float32(1e-3)
+    target, own = layer(x), LayerRanges(None, Range.around(-40, 40))
+    made = round_layer(
+        layer, PEER_RANGE, own, x, target, np.ones((300, 1), np.float32), 1e-6, matched=False, per_tensor=True
+    )
+    errors = measure(
+        x.astype(np.float64),
+        target.astype(np.float64),
+        np.ones((300, 1)),
+        weight.astype(np.float64),
+        1e-6,
+        matched=False,
+    )
+    totals = []
+    for share in SHARES:
+        wide = np.full(6, short(float(weight_scale(layer, PEER_RANGE, True)[0, 0]) * share))
+        steps = descend(errors, wide, round_columns(errors, wide))
+        totals.append(float(errors.of(steps * wide[:, None]).sum()))
+    found = float(errors.of(made.weight * np.float64(made.scale[0])).sum())
+    assert made.scale.shape == (1,) and found == pytest.approx(min(totals), rel=1e-6)
+    assert min(totals) < 0.99 * max(totals) and np.argmin(totals) > 0
+    np.testing.assert_allclose(np.mean(x @ (made.weight * made.scale).T - target, axis=0), -_bias(made), atol=1e-4)
+
+
+def _bias(made: IntegerLayer) -> NDArray[np.float64]:
+    return np.asarray(made.bias * np.float64(made.scale[0]) * made.source.scale)
 
 
 # What `quant explain` makes of them.
