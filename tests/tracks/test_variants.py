@@ -165,6 +165,14 @@ def _bias(made: IntegerLayer) -> NDArray[np.float64]:
     return np.asarray(made.bias * np.float64(made.scale[0]) * made.source.scale)
 
 
+def test_one_scale_is_wide_enough_for_the_largest_bias() -> None:
+    weight = np.array([[1e-9, -1e-9], [2e-9, 1e-9]], np.float32)
+    layer = Dense(weight, np.array([3.0, 0.1], np.float32), "relu")
+    made = IntegerLayer.nearest(layer, PEER_RANGE, LayerRanges(None, Range.around(0, 4)), per_tensor=True)
+    assert 2**28 < made.bias.max() <= 2**30
+    np.testing.assert_allclose(_bias(made), layer.bias, rtol=1e-6)
+
+
 # What `quant explain` makes of them.
 
 
