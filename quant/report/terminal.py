@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -232,7 +232,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 def _table(title: str, columns: Sequence[str], right: bool = False) -> Table:
     table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if right and index else "left", overflow="fold")
+        justify: JustifyMethod = "right" if right and index else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=index == 0)
     return table
 
 
@@ -274,7 +275,12 @@ def _number(estimate: Estimate | None) -> str:
 
 def _drop(paired: Paired) -> str:
     drop = paired.drop()
-    return "undefined" if drop is None else f"{drop.value:.2%} (<= {drop.upper:.2%})"
+    return "undefined" if drop is None else f"{drop.value:.2%}"
+
+
+def _bound(paired: Paired) -> str:
+    drop = paired.drop()
+    return "undefined" if drop is None else f"<= {drop.upper:.2%}"
 
 
 DRIVING: Mapping[str, Callable[[SliceOutcome], str]] = {
@@ -284,7 +290,8 @@ DRIVING: Mapping[str, Callable[[SliceOutcome], str]] = {
     "reward": lambda outcome: _number(outcome.reward),
 }
 PAIRED: Mapping[str, Callable[[Paired], str]] = {
-    "drop (95 % bound)": _drop,
+    "drop": _drop,
+    "  95 % bound": _bound,
     "losses : wins": lambda paired: f"{paired.losses} : {paired.wins}",
     "McNemar p": lambda paired: f"{paired.mcnemar():.2g}",
 }
@@ -351,5 +358,13 @@ def _style(criterion: Criterion) -> str:
 
 
 def _outcome(criterion: Criterion) -> Text:
-    value = "" if criterion.value is None else f" {quantity(criterion.value, criterion.unit)}"
-    return Text(f"{criterion.outcome.value.upper()}{value}", style=_style(criterion))
+    return Text(f"{criterion.outcome.value.upper()}{_value(criterion)}", style=_style(criterion))
+
+
+def _value(criterion: Criterion) -> str:
+    """Without its unit, which stands beside the limit."""
+    if criterion.value is None:
+        return ""
+    if criterion.unit in ("share", "bytes"):
+        return f" {quantity(criterion.value, criterion.unit).split()[0]}"
+    return f" {criterion.value:.4g}"
