@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,12 @@ def test_an_activation_without_a_kernel_is_refused_before_the_work() -> None:
         with pytest.raises(InputError, match=r"elu has no int16 kernel") as caught:
             refused()
         assert "encoder layer 1" in str(caught.value.where) and "--tracks" in str(caught.value.hint)
+
+
+def test_widths_that_do_not_fit_together_are_refused(made: Candidate) -> None:
+    for bad in (replace(made, bits=8), replace(made, ego_input=replace(made.ego_input, bits=8))):
+        with pytest.raises(InputError, match=r"has (16|8) bits"):
+            Int8Runner(bad)
 
 
 def test_a_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
