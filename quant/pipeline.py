@@ -31,6 +31,7 @@ from quant.boards.bench import Bench
 from quant.boards.board import Board
 from quant.boards.measure import measure
 from quant.boards.pack import build_pack
+from quant.boards.protocol import MAX_SLOTS
 from quant.boards.report import LEAST_REPEATS, DeviceReport, Identity, load_report
 from quant.dataset import Dataset, Recording, Split, build_dataset, load_dataset, read_drive, save_dataset
 from quant.dataset.build import check_recordings
@@ -644,6 +645,7 @@ def make_run(
     if sumo:
         _check_sumo(settings)
     if board is not None:
+        _check_slots(tracks)
         with board:
             pass  # whoever named one that is not to be had learns it before the work, not after
     with ExitStack() as stack:
@@ -668,6 +670,17 @@ def make_run(
                 run_device(folder, bench, progress)
         with watch.step("decide"):
             return finish(folder, limits, watch.seconds)
+
+
+def _check_slots(tracks: Sequence[str]) -> None:
+    """Sees before the work that a board holds so many candidates."""
+    if len(tracks) > MAX_SLOTS:
+        raise InputError(
+            f"{len(tracks)} tracks: {', '.join(tracks)}",
+            where="--tracks",
+            expected=f"at most {MAX_SLOTS}, which a board holds at once",
+            hint="make two runs of the same --seed: they share dataset and scenarios",
+        )
 
 
 def steps_of(tracks: Sequence[str], with_board: bool, with_sumo: bool = False) -> tuple[str, ...]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quant.acceptance.assessment import Assessment
+from quant.acceptance.assessment import Assessment, assess
 from quant.acceptance.decision import Verdict, decide
 from quant.acceptance.device import DEVICE_CRITERIA
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import Evaluation
 from quant.evaluation.outcomes import SliceOutcome
+from quant.evaluation.power import detectable_drop
 from quant.evaluation.statistics import Paired
 from quant.tracks.candidate import Candidate
 from tests.evaluation.synthetic import (
@@ -80,6 +82,19 @@ def test_with_three_candidates_the_line_is_that_of_holm_over_their_pairs() -> No
     assert "success rate decided against ptq and qat" in won.why
 
 
+def test_what_could_have_been_seen_between_candidates_is_that_of_holms_strictest_step() -> None:
+    three = [(candidate("ptq"), driven(10, 4)), (candidate("qat"), driven(10, 4)), (candidate("new"), driven(4, 4))]
+    verdict = judged(*three)
+    for pair in verdict.pairs:
+        assert pair.detectable == detectable_drop(pair.success, LIMITS.tie_significance / 3) is not None
+        assert pair.detectable > (detectable_drop(pair.success) or 1.0)
+    found = {(one.first, one.second): one.detectable for one in verdict.pairs}
+    for rival in verdict.against:
+        assert rival.contest is not None and rival.contest.detectable == found[rival.track, "new"]
+    (pair,) = judged(*three[:2]).pairs
+    assert pair.detectable == detectable_drop(pair.success, LIMITS.tie_significance)
+
+
 def test_a_candidate_apart_from_the_tie_is_said_to_be() -> None:
     verdict = judged(
         (candidate("ptq"), driven(4, 4)), (candidate("qat"), driven(5, 4)), (candidate("new"), driven(30, 4))
@@ -97,6 +112,18 @@ def test_a_candidate_whose_success_is_shown_goes_before_a_better_one_whose_is_no
     assert not any("decided against" in sentence for sentence in verdict.why)
     assert [(rival.track, rival.eligible) for rival in verdict.against] == [("qat", True)]
     assert "success is not proven" not in verdict.headline
+
+
+@pytest.mark.parametrize(("required", "winner"), [(False, "qat"), (True, "ptq")])
+def test_a_margin_that_is_asked_for_is_to_be_shown_as_well(required: bool, winner: str) -> None:
+    """Within 3 points six of 400 episodes lost are shown, three of 200 are not, though they are fewer."""
+    limits = replace(LIMITS, success_margin_required=required, success_margin_points=3.0)
+    made = {"ptq": driven(10, 4), "qat": driven(4, 7)}
+    evaluations = {name: evaluated(candidate(name), driving) for name, driving in made.items()}
+    assessments = [assess(candidate(name), one, reference(), limits) for name, one in evaluations.items()]
+    verdict = decide(assessments, {"float": reference()} | evaluations, limits)
+    assert verdict.winner == winner
+    assert verdict.decided_on == ("proof of success" if required else "collisions")
 
 
 def test_a_winner_whose_success_is_not_proven_says_so_in_the_line_everybody_reads() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant.acceptance.limits import Limits
+from quant.boards.virtual import VirtualBoard
 from quant.dataset import Split
 from quant.errors import InputError
 from quant.pipeline import Sources, make_run
@@ -173,6 +174,20 @@ def test_a_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     policy = strategies.policy(1, hidden=((8, "elu"),))
     with pytest.raises(InputError, match="elu has no int16 kernel"):
         make_run(lambda: Sources(policy), tmp_path / "run", Settings("x"), Limits(), tracks=("ptq", "int16x8"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_tracks_than_a_board_holds_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="6 tracks") as caught:
+        make_run(
+            lambda: Sources(POLICY),
+            tmp_path / "run",
+            Settings("x"),
+            Limits(),
+            tracks=tuple(TRACKS),
+            board=VirtualBoard(),
+        )
+    assert "at most 4" in str(caught.value.expected) and caught.value.hint
     assert not (tmp_path / "run").exists()
 
 
