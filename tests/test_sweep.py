@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from quant.runfolder import Settings
 from quant.sweep import cluster
 from quant.sweep.jobs import Job, Sweep, claimed, collect, is_finished, keep, parse_seeds, plan_sweep, unpacked
 from quant.sweep.process import Failure, Step
-from quant.sweep.summary import EPISODES, FRAMES, Entry, Spread, Summary, Trial, _choose, _half, summarize
+from quant.sweep.summary import EPISODES, FRAMES, Choice, Entry, Spread, Summary, Trial, _choose, _half, summarize
 from quant.sweep.table import table
 from quant.tracks.candidate import Affine
 from quant.tracks.storage import load_candidate, save_candidate
@@ -301,7 +301,8 @@ def test_what_was_chosen_is_worth_what_the_other_half_says() -> None:
     for _ in range(300):
         rivals = [entry(seed, rng.random(400) < 0.9) for seed in range(8)]
         choice = _choose(rivals, replace(LIMITS, tie_significance=1.0), paired=True, driving=True)
-        assert choice is not None and choice.chosen.n == choice.confirmed.n == 200
+        assert choice is not None and choice.confirmed is not None
+        assert choice.chosen.n == choice.confirmed.n == 200
         chosen.append(choice.chosen.good.value)
         confirmed.append(choice.confirmed.good.value)
     assert np.mean(chosen) > 0.92
@@ -332,6 +333,29 @@ def test_a_half_holds_its_figures() -> None:
     assert (half.n, half.good.value, half.bad, half.error) == (200, 0.9, 20, None)
     assert half.typical == pytest.approx(0.95) and half.drop is not None and half.drop.value == pytest.approx(0.1)
     assert _half(one, [one, other], True).good.value == 1.0
+
+
+def test_where_nothing_is_left_to_confirm_by_it_says_so() -> None:
+    """One block of held-out frames, or one episode of each slice."""
+    rivals = [entry(seed, np.ones(1, np.bool_)) for seed in range(2)]
+    choice = _choose(rivals, LIMITS, paired=True, driving=True)
+    assert choice is not None and (choice.chosen.n, choice.confirmed) == (1, None)
+    made = summary_with(rivals, choice)
+    assert any("nothing is left to confirm it on" in words for words in made.sentences())
+    assert made.to_json()["deploy"]["confirmed_on"] is None and made.exit_code == 0
+
+
+def test_that_limits_put_candidates_out_by_all_items_is_said() -> None:
+    rivals = [entry(seed, np.ones(400, np.bool_)) for seed in range(3)]
+    choice = _choose(rivals[:2], LIMITS, paired=True, driving=True)
+    words = "1 of 3 candidates are out by a limit; limits are held against all episodes, also those that confirm"
+    assert words in summary_with([*rivals[:2], replace(rivals[2], eligible=False)], choice).sentences()
+    assert words not in summary_with(rivals, choice).sentences()
+
+
+def summary_with(entries: Sequence[Entry], choice: Choice | None) -> Summary:
+    winners = dict.fromkeys((one.seed for one in entries), "qat")
+    return Summary("training", EPISODES, "", tuple(entries), winners, {}, (), {"qat": {}}, (), choice, ())
 
 
 def test_a_track_is_held_against_the_first_seed_by_seed() -> None:

@@ -2,7 +2,8 @@
 
 The best of k candidates on some scenarios owes part of its lead to these scenarios (the winner's curse). So the one to
 deploy is chosen on every other episode of each slice, and what it is worth is read off the episodes in between, which
-nobody chose by. Without driving, blocks of held-out frames take the place of episodes.
+nobody chose by. Without driving, blocks of held-out frames take the place of episodes. Limits are held against all of
+them, as in every verdict: that a candidate is out by one is a choice that the other half had part in, and is said.
 """
 
 from __future__ import annotations
@@ -200,14 +201,14 @@ class Choice:
         seed, track: of the choice.
         among: how many different candidates it was chosen from.
         chosen: the half it was chosen on, where its figure is too good.
-        confirmed: the other half.
+        confirmed: the other half; None where there is none, as of a single block of frames.
     """
 
     seed: int
     track: str
     among: int
     chosen: Half
-    confirmed: Half
+    confirmed: Half | None
 
 
 @dataclass(frozen=True)
@@ -440,7 +441,9 @@ def _choose(entries: Sequence[Entry], limits: Limits, *, paired: bool, driving: 
         one.seed,
     )
     best = min(tied, key=order)
-    return Choice(best.seed, best.track, len(rivals), _half(best, rivals, True), _half(best, rivals, False))
+    alone = any(one.trial.chosen.all() for one in rivals)
+    confirmed = None if alone else _half(best, rivals, False)
+    return Choice(best.seed, best.track, len(rivals), _half(best, rivals, True), confirmed)
 
 
 def _ties(leader: Entry, other: Entry, limits: Limits, *, paired: bool) -> bool:
@@ -475,6 +478,12 @@ def _sentences(found: Summary) -> Iterable[str]:
         yield "deploy none: every candidate of every seed fails a criterion"
         return
     yield _deploy(found, found.choice)
+    out = sum(not one.eligible for one in found.entries)
+    if out:
+        yield (
+            f"{out} of {len(found.entries)} candidates are out by a limit; limits are held against all {found.items}, "
+            "also those that confirm"
+        )
     best = found.best
     if best is not None and found.choice.among > 1:
         yield (
@@ -530,8 +539,10 @@ def _noise(found: Summary) -> str:
 
 def _deploy(found: Summary, choice: Choice) -> str:
     there, here = choice.chosen, choice.confirmed
-    interval = f"{here.good.low:.2%} to {here.good.high:.2%}"
     head = f"deploy {choice.track} of seed {choice.seed}, chosen from {choice.among} on {there.n} {found.items}"
+    if here is None:
+        return f"{head}; nothing is left to confirm it on: what it is worth is not known"
+    interval = f"{here.good.low:.2%} to {here.good.high:.2%}"
     if here.error is not None and there.error is not None:
         return (
             f"{head} with mean error {there.error:.4g}; on {here.n} others, that nobody chose by, its mean error is "
@@ -572,7 +583,7 @@ def _choice_json(choice: Choice) -> dict[str, Any]:
         "track": choice.track,
         "among": choice.among,
         "chosen_on": _half_json(choice.chosen),
-        "confirmed_on": _half_json(choice.confirmed),
+        "confirmed_on": None if choice.confirmed is None else _half_json(choice.confirmed),
     }
 
 
