@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,8 +33,51 @@ def show(renderable: Any) -> None:
         click.echo(as_text(renderable), nl=False)
 
 
+_aside: ContextVar[ExitStack | None] = ContextVar("_aside", default=None)
+"""What gives standard output back."""
+
+
+@contextmanager
+def document_alone() -> Iterator[None]:
+    """Keeps standard output for :func:`show_json`.
+
+    Whatever else prints, as a user's world does, in this process or in one that it starts, prints to standard error.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(sys.stderr))
+        stack.enter_context(_descriptor_aside())
+        token = _aside.set(stack)
+        try:
+            yield
+        finally:
+            _aside.reset(token)
+
+
+@contextmanager
+def _descriptor_aside() -> Iterator[None]:
+    """Of processes that are started, and of compiled code."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # closed: nothing gets there
+        yield
+        return
+    try:
+        with suppress(OSError):
+            os.dup2(2, 1)
+        yield
+    finally:
+        import ctypes
+
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def show_json(value: Any) -> None:
     """Prints one JSON document: what ``--json`` is for, so nothing else may go to standard output beside it."""
+    aside = _aside.get()
+    if aside is not None:
+        aside.close()
     click.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
 
 

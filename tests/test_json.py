@@ -15,8 +15,9 @@ import pytest
 from quant import runfolder
 from quant.cli import cli
 from quant.policy import save_policy
+from quant.project import start_project
 from quant.tracks.registry import TRACKS
-from tests.commandline import quant
+from tests.commandline import quant, spawn
 from tests.tracks import strategies
 
 ROOT = Path(__file__).parents[1]
@@ -145,6 +146,22 @@ def test_a_verdict_without_a_winner_ends_with_1_and_is_still_a_document(
     done = quant("decide", run, "--limits", limits, "--json")
     assert done.code == 1
     assert json.loads(done.out)["winner"] is None
+
+
+def test_what_a_world_prints_goes_to_stderr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_project(tmp_path)
+    world = tmp_path / "world.py"
+    loud = 'import os\n\nprint("said in Python")\nos.system("echo said by a process of its own")\n'
+    world.write_text(
+        world.read_text().replace("from __future__ import annotations\n", f"from __future__ import annotations\n{loud}")
+    )
+    monkeypatch.chdir(tmp_path)
+    assert quant("import", "--out", "run").code == 0
+    done = spawn("dataset", "run", "--world", "world:Follow-v0", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["run"] == "run"
+    assert done.err.count("said in Python") >= 1
+    assert done.err.count("said by a process of its own") >= 1
 
 
 @pytest.mark.parametrize("arguments", [("show", "missing", "--json"), ("compare", "a", "b", "--json")])

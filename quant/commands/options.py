@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from quant.commands.completion import complete_boards, complete_ports, complete_runs, complete_tracks
+from quant.console import document_alone
 from quant.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,8 +80,24 @@ baseline_option = click.option(
 policy_argument = click.argument("policy", required=False, type=click.Path(path_type=Path))
 run_argument = click.argument("run", type=click.Path(path_type=Path), shell_complete=complete_runs)
 optional_run = click.argument("run", required=False, type=click.Path(path_type=Path), shell_complete=complete_runs)
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="One JSON document instead; progress stays on stderr."
+
+
+def _document_alone(command: Callable[..., Any]) -> Callable[..., Any]:
+    """With ``--json``, nothing but the document goes to standard output, whoever prints."""
+
+    @wraps(command)
+    def called(*args: Any, as_json: bool, **options: Any) -> Any:
+        if not as_json:
+            return command(*args, as_json=False, **options)
+        with document_alone():
+            return command(*args, as_json=True, **options)
+
+    return called
+
+
+json_option = _options(
+    click.option("--json", "as_json", is_flag=True, help="One JSON document instead; progress stays on stderr."),
+    _document_alone,
 )
 _BOARD_REQUEST = ("port", "baud", "build_dir", "board_map")
 board_options = _options(
