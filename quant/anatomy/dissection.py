@@ -9,7 +9,7 @@ second order it is a square too, and it does not count what no decision depends 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,7 @@ def dissect(
     candidate: Candidate,
     observations: Observations,
     *,
+    equalized: Sequence[Policy] = (),
     origins: NDArray[Any] | None = None,
     rows: NDArray[np.int64] | None = None,
     tolerance: float = ACTION_TOLERANCE,
@@ -74,6 +75,7 @@ def dissect(
         policy: the float policy it was made from.
         candidate: of any track whose layers are the policy's.
         observations: held-out frames.
+        equalized: see :func:`quant.anatomy.simulation.build_network`.
         origins: (N,) ``recorded``, ``rollout`` or ``augmented`` for each.
         rows: (N,) what the dataset numbers them.
         tolerance: of the agreement of a Box, as a share of the range.
@@ -82,7 +84,7 @@ def dissect(
     Raises:
         InputError: there are no frames, the candidate's layers are not the policy's, or it computes another function.
     """
-    network = build_network(policy, candidate)
+    network = build_network(policy, candidate, equalized)
     work = _Work(policy, network, observations, origins, tolerance)
     measured = Int8Runner(candidate).values(observations)
     simulated = work.values(network.everything)

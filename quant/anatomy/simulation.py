@@ -9,7 +9,7 @@ switch on it is the candidate, but that a product is rounded once where TFLite-M
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ Kind = Literal["input", "weights", "activations", "output"]
 
 FACTOR_PASSES = 12
 """Gauss-Newton passes over the equalization's factors; four are enough, as a rule."""
+SNAP = 0.1
+"""Typical relative distance of factors that were found from those of an equalization, up to which they are its own."""
 ROUNDING_VARIANCE = 1 / 12
 """Of an error that is uniform over one step."""
 FUNCTIONS: Mapping[str, Callable[[F64], F64]] = {
@@ -328,8 +330,14 @@ def pool(embeddings: F64, mask: Mask, pooling: Pooling) -> F64:
     return z / np.maximum(counts, 1)[:, None] if pooling == "mean" else z
 
 
-def build_network(policy: Policy, candidate: Candidate) -> Network:
+def build_network(policy: Policy, candidate: Candidate, equalized: Sequence[Policy] = ()) -> Network:
     """The network of a candidate of this policy.
+
+    Args:
+        policy: in float.
+        candidate: made from it.
+        equalized: the same function as tracks may have equalized it (:func:`quant.tracks.ptq.equalizations`). Weights
+            far from the policy's, as of second-order rounding, tell their factors only roughly; these are exact.
 
     Raises:
         InputError: a file is damaged, or its layers are not the policy's one for one.
@@ -345,7 +353,7 @@ def build_network(policy: Policy, candidate: Candidate) -> Network:
     folds = _folds(policy, candidate, encoder.input, head.input)
     features = {0: inputs[0], len(policy.encoder): inputs[1]}
     known = [_known(fc(ops), *fold, features.get(i)) for i, (ops, fold) in enumerate(zip(chain, folds, strict=True))]
-    factors = find_factors(policy, known)
+    factors = _snapped(policy, find_factors(policy, known), equalized)
     made = [_stage(policy, index, ops, factors, known[index]) for index, ops in enumerate(chain)]
     # A maximum of codes is a code; a sum or a mean has to be rounded to one.
     shared = candidate.pooling == "max" and encoder.output.same_quantization(head.input)
@@ -493,6 +501,32 @@ def find_factors(policy: Policy, known: list[Known]) -> list[F64]:
         more = _normal(columns, after.linear.weight[:, :units] - columns, after.step[:, :units], axis=0)
         change = _ratio(slope + more[0], curve + more[1])
         factors[i] = factors[i] * np.clip(1 + change, 0.5, 2.0)
+    return factors
+
+
+def _snapped(policy: Policy, found: list[F64], equalized: Sequence[Policy]) -> list[F64]:
+    """The factors of the equalization nearest to those found; these, where none is near."""
+    free = [i for i, layer in enumerate((*policy.encoder, *policy.head)[:-1]) if layer.activation in HOMOGENEOUS]
+    if not free or not equalized:
+        return found
+
+    def distance(those: list[F64]) -> float:
+        return float(np.median(np.abs(np.log(np.concatenate([found[i] / those[i] for i in free])))))
+
+    nearest = min((_factors_of(policy, one) for one in equalized), key=distance)
+    return nearest if distance(nearest) <= SNAP else found
+
+
+def _factors_of(policy: Policy, equalized: Policy) -> list[F64]:
+    """By what the units of each layer were divided; ones where they were not."""
+    factors: list[F64] = []
+    into = np.ones(policy.peer_size)
+    for own, other in zip((*policy.encoder, *policy.head), (*equalized.encoder, *equalized.head), strict=True):
+        into = np.concatenate([into, np.ones(own.inputs - len(into))])
+        whole, divided = (np.abs(weight).sum(axis=1) for weight in (own.weight * into, other.weight.astype(np.float64)))
+        into = np.where(_ratio(whole, divided) > 0, _ratio(whole, divided), 1.0)
+        into = into if own.activation in HOMOGENEOUS and own is not policy.head[-1] else np.ones(own.outputs)
+        factors.append(into)
     return factors
 
 

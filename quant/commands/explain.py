@@ -74,6 +74,7 @@ def explain(folder: Path, track: str | None = None, worst: int = 5) -> list[Anat
     from quant.anatomy import dissect
     from quant.dataset import Split
     from quant.runfolder import read_settings
+    from quant.tracks.ptq import equalizations
     from quant.tracks.registry import TRACKS
 
     settings = read_settings(folder)
@@ -93,7 +94,10 @@ def explain(folder: Path, track: str | None = None, worst: int = 5) -> list[Anat
     _check_fits(policy, dataset, chosen)
     # On one thread, so that the figures do not depend on the number of processors.
     with threadpool_limits(1):
-        return [dissect(policy, one, frames, origins=origins, rows=rows, worst=worst) for one in chosen]
+        equalized = equalizations(policy, dataset)
+        return [
+            dissect(policy, one, frames, equalized=equalized, origins=origins, rows=rows, worst=worst) for one in chosen
+        ]
 
 
 def _check_fits(policy: Policy, dataset: Dataset, candidates: list[Candidate]) -> None:

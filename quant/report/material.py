@@ -25,6 +25,7 @@ from quant.runners import FloatRunner, Int8Runner, ParityReport
 from quant.runners.flatbuffer import Quantized
 from quant.runners.runner import Decision
 from quant.tracks.candidate import Affine, Candidate
+from quant.tracks.ptq import equalizations
 from quant.worlds.scenarios import ScenarioSet
 from quant.worlds.world import World
 
@@ -92,10 +93,12 @@ class Material:
     def _dissected(self) -> dict[str, Anatomy | str]:
         rows = self.dataset.rows(Split.HELD_OUT)
         frames = self.dataset.observations(rows)
+        known = equalizations(self.policy, self.dataset)
+        how: dict[str, Any] = {"equalized": known, "origins": self.origins, "rows": rows, "worst": WORST}
         found: dict[str, Anatomy | str] = {}
         for track, candidate in self.candidates.items():
             try:
-                found[track] = dissect(self.policy, candidate, frames, origins=self.origins, rows=rows, worst=WORST)
+                found[track] = dissect(self.policy, candidate, frames, **how)
             except InputError as error:
                 found[track] = error.what
         return found

@@ -48,6 +48,12 @@ def run_ptq(policy: Policy, dataset: Dataset, progress: Progress = no_progress) 
     return export(TRACK, plan, dataset, log)
 
 
+def equalizations(policy: Policy, dataset: Dataset) -> tuple[Policy, ...]:
+    """The policy as tracks equalize it, by each of `EXPONENTS`: which one a candidate has is not in its files."""
+    frames = search_frames(dataset)
+    return tuple(equalize(policy, frames, exponent) for exponent in EXPONENTS)
+
+
 def search_frames(dataset: Dataset) -> Observations:
     """Calibration and training frames, evenly thinned; held-out frames are never looked at."""
     rows = np.sort(np.concatenate([dataset.rows(Split.CALIBRATION), dataset.rows(Split.TRAINING)]))

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from quant.anatomy import advise, dissect
-from quant.anatomy.simulation import Grid, Simulation, build_network
+from quant.anatomy.simulation import Grid, Network, Simulation, Stage, build_network
 from quant.runners import Int8Runner
 from quant.runners.flatbuffer import Quantized
 from quant.tracks import gptq, int16
 from quant.tracks.candidate import Affine, Candidate
+from quant.tracks.plan import equalize
+from quant.tracks.ptq import EXPONENTS
 from quant.tracks.sensitivity import sensitivity
 from tests.evaluation.test_anatomy import dense, layers_of, with_few_bits, with_layers
 from tests.tracks import strategies
@@ -48,6 +50,48 @@ def test_it_is_true_to_the_files(bits: int) -> None:
     # LiteRT rounds once; its multipliers of int16 have 15 bits.
     near = network.output_step / 2 if bits == 8 else 6e-4
     assert np.abs(POLICY.action_space.clip(simulated.astype(np.float32)) - measured).max() < near
+
+
+@pytest.mark.parametrize("exponent", EXPONENTS)
+def test_a_known_equalization_is_told_from_the_others_and_taken_exactly(exponent: float) -> None:
+    """Second-order rounding moves weights so far that the files tell its factors only roughly."""
+    seen = strategies.frames_for(POLICY, 800, seed=1)
+    known = [equalize(POLICY, seen, one) for one in EXPONENTS]
+    candidate = one_scale(exponent)
+    exact = np.concatenate([stage.exact.weight.ravel() for stage in stages(build_network(POLICY, candidate, known))])
+    rough = np.concatenate([stage.exact.weight.ravel() for stage in stages(build_network(POLICY, candidate))])
+    made = known[EXPONENTS.index(exponent)]
+    wanted = np.concatenate([layer.weight.ravel() for layer in (*made.encoder, *made.head)])
+    np.testing.assert_allclose(exact, wanted, rtol=1e-5)
+    assert np.abs(rough / wanted - 1).max() > 1e-3
+
+
+def test_an_equalization_that_is_not_the_candidates_is_not_taken() -> None:
+    seen = strategies.frames_for(POLICY, 800, seed=1)
+    other = equalize(POLICY, seen, 0.5)
+    first, *rest = other.encoder
+    other = replace(other, encoder=(replace(first, weight=first.weight * 3, bias=first.bias * 3), *rest))
+    candidate = one_scale(1.0)
+    found, alone = (build_network(POLICY, candidate, known) for known in ([other], []))
+    for one, two in zip(stages(found), stages(alone), strict=True):
+        np.testing.assert_array_equal(one.exact.weight, two.exact.weight)
+
+
+@cache
+def one_scale(exponent: float) -> Candidate:
+    """Activations of 16 bits and one scale of weights a layer, rounded by second order."""
+    seen = strategies.frames_for(POLICY, 800, seed=1)
+    plan = int16.wide_plan(POLICY, seen, exponent)
+    known, made = sensitivity(plan.policy, seen), gptq.Rounded.nearest(plan)
+    for part, layers in (("encoder", made.encoder), ("head", made.head)):
+        for index in range(len(layers)):
+            inputs = made.inputs(part, index, seen)
+            made = made.with_layer(part, index, gptq._round(made, part, index, inputs, known, gptq.WAYS[2]))
+    return made.candidate(DATASET, "made")
+
+
+def stages(network: Network) -> tuple[Stage, ...]:
+    return (*network.encoder, *network.head)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
