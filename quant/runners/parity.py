@@ -17,7 +17,7 @@ from quant.tracks.candidate import Candidate, Codes
 
 @dataclass(frozen=True)
 class Difference:
-    """Codes outputs of one engine against TFLM's arithmetic.
+    """Output codes of one engine against TFLM's arithmetic.
 
     Attributes:
         outputs: values compared.
