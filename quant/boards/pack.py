@@ -58,6 +58,8 @@ _TRACK = re.compile(f"[!-~]{{1,{TRACK_SIZE - 1}}}")
 _SHIFTS = range(-31, 31)
 _RESIDUALS = {residual_factor(bits) for bits in range(MAX_RESIDUAL_BITS + 1)}
 _SMALLEST_MANTISSA = 1 << 30
+FIRMWARE_OPERATORS = ("FULLY_CONNECTED", "TANH", "LOGISTIC", "ELU")
+"""Those of ``tflm_engine/model_check.cpp``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,11 +239,15 @@ def _check_parts(candidate: Candidate, encoder: Model, head: Model, where: str) 
 
 
 def _unfit_layers(model: Model) -> str | None:
-    """Why esp-tflite-micro 1.4.0 would run a sub-model wrong that the ``tflite_micro`` wheel runs right.
+    """Why the chips would refuse a sub-model, or run it wrong, that the ``tflite_micro`` wheel runs right.
 
-    Its int16 FULLY_CONNECTED (``kernels/esp_nn/fully_connected.cc``) has no code for weight scales by output: it would
-    compute with a multiplier that was never set.
+    The firmware has the kernels of `FIRMWARE_OPERATORS` alone. The int16 FULLY_CONNECTED of esp-tflite-micro 1.4.0
+    (``kernels/esp_nn/fully_connected.cc``) has no code for weight scales by output: it would compute with a multiplier
+    that was never set.
     """
+    unknown = [name for name in model.operators if name not in FIRMWARE_OPERATORS]
+    if unknown:
+        return f"the operator {unknown[0]}; the firmware has {', '.join(FIRMWARE_OPERATORS)}"
     for layer in model.layers:
         if isinstance(layer, FullyConnected) and layer.input.bits == 16 and layer.per_channel:
             return "an int16 FULLY_CONNECTED with a weight scale for each output; the chips' kernel takes one"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant.boards import protocol
-from quant.boards.pack import build_pack, read_pack
+from quant.boards.pack import FIRMWARE_OPERATORS, build_pack, read_pack
 from quant.boards.protocol import PACK_WORDS, ActionCode, PackStatus, PoolingCode
 from quant.errors import InputError
 from quant.files import sha256
 from quant.policy.policy import Box, Discrete, Pooling
 from quant.runners import Pool, Quantized, read_model
-from quant.runners.flatbuffer import FullyConnected, Layer
+from quant.runners.flatbuffer import FullyConnected, Layer, Unary, UnaryOperator
 from quant.tracks.candidate import Affine, Candidate, Part, SubModel
 from tests.boards.candidates import wide
 from tests.runners.build import tflite
@@ -171,9 +173,24 @@ def per_channel(candidate: Candidate) -> Candidate:
     )
 
 
+def ends_in(operator: UnaryOperator) -> Candidate:
+    """The candidate with one operator more at the end of its encoder."""
+    made = plain()
+    layers = read_model(made.peer_encoder.tflite).layers
+    last = Unary(operator, layers[-1].output, layers[-1].output)
+    return replace(made, peer_encoder=SubModel("peer_encoder", tflite([*layers, last])))
+
+
+def test_the_operators_are_the_firmwares() -> None:
+    source = Path(__file__).parents[2] / "esp_idf_app" / "components" / "tflm_engine" / "src" / "model_check.cpp"
+    named = re.findall(r'\{tflite::BuiltinOperator_(\w+), "(\w+)"\}', source.read_text())
+    assert named == [(name, name) for name in FIRMWARE_OPERATORS]
+
+
 @pytest.mark.parametrize(
     ("candidate", "words"),
     [
+        (ends_in("RELU"), "the operator RELU; the firmware has FULLY_CONNECTED"),
         (replace(WIDE, bits=8), "16 bits in the peer_encoder"),
         (replace(WIDE, peer_input=replace(WIDE.peer_input, bits=8)), "8 bits in the peers' features"),
         (replace(WIDE, ego_input=replace(WIDE.ego_input, bits=8)), "8 bits in the ego's features"),
