@@ -24,6 +24,7 @@ import pytest
 
 from quant.errors import InputError, QuantError
 from quant.pytest_plugin import given_path
+from quant.report.board_tests import SUITE
 
 if TYPE_CHECKING:
     from pytest_embedded.dut import Dut
@@ -105,8 +106,15 @@ def pytest_runtest_makereport(
     made = yield
     if item.get_closest_marker("hil") and (made.failed or (made.when == "call" and made.passed)):
         outcomes = item.config.stash[_outcomes_key]
-        outcomes[item.nodeid] = made.passed and outcomes.get(item.nodeid, True)
+        name = _name(item)
+        outcomes[name] = made.passed and outcomes.get(name, True)
     return made
+
+
+def _name(item: pytest.Item) -> str:
+    """What a run calls a test: one of the package's own has the same name from whichever file it was imported."""
+    module = getattr(getattr(item, "function", None), "__module__", "")
+    return f"{module}::{item.name}" if module.startswith(f"{SUITE}.") else item.nodeid
 
 
 def _find(config: pytest.Config) -> Board:
@@ -283,7 +291,7 @@ def record(
     keep: Callable[[DeviceReport], None],
 ) -> Record:
     """``record(name, value, unit)``: puts a figure into the JUnit file and the run, before anything is asserted."""
-    figures, test = pytestconfig.stash[_figures_key], request.node.nodeid
+    figures, test = pytestconfig.stash[_figures_key], _name(request.node)
 
     def one(name: str, value: float | str, unit: str) -> None:
         json.dumps(value, allow_nan=False)  # what cannot be written fails here, not all figures when the session ends

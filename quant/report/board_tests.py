@@ -9,6 +9,9 @@ from typing import Any
 from quant.errors import InputError
 from quant.files import read_json
 
+SUITE = "quant.suites.hil"
+"""Where the package's own tests of a board are."""
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -22,7 +25,7 @@ class Recorded:
     @property
     def short(self) -> str:
         """The test without its folders."""
-        return self.test.rpartition("/")[2]
+        return self.test.removeprefix(f"{SUITE}.").rpartition("/")[2]
 
 
 @dataclass(frozen=True)

@@ -245,6 +245,27 @@ def test_the_report_says_which_tests_failed_until_they_pass(session: pytest.Pyte
     assert failed() == ()
 
 
+def test_the_packages_tests_have_one_name_wherever_they_are_imported(
+    session: pytest.Pytester, run_folder: Path
+) -> None:
+    options = (
+        "-m",
+        "hil",
+        "--board",
+        "virtual",
+        f"--run={run_folder}",
+        "-k",
+        "never_goes_down or gives_the_hosts_bytes",
+    )
+    for name in ("test_here", "test_there"):
+        file = session.makepyfile(**{name: "from quant.suites.hil import *"})
+        session.runpytest_subprocess(*options, file)
+    figures = read_json(run_folder / "hil_virtual.json")["figures"]
+    names = [(one["test"], one["name"]) for one in figures]
+    assert names and len(names) == len(set(names))
+    assert all(test.startswith("quant.suites.hil.") for test, _ in names)
+
+
 def test_a_session_that_is_terminated_keeps_its_figures_and_leaves_nobody_behind(
     session: pytest.Pytester, run_folder: Path
 ) -> None:
