@@ -191,13 +191,20 @@ def need_different_models(run: Run) -> None:
 
 
 def with_a_twin(run: Run) -> list[str]:
-    """The tracks whose codes have the same sizes and width as another's."""
-    kinds = {
-        track: (candidate.bits, candidate.peer_input.size, candidate.ego_input.size)
-        for track, candidate in run.candidates.items()
-    }
-    different = {str(candidate.hashes) for candidate in run.candidates.values()}
-    return [track for track, kind in kinds.items() if list(kinds.values()).count(kind) > 1 and len(different) > 1]
+    """The tracks for which the next one whose codes have the same sizes and width would answer with other models."""
+
+    def kind(track: str) -> tuple[int, ...]:
+        candidate = run.candidates[track]
+        return (candidate.bits, candidate.peer_input.size, candidate.ego_input.size)
+
+    tracks = list(run.candidates)
+    twins = []
+    for at, track in enumerate(tracks):
+        others = (other for other in tracks[at + 1 :] + tracks[:at] if kind(other) == kind(track))
+        twin = next(others, track)
+        if run.candidates[twin].hashes != run.candidates[track].hashes:
+            twins.append(track)
+    return twins
 
 
 def _tampered(pack: bytes, first: Candidate, what: str) -> bytes:
