@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quant.errors import QuantError
+from quant.errors import InputError, QuantError
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -99,6 +99,13 @@ def _checkout() -> Path | None:
     return root if (root / "esp_idf_app").is_dir() and (root / "pyproject.toml").is_file() else None
 
 
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise InputError("is gone", where="the current folder", hint="cd to one that is there") from error
+
+
 @dataclass(frozen=True)
 class Desk:
     """Where is looked.
@@ -109,7 +116,7 @@ class Desk:
         python: runs what is tried in a process of its own.
     """
 
-    folder: Path = field(default_factory=Path.cwd)
+    folder: Path = field(default_factory=_here)
     checkout: Path | None = field(default_factory=_checkout)
     python: str = sys.executable
 

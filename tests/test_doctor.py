@@ -180,6 +180,16 @@ def test_a_broken_file_is_a_finding_and_the_others_are_still_told(
 
 
 @pytest.mark.usefixtures("desk")
+def test_a_folder_that_is_gone_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    done = quant("doctor")
+    assert (done.code, done.out) == (2, "")
+    assert "the current folder: is gone" in done.err and "cd to" in done.err
+
+
 def test_a_check_that_fails_itself_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_: object) -> Any:
         raise RuntimeError("the disk is on fire")
