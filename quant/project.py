@@ -60,6 +60,9 @@ def start_project(folder: Path, *, keep: bool = False) -> Made:
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file", where=folder, expected="a folder for the project")
     texts = project_files()
+    for parent in sorted({parent for name in texts for parent in (folder / name).parents if folder in parent.parents}):
+        if (parent.exists() or parent.is_symlink()) and not parent.is_dir():
+            raise InputError("is no folder", where=parent, expected="a folder for files of the project")
     present = tuple(name for name in texts if (folder / name).exists() or (folder / name).is_symlink())
     if present and not keep:
         raise InputError(

@@ -154,6 +154,14 @@ def test_a_file_is_no_folder_for_a_project(tmp_path: Path) -> None:
     assert done.code == 2 and "is a file" in done.err
 
 
+def test_where_a_folder_is_needed_and_a_file_is_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "tests").touch()
+    for arguments in (("init", tmp_path), ("init", tmp_path, "--keep")):
+        done = quant(*arguments)
+        assert done.code == 2 and f"{tmp_path / 'tests'}: is no folder" in done.err
+        assert [path.name for path in tmp_path.iterdir()] == ["tests"]
+
+
 def test_the_commands_it_names_are_commands(project: Path) -> None:
     done = quant("init", project.parent / "other")
     named = {line.split()[1] for line in done.out.splitlines() if line.startswith("quant ")}
