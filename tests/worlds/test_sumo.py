@@ -118,6 +118,15 @@ def test_vehicles_collide_when_they_touch_and_not_before(gap: float, collides: b
     assert terminations.tolist() == [collides, False]
 
 
+def test_only_the_egos_collisions_count() -> None:
+    env = SumoVectorEnv(SCENARIOS[:2])
+    env.reset()
+    env._note("0.1", "0.2")
+    assert not env._collisions().any()
+    env._note("1.0", "1.8")
+    assert env._collisions().tolist() == [False, True]
+
+
 def test_nobody_vanishes_and_who_collided_stands() -> None:
     env = SumoVectorEnv(SCENARIOS)
     env.reset()
