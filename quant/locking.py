@@ -49,7 +49,7 @@ class FileLock(ABC):
         """Takes it, waiting up to ``wait`` seconds.
 
         Raises:
-            InputError: somebody else still has it, or its file cannot be opened.
+            InputError: somebody else still has it, or its file cannot be opened or locked.
         """
         deadline = time.monotonic() + self.wait
         while self._descriptor is None:
@@ -75,6 +75,14 @@ class FileLock(ABC):
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise self.busy(_holder(descriptor)) from None
+            except OSError as error:
+                # Some network file systems have no locks.
+                raise InputError(
+                    f"cannot be locked: {error.strerror}",
+                    where=self.path,
+                    expected="a file system that has locks",
+                    hint="work in a folder on a disk of this machine",
+                ) from error
             time.sleep(_POLL_SECONDS)
 
     def _is_current(self, descriptor: int) -> bool:
