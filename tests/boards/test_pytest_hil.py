@@ -21,6 +21,8 @@ from quant.files import read_json, write_json
 from quant.pipeline import decide, keep_device, open_run, pack_of, run_all, run_device
 from quant.policy import save_policy
 from quant.runfolder import Settings
+from quant.suites.hil.identity import with_a_twin
+from quant.tracks.candidate import Candidate
 from tests.tracks import strategies
 
 pytest_plugins = ["pytester"]
@@ -243,6 +245,21 @@ def test_the_report_says_which_tests_failed_until_they_pass(session: pytest.Pyte
     session.makepyfile(test_board=SUITE.replace("assert False", "assert True"))
     session.runpytest_subprocess(*options, "too_slow")
     assert failed() == ()
+
+
+def test_only_models_that_differ_can_be_told_apart(run_folder: Path) -> None:
+    made = open_run(run_folder)
+    first, *_ = made.candidates.values()
+    other = replace(first, peer_encoder=replace(first.peer_encoder, tflite=first.peer_encoder.tflite + b"0"))
+    wide = replace(other, bits=16)
+
+    def twins(*candidates: Candidate) -> list[str]:
+        return with_a_twin(replace(made, candidates={str(place): one for place, one in enumerate(candidates)}))
+
+    assert twins(first, other) == ["0", "1"]
+    assert twins(first, first, wide) == []  # the third differs, and cannot answer for them
+    assert twins(first, first, other) == ["1", "2"]  # the second answers for the first, and the first for the third
+    assert twins(first) == []
 
 
 def test_the_packages_tests_have_one_name_wherever_they_are_imported(
