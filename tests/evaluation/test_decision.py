@@ -86,7 +86,8 @@ def test_what_could_have_been_seen_between_candidates_is_that_of_holms_strictest
     three = [(candidate("ptq"), driven(10, 4)), (candidate("qat"), driven(10, 4)), (candidate("new"), driven(4, 4))]
     verdict = judged(*three)
     for pair in verdict.pairs:
-        assert pair.detectable == detectable_drop(pair.success, LIMITS.tie_significance / 3) is not None
+        assert pair.detectable is not None
+        assert pair.detectable == detectable_drop(pair.success, LIMITS.tie_significance / 3)
         assert pair.detectable > (detectable_drop(pair.success) or 1.0)
     found = {(one.first, one.second): one.detectable for one in verdict.pairs}
     for rival in verdict.against:
