@@ -309,6 +309,39 @@ def test_what_was_chosen_is_worth_what_the_other_half_says() -> None:
     assert np.mean(confirmed) == pytest.approx(0.9, abs=0.005)
 
 
+def test_the_half_that_confirms_has_no_part_in_the_choice() -> None:
+    """Neither in who leads, nor in who ties with the leader, nor in how many collide."""
+    rng = np.random.default_rng(1)
+    first = np.arange(400) % 2 == 0
+    for _ in range(50):
+        good, bad = rng.random((2, 4, 400)) < [[[0.9]], [[0.1]]]
+        other_good, other_bad = rng.random((2, 4, 1)) > rng.random((2, 4, 400))
+        chosen = {
+            _seed_of([entry(seed, *outcomes) for seed, outcomes in enumerate(zip(own, crashed, strict=True))])
+            for own, crashed in (
+                (good, bad),
+                (np.where(first, good, other_good), bad),
+                (good, np.where(first, bad, other_bad)),
+            )
+        }
+        assert len(chosen) == 1
+
+
+def _seed_of(rivals: Sequence[Entry]) -> int:
+    choice = _choose(rivals, LIMITS, paired=True, driving=True)
+    assert choice is not None
+    return choice.seed
+
+
+def test_who_fails_a_limit_is_not_chosen_from(sweep: Sweep) -> None:
+    runs = {job.seed: pipeline.open_run(sweep.run_folder(job.seed)) for job in sweep.jobs}
+    worst, second, *_ = sorted({1 - one.figures["agreement"] for one in summary_of(sweep).entries}, reverse=True)
+    limits = replace(LIMITS, action_disagreement=(worst + second) / 2)
+    found = summarize({seed: (run, run.verdict(limits)) for seed, run in runs.items()}, {}, limits, sweep.vary)
+    assert sum(not one.eligible for one in found.entries) == 1
+    assert found.choice is not None and found.choice.among == 2
+
+
 def test_those_that_tie_are_told_apart_by_collisions() -> None:
     good = np.ones(400, np.bool_)
     one_more = good.copy()

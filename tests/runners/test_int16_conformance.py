@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant.errors import InputError
+from quant.runners.fixed_point import INT32_MAX, Multiplier
 from quant.runners.flatbuffer import (
     OPERATORS_16,
     FullyConnected,
@@ -22,7 +23,7 @@ from quant.runners.flatbuffer import (
     UnaryOperator,
     read_model,
 )
-from quant.runners.tflm import TflmModel, release_dependent
+from quant.runners.tflm import TflmModel, _refuse_wide, release_dependent
 from quant.tracks.candidate import Codes
 from tests.runners.build import model_object, pack, tflite
 from tests.runners.oracle import tflite_micro
@@ -176,6 +177,19 @@ def test_overflow_is_refused(scale: float, bias: int) -> None:
     )
     with pytest.raises(InputError, match="can overflow"):
         TflmModel.from_bytes(tflite([layer]))
+
+
+@pytest.mark.parametrize(
+    ("bound", "shift"),
+    [(1 << 10, 7), ((1 << 47) - 1, -31), (INT32_MAX - 1, 1)],
+    ids=["shift", "accumulator", "output"],
+)
+def test_each_limit_refuses_by_itself(bound: int, shift: int) -> None:
+    """The multiplier is half a power of two; what is given just passes, and one more of what is named does not."""
+    _refuse_wide(bound, Multiplier(1 << 30, shift), "here")
+    more = (bound, shift + 1) if shift == 7 else (bound + 1, shift)
+    with pytest.raises(InputError, match="can overflow"):
+        _refuse_wide(more[0], Multiplier(1 << 30, more[1]), "here")
 
 
 def dense(**changes: Quantized) -> FullyConnected:
