@@ -144,7 +144,8 @@ def _no_run(folder: Path) -> InputError:
     else:
         named = [run.as_posix() for run in found if run.name == folder.name]
         close = next(iter(named), None) or nearest(folder.as_posix(), map(Path.as_posix, found))
-        hint = f"did you mean {close}?" if close else "start one: quant run, or quant import POLICY --out FOLDER"
+        meant = f"did you mean {close}? or " if close else ""
+        hint = f"{meant}start one: quant run, or quant import POLICY --out FOLDER"
     what = "not a run folder" if folder.is_dir() else "no such run folder"
     return InputError(what, where=folder, expected=f"a folder with {SETTINGS}", hint=hint)
 

@@ -7,7 +7,6 @@ import json
 import pickle
 import re
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -459,11 +458,9 @@ class TestScenarios:
         assert len(set.union(*seeds)) == 100 * len(PURPOSES)
         assert max(max(part) for part in seeds) < 2**31
 
-    def test_6000_load_well_under_a_second_and_are_compact(self) -> None:
+    def test_6000_are_compact(self) -> None:
         text = WORLD.draw("test", 1, {NOMINAL: 4000, LOSSY: 2000}).to_json()
-        start = time.process_time()
         assert len(WORLD.read(text)) == 6000
-        assert time.process_time() - start < 1
         assert len(text) < 5_000_000
 
     def test_columns_are_read_only(self, scenarios: ScenarioSet) -> None:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from enum import IntEnum, IntFlag
 from pathlib import Path
@@ -188,17 +188,20 @@ def serve_command(run: Path | None, link: Path | None, baud: int | None) -> None
     """Serves a virtual board on a pseudo-terminal, for any serial tool, until it is interrupted."""
     from quant.boards.virtual import VirtualBoard, VirtualOptions
 
-    with VirtualBoard(_pack(run) or b"", VirtualOptions(baud=baud)) as board, _linked(link, board.port) as port:
-        click.echo(port)
-        sys.stdout.flush()
-        stopped = threading.Event()
-        before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-        try:
+    stopped = threading.Event()
+    # Whoever reads the port may stop the board in the same moment.
+    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    try:
+        with (
+            VirtualBoard(_pack(run) or b"", VirtualOptions(baud=baud)) as board,
+            _linked(link, board.port) as port,
+            suppress(KeyboardInterrupt),
+        ):
+            click.echo(port)
+            sys.stdout.flush()
             stopped.wait()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
