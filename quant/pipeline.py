@@ -294,16 +294,6 @@ def _training_seed(settings: Settings) -> int:
     return settings.seed if settings.training_seed is None else settings.training_seed
 
 
-def make_ptq(folder: Path, progress: Progress = no_progress) -> Candidate:
-    """The PTQ track."""
-    return make_track(folder, "ptq", progress)
-
-
-def make_qat(folder: Path, progress: Progress = no_progress, *, steps: int | None = None) -> Candidate:
-    """The QAT track; see `make_track` for ``steps``."""
-    return make_track(folder, "qat", progress, qat_steps=steps)
-
-
 def _infer(candidate: Candidate, observations: Observations) -> NDArray[np.float32]:
     return Int8Runner(candidate).values(observations)
 
@@ -602,7 +592,7 @@ def verdict_of(
 
 
 def run_all(
-    checkpoint: Path,
+    checkpoint: Path | Callable[[], Sources],
     folder: Path,
     settings: Settings,
     limits: Limits,
@@ -613,33 +603,10 @@ def run_all(
     watch: Watch | None = None,
     sumo: bool = False,
 ) -> tuple[Run, Verdict]:
-    """The whole job: import, dataset, tracks, evaluation, SUMO where asked, a board where one is given, decision."""
-    return make_run(
-        lambda: read_sources(checkpoint, settings),
-        folder,
-        settings,
-        limits,
-        board=board,
-        tracks=tracks,
-        workers=workers,
-        watch=watch,
-        sumo=sumo,
-    )
+    """The whole job: import, dataset, tracks, evaluation, SUMO where asked, a board where one is given, decision.
 
-
-def make_run(
-    read: Callable[[], Sources],
-    folder: Path,
-    settings: Settings,
-    limits: Limits,
-    *,
-    board: Board | None = None,
-    tracks: Sequence[str] = DEFAULT_TRACKS,
-    workers: int | None = None,
-    watch: Watch | None = None,
-    sumo: bool = False,
-) -> tuple[Run, Verdict]:
-    """`run_all` from sources that ``read`` gives: those of the settings, wherever they were read."""
+    ``checkpoint`` is a file, read as the settings say, or gives the sources, wherever they were read.
+    """
     watch = watch or Watch()
     watch.planned(usual_seconds(settings, steps_of(tracks, board is not None, sumo)))
     if sumo:
@@ -650,7 +617,7 @@ def make_run(
             pass  # whoever named one that is not to be had learns it before the work, not after
     with ExitStack() as stack:
         with watch.step("import"):
-            sources = read()
+            sources = read_sources(checkpoint, settings) if isinstance(checkpoint, Path) else checkpoint()
             check_tracks(tracks, sources.policy)
             runfolder.claim(folder)
             stack.enter_context(runfolder.changing(folder))

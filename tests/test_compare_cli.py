@@ -31,7 +31,7 @@ def make_run(folder: Path, policy: Policy, seed: int = 0) -> Path:
     write_settings(settings, folder)
     save_policy(policy, folder / runfolder.POLICY)
     pipeline.make_dataset(folder, settings)
-    pipeline.make_ptq(folder)
+    pipeline.make_track(folder, "ptq")
     pipeline.evaluate(folder, Limits(), workers=1)
     pipeline.decide(folder, Limits())
     return folder

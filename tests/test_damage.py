@@ -171,7 +171,8 @@ def test_another_policy_makes_the_dataset_stale(copy: Path, run: Run) -> None:
         run.policy, head=(*run.policy.head[:-1], dataclasses.replace(layer, bias=layer.bias + np.float32(0.5)))
     )
     save_policy(other, copy / runfolder.POLICY)
-    for step in (pipeline.make_ptq, pipeline.make_qat, lambda folder: pipeline.evaluate(folder, LIMITS)):
+    tracks = (lambda folder: pipeline.make_track(folder, "ptq"), lambda folder: pipeline.make_track(folder, "qat"))
+    for step in (*tracks, lambda folder: pipeline.evaluate(folder, LIMITS)):
         with pytest.raises(StaleError, match="another policy"):
             step(copy)
 
@@ -183,7 +184,7 @@ def test_a_dataset_of_another_policy_is_caught_by_its_outputs(copy: Path, run: R
     assert changed.policy_sha256 == policy_digest(run.policy)
     save_dataset(changed, copy)
     with pytest.raises(StaleError, match="not what the policy computes"):
-        pipeline.make_ptq(copy)
+        pipeline.make_track(copy, "ptq")
 
 
 def test_another_dataset_makes_candidates_and_evaluations_stale(copy: Path, run: Run) -> None:

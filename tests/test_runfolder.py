@@ -313,7 +313,12 @@ def changer(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_run_is_changed_by_one_process_at_a_time(folder: Path, changer: subprocess.Popen[bytes]) -> None:
     manifest = (folder / MANIFEST).read_bytes()
-    steps = (pipeline.make_ptq, claim, lambda run: pipeline.decide(run, Limits()), pipeline.report)
+    steps = (
+        lambda run: pipeline.make_track(run, "ptq"),
+        claim,
+        lambda run: pipeline.decide(run, Limits()),
+        pipeline.report,
+    )
     for step in steps:
         error = refused(InputError, step, folder)
         assert f"process {changer.pid} (" in error.what and str(error.where) == str(folder)

@@ -99,7 +99,7 @@ def _finished(folder: Path, job: Job, sources: Sources) -> Path:
     runfolder.write_settings(job.settings, folder)
     save_policy(sources.policy, folder / runfolder.POLICY)
     pipeline.make_dataset(folder, job.settings, drives=sources.drives)
-    pipeline.make_ptq(folder)
+    pipeline.make_track(folder, "ptq")
     pipeline.evaluate(folder, LIMITS, workers=1)
     pipeline.decide(folder, LIMITS)
     return folder

@@ -187,7 +187,7 @@ def _make(job: Job, inputs: bytes, folder: Path, told: Callable[[Step], None]) -
     from quant.boards.virtual import VirtualBoard
 
     try:
-        pipeline.make_run(
+        pipeline.run_all(
             lambda: unpacked(inputs),
             folder,
             job.settings,

@@ -77,7 +77,7 @@ def _run(folder: Path, policy: Policy, settings: Settings, coarser: float) -> Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "DATASET_EPISODES", {"nominal": 40, "lossy": 20})
         pipeline.make_dataset(folder, settings)
-    ptq = pipeline.make_ptq(folder)
+    ptq = pipeline.make_track(folder, "ptq")
     gain = (ptq.peer_input.gain * np.float32(coarser)).astype(np.float32)
     qat = replace(ptq, track="qat", peer_input=Affine(gain, ptq.peer_input.offset))
     save_candidate(qat, folder)

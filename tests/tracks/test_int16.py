@@ -14,7 +14,7 @@ from quant.acceptance.limits import Limits
 from quant.boards.virtual import VirtualBoard
 from quant.dataset import Split
 from quant.errors import InputError
-from quant.pipeline import Sources, make_run
+from quant.pipeline import Sources, run_all
 from quant.policy import Activation, Box, Discrete, Policy, Pooling
 from quant.runfolder import Settings
 from quant.runners import Int8Runner, parity, read_model, release_dependent
@@ -173,13 +173,13 @@ def test_widths_that_do_not_fit_together_are_refused(made: Candidate) -> None:
 def test_a_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     policy = strategies.policy(1, hidden=((8, "elu"),))
     with pytest.raises(InputError, match="elu has no int16 kernel"):
-        make_run(lambda: Sources(policy), tmp_path / "run", Settings("x"), Limits(), tracks=("ptq", "int16x8"))
+        run_all(lambda: Sources(policy), tmp_path / "run", Settings("x"), Limits(), tracks=("ptq", "int16x8"))
     assert not (tmp_path / "run").exists()
 
 
 def test_more_tracks_than_a_board_holds_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="6 tracks") as caught:
-        make_run(
+        run_all(
             lambda: Sources(POLICY),
             tmp_path / "run",
             Settings("x"),
