@@ -39,7 +39,7 @@ format: setup
 # The API reference, in build/api; without what is a test, is copied and not imported, or needs PyTorch to be imported.
 docs: setup
 	$(BIN)/pdoc --docformat google --no-show-source --output-directory build/api quant \
-		'!quant.suites' '!quant.project_template' '!quant.worlds.extractor' '!quant.worlds.sb3_env'
+		'!quant.testing.suites' '!quant.commands.project_template' '!quant.worlds.extractor' '!quant.worlds.sb3_env'
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 
 import signal
 
-pytest_plugins = ["quant.pytest_plugin", "quant.pytest_hil"]
+pytest_plugins = ["quant.testing.plugin", "quant.testing.hil_plugin"]
 
 # A job that a shell started in the background ignores Ctrl-C, and so would every command that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from quant.boards.board import DEFAULT_BAUD
-from quant.boards.codec import Decoder, encode_frame
-from quant.boards.faults import ByteRates, Faults
-from quant.boards.link import Link
-from quant.boards.messages import DecideReply, DecideRequest, StatsRequest
 from quant.boards.pack import build_pack
-from quant.boards.streams import PyserialStream
-from quant.boards.virtual import VirtualBoard, VirtualOptions
-from quant.boards.virtual_firmware import RX_BUFFER
-from quant.boards.virtual_line import BITS_A_BYTE
+from quant.boards.virtual.board import VirtualBoard, VirtualOptions
+from quant.boards.virtual.faults import ByteRates, Faults
+from quant.boards.virtual.firmware import RX_BUFFER
+from quant.boards.virtual.line import BITS_A_BYTE
 from quant.runners import Int8Runner
 from quant.tracks.candidate import Candidate
+from quant.wire.codec import Decoder, encode_frame
+from quant.wire.link import Link
+from quant.wire.messages import DecideReply, DecideRequest, StatsRequest
+from quant.wire.streams import PyserialStream
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 
 

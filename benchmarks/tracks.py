@@ -22,9 +22,10 @@ from threadpoolctl import threadpool_limits
 from quant.dataset import Dataset, Split, build_dataset, read_drive
 from quant.evaluation.open_loop import Closeness, compare
 from quant.native import import_tensorflow
-from quant.pipeline import origins_of, read_inputs
 from quant.policy import Dense, Policy, load_policy, policy_digest
 from quant.runners import Int8Runner, interface, macs
+from quant.runs.reading import read_inputs
+from quant.runs.run import origins_of
 from quant.tracks.candidate import Affine, Candidate, SubModel
 from quant.tracks.registry import TRACKS, Job, Made, parse_tracks
 

@@ -27,9 +27,9 @@ from quant.evaluation.actors import NEUTRAL, Actor, gate_actors
 from quant.evaluation.closed_loop import CHUNK, drive
 from quant.evaluation.outcomes import SliceOutcome
 from quant.policy import Observations, Policy, load_policy
-from quant.runfolder import read_settings
 from quant.runners import FloatRunner, Int8Runner
 from quant.runners.gather import Peers
+from quant.runs.settings import read_settings
 from quant.tracks.candidate import Candidate
 from quant.worlds import convoy_course
 from quant.worlds.convoy_scenarios import STEPS
@@ -63,14 +63,15 @@ def job_of(run: Path | None) -> Job:
         policy, world = load_policy(reference_policy_path()), load_world(CONVOY)
         scenarios = world.draw("test", 1, {NOMINAL: 2000, LOSSY: 1000})
         return Job(policy, {"int8": quantize_policy(policy)}, world, scenarios)
-    from quant import pipeline  # not in the worker processes, which import this module too
+    from quant.runs.reading import read_candidates, read_policy, read_scenarios
+    from quant.runs.sources import world_of
 
     settings = read_settings(run)
-    world_of_run = pipeline.world_of(settings)
-    scenarios_of_run = pipeline.read_scenarios(run, world_of_run)
+    world_of_run = world_of(settings)
+    scenarios_of_run = read_scenarios(run, world_of_run)
     if world_of_run is None or scenarios_of_run is None or world_of_run.spec != CONVOY:
         raise InputError("was not driven in the convoy world", where=run)
-    return Job(pipeline.read_policy(run), pipeline.read_candidates(run, settings), world_of_run, scenarios_of_run)
+    return Job(read_policy(run), read_candidates(run, settings), world_of_run, scenarios_of_run)
 
 
 def cpu() -> float:

@@ -1,6 +1,6 @@
 """``python -m quant`` is the command ``quant``."""
 
-from quant.cli import main
+from quant.commands.main import main
 
 if __name__ == "__main__":
     main()

@@ -75,7 +75,7 @@ class DeviceError(QuantError):
 
     Args:
         what: the request and the board's own words.
-        code: one of :class:`quant.boards.protocol.ErrorCode`, or a number this version does not know.
+        code: one of :class:`quant.wire.protocol.ErrorCode`, or a number this version does not know.
     """
 
     def __init__(

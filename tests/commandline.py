@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from quant import cli
+from quant.commands.main import main
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def quant(*arguments: object) -> Outcome:
     sys.argv = ["quant", *map(str, arguments)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
-            cli.main()
+            main()
     finally:
         sys.argv = before
     return Outcome(int(caught.value.code or 0), out.getvalue(), err.getvalue())

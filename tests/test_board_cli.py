@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from quant.policy import save_policy
-from quant.runfolder import MANIFEST
+from quant.runs.folder import MANIFEST
 from tests.commandline import Outcome, quant
 from tests.tracks import strategies
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from quant import files, runfolder
+from quant import files
 from quant.policy import save_policy
+from quant.runs.folder import MANIFEST, REPORT, WINNER
+from quant.runs.settings import read_settings
 from tests.commandline import quant, spawn
 from tests.tracks import strategies
 
@@ -73,7 +75,7 @@ def untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; sys.argv = ['quant', '--help']\n"
-        "from quant.cli import main\n"
+        "from quant.commands.main import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
         "heavy = {'numpy', 'tensorflow', 'tf_keras', 'torch', 'gymnasium', 'scipy', 'rich'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
@@ -230,8 +232,8 @@ def test_the_steps_one_by_one_give_the_bytes_of_the_whole(material: Path, finish
     assert quant("device", run, "--board", "virtual").code == 0
     whole, steps = contents(finished), contents(run)
     assert set(whole) == set(steps)
-    assert [name for name in whole if whole[name] != steps[name]] == [runfolder.MANIFEST]
-    files = [json.loads((folder / runfolder.MANIFEST).read_bytes())["files"] for folder in (finished, run)]
+    assert [name for name in whole if whole[name] != steps[name]] == [MANIFEST]
+    files = [json.loads((folder / MANIFEST).read_bytes())["files"] for folder in (finished, run)]
     assert files[0] == files[1]
 
 
@@ -252,8 +254,8 @@ def test_every_artifact_of_the_plan_is_there(finished: Path) -> None:
         ),
         "policy_saved_model/saved_model.pb",
     }
-    manifest = json.loads((finished / runfolder.MANIFEST).read_bytes())
-    assert set(manifest["files"]) == names - {runfolder.MANIFEST}
+    manifest = json.loads((finished / MANIFEST).read_bytes())
+    assert set(manifest["files"]) == names - {MANIFEST}
     steps = {name for name in manifest["seconds"] if "CPU" not in name}
     assert steps == {"import", "dataset", "ptq", "qat", "evaluate", "device"}
     assert set(manifest["seconds"]) - steps == {"evaluate, CPU: held-out frames"}  # there is no world
@@ -261,19 +263,19 @@ def test_every_artifact_of_the_plan_is_there(finished: Path) -> None:
 
 
 def test_deciding_again_keeps_the_wall_times_and_another_step_does_not(run: Path) -> None:
-    manifest = (run / runfolder.MANIFEST).read_bytes()
+    manifest = (run / MANIFEST).read_bytes()
     assert quant("decide", run).code == 0
-    assert (run / runfolder.MANIFEST).read_bytes() == manifest
+    assert (run / MANIFEST).read_bytes() == manifest
     assert [quant(step, run).code for step in ("evaluate", "decide")] == [0, 0]
-    assert json.loads((run / runfolder.MANIFEST).read_bytes())["seconds"] == {}
+    assert json.loads((run / MANIFEST).read_bytes())["seconds"] == {}
 
 
 def test_settings_remember_the_steps_of_qat(run: Path, material: Path) -> None:
-    assert runfolder.read_settings(run).qat_steps == 20
+    assert read_settings(run).qat_steps == 20
     assert quant("qat", run, "--qat-steps", "5").code == 0
-    assert runfolder.read_settings(run).qat_steps == 5
+    assert read_settings(run).qat_steps == 5
     assert quant("dataset", run, "--drive", material / "drive.npz").code == 0
-    assert runfolder.read_settings(run).qat_steps == 5
+    assert read_settings(run).qat_steps == 5
     assert quant("qat", run).code == 0
     assert "steps=5" in (run / "conversion_qat.log").read_text()
 
@@ -282,9 +284,9 @@ def test_show_prints_the_report_again_and_json_for_machines(finished: Path) -> N
     before = contents(finished)
     shown = quant("show", finished)
     assert shown.code == 0 and "Deploy" in shown.out
-    assert (finished / runfolder.REPORT).read_text() in shown.out
+    assert (finished / REPORT).read_text() in shown.out
     verdict = json.loads(quant("show", finished, "--json").out)
-    assert verdict == json.loads((finished / runfolder.WINNER).read_bytes())
+    assert verdict == json.loads((finished / WINNER).read_bytes())
     assert contents(finished) == before
 
 
@@ -294,9 +296,9 @@ def test_limits_that_cannot_be_met_fail_the_gate(run: Path, material: Path, comm
     assert done.code == 1
     assert "every candidate fails" in done.err and "FAIL" in done.out
     if command == "decide":
-        assert json.loads((run / runfolder.WINNER).read_bytes())["winner"] is None
+        assert json.loads((run / WINNER).read_bytes())["winner"] is None
         # The run is finished all the same, and its verdict can be read.
-        assert (run / runfolder.MANIFEST).is_file()
+        assert (run / MANIFEST).is_file()
 
 
 def test_a_whole_run_that_fails_the_gate_ends_with_1(material: Path, tmp_path: Path) -> None:
@@ -398,7 +400,7 @@ def test_an_interrupted_step_leaves_an_unfinished_run(run: Path, monkeypatch: py
 
     assert quant("ptq", run).code == 0
     with monkeypatch.context() as patched:
-        patched.setattr("quant.pipeline.asdict", interrupt)  # when the last of the evaluations is written
+        patched.setattr("quant.runs.steps.asdict", interrupt)  # when the last of the evaluations is written
         done = quant("evaluate", run)
     assert done.code == 130 and "unfinished" in done.err
     refuses(run, {"show": "not finished"})

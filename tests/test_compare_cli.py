@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quant import pipeline, runfolder
 from quant.acceptance.baseline import Figure, Snapshot
 from quant.acceptance.limits import Limits
 from quant.files import write_json
 from quant.policy import Policy, load_policy, save_policy
-from quant.regression import load_snapshot
-from quant.runfolder import Settings, write_settings
+from quant.runs.folder import MANIFEST, POLICY
+from quant.runs.reading import open_run
+from quant.runs.regression import load_snapshot
+from quant.runs.settings import Settings, write_settings
+from quant.runs.steps import decide, evaluate, make_dataset, make_track
 from quant.worlds.reference import reference_policy_path
 from tests.commandline import quant
 
@@ -29,11 +31,11 @@ def make_run(folder: Path, policy: Policy, seed: int = 0) -> Path:
     folder.mkdir()
     settings = Settings("policy.npz", world="convoy", seed=seed, episodes=EPISODES)
     write_settings(settings, folder)
-    save_policy(policy, folder / runfolder.POLICY)
-    pipeline.make_dataset(folder, settings)
-    pipeline.make_track(folder, "ptq")
-    pipeline.evaluate(folder, Limits(), workers=1)
-    pipeline.decide(folder, Limits())
+    save_policy(policy, folder / POLICY)
+    make_dataset(folder, settings)
+    make_track(folder, "ptq")
+    evaluate(folder, Limits(), workers=1)
+    decide(folder, Limits())
     return folder
 
 
@@ -124,11 +126,11 @@ def test_what_is_no_baseline_is_replaced_only_by_force(run: Path, baseline: Path
 def test_the_accepted_run_says_what_the_policy_is_and_what_made_it(run: Path, baseline: Path) -> None:
     accepted = load_snapshot(baseline)
     assert accepted.interface == "ego 4, 8 peers of 6, Discrete(4)"
-    assert accepted.toolchain == json.loads((run / runfolder.MANIFEST).read_bytes())["versions"]
+    assert accepted.toolchain == json.loads((run / MANIFEST).read_bytes())["versions"]
 
 
 def test_what_is_accepted_is_what_the_run_holds(run: Path, baseline: Path) -> None:
-    opened, accepted = pipeline.open_run(run), load_snapshot(baseline)
+    opened, accepted = open_run(run), load_snapshot(baseline)
     closed = opened.evaluations["ptq"].closed_loop
     assert closed is not None and accepted.winner == "ptq"
     for outcome in closed.slices:

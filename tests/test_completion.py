@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from click.shell_completion import ShellComplete
 
-from quant.cli import cli
 from quant.commands.completion import INSTALL
+from quant.commands.main import cli
 from quant.tracks.registry import TRACKS
 from tests.commandline import quant
 
@@ -132,7 +132,7 @@ def test_a_real_bash_completes_commands_runs_and_tracks(in_bash: Callable[[str],
 def test_nothing_heavy_is_imported_for_a_word(desk: Path, words: str) -> None:
     script = (
         "import sys; sys.argv = ['quant']\n"
-        "from quant.cli import main\n"
+        "from quant.commands.main import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
         f"heavy = {HEAVY!r} & {{name.partition('.')[0] for name in sys.modules}}\n"
         "assert not heavy, heavy"

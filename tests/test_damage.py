@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quant import pipeline, runfolder
 from quant.acceptance.criterion import Outcome
 from quant.acceptance.decision import Verdict
 from quant.acceptance.limits import Limits
@@ -23,9 +22,12 @@ from quant.dataset.storage import PEER_INPUTS, save_dataset
 from quant.errors import InputError, QuantError, StaleError
 from quant.evaluation.actors import three_bit
 from quant.files import read_json, write_json, write_text
-from quant.pipeline import Run
 from quant.policy import Policy, policy_digest, save_policy
-from quant.runfolder import SCENARIOS, evaluation_name
+from quant.runs.folder import MANIFEST, POLICY, SCENARIOS, WINNER, evaluation_name
+from quant.runs.reading import open_run
+from quant.runs.run import Run
+from quant.runs.settings import read_settings
+from quant.runs.steps import decide, evaluate, make_dataset, make_track
 from quant.tracks.candidate import Affine, Candidate, SubModel
 from quant.tracks.export import export
 from quant.tracks.plan import calibrate, equalize, make_plan
@@ -46,8 +48,8 @@ def small(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if run.world is None:
         pytest.skip("the run has no world")
     write_text(folder / SCENARIOS, run.world.draw("test", 1, EPISODES).to_json())
-    pipeline.evaluate(folder, LIMITS)
-    verdict = pipeline.decide(folder, LIMITS)
+    evaluate(folder, LIMITS)
+    verdict = decide(folder, LIMITS)
     assert all(assessment.eligible for assessment in verdict.assessments), str(verdict)
     return folder
 
@@ -61,10 +63,10 @@ def copy(small: Path, tmp_path: Path) -> Path:
 
 def judge(folder: Path, damage: Damage) -> Verdict:
     """Damages PTQ's candidate on disk, evaluates again, decides again."""
-    opened = pipeline.open_run(folder)
+    opened = open_run(folder)
     save_candidate(damage(opened.candidates["ptq"]), folder)
-    pipeline.evaluate(folder, LIMITS)
-    return pipeline.decide(folder, LIMITS)
+    evaluate(folder, LIMITS)
+    return decide(folder, LIMITS)
 
 
 def failed(verdict: Verdict) -> set[str]:
@@ -133,7 +135,7 @@ def quantize(policy: Policy, run: Run) -> Candidate:
         model_name("peer_encoder", "qat"),
         "candidate_ptq.json",
         evaluation_name("ptq"),
-        runfolder.WINNER,
+        WINNER,
         "policy_saved_model/saved_model.pb",
     ],
 )
@@ -141,27 +143,27 @@ def test_any_file_changed_after_the_run_is_named(copy: Path, name: str) -> None:
     with (copy / name).open("ab") as stream:
         stream.write(b" ")
     with pytest.raises(StaleError, match="has changed") as raised:
-        pipeline.open_run(copy)
+        open_run(copy)
     assert raised.value.where == str(copy / name)
 
 
 def test_a_missing_file_is_named(copy: Path) -> None:
     (copy / "conversion_ptq.log").unlink()
     with pytest.raises(QuantError) as raised:
-        pipeline.open_run(copy)
+        open_run(copy)
     assert "conversion_ptq.log" in str(raised.value.where)
 
 
 def test_a_run_without_manifest_is_unfinished(copy: Path) -> None:
-    (copy / runfolder.MANIFEST).unlink()
+    (copy / MANIFEST).unlink()
     with pytest.raises(InputError, match="not finished"):
-        pipeline.open_run(copy)
+        open_run(copy)
 
 
 def test_a_model_swapped_for_another_tracks_is_refused(copy: Path) -> None:
     shutil.copy(copy / model_name("policy_head", "qat"), copy / model_name("policy_head", "ptq"))
     with pytest.raises(StaleError, match="not the model"):
-        pipeline.decide(copy, LIMITS)
+        decide(copy, LIMITS)
 
 
 def test_another_policy_makes_the_dataset_stale(copy: Path, run: Run) -> None:
@@ -170,9 +172,9 @@ def test_another_policy_makes_the_dataset_stale(copy: Path, run: Run) -> None:
     other = dataclasses.replace(
         run.policy, head=(*run.policy.head[:-1], dataclasses.replace(layer, bias=layer.bias + np.float32(0.5)))
     )
-    save_policy(other, copy / runfolder.POLICY)
-    tracks = (lambda folder: pipeline.make_track(folder, "ptq"), lambda folder: pipeline.make_track(folder, "qat"))
-    for step in (*tracks, lambda folder: pipeline.evaluate(folder, LIMITS)):
+    save_policy(other, copy / POLICY)
+    tracks = (lambda folder: make_track(folder, "ptq"), lambda folder: make_track(folder, "qat"))
+    for step in (*tracks, lambda folder: evaluate(folder, LIMITS)):
         with pytest.raises(StaleError, match="another policy"):
             step(copy)
 
@@ -184,12 +186,12 @@ def test_a_dataset_of_another_policy_is_caught_by_its_outputs(copy: Path, run: R
     assert changed.policy_sha256 == policy_digest(run.policy)
     save_dataset(changed, copy)
     with pytest.raises(StaleError, match="not what the policy computes"):
-        pipeline.make_track(copy, "ptq")
+        make_track(copy, "ptq")
 
 
 def test_another_dataset_makes_candidates_and_evaluations_stale(copy: Path, run: Run) -> None:
-    pipeline.make_dataset(copy, dataclasses.replace(runfolder.read_settings(copy), seed=run.settings.seed + 1))
-    for step in (lambda folder: pipeline.evaluate(folder, LIMITS), lambda folder: pipeline.decide(folder, LIMITS)):
+    make_dataset(copy, dataclasses.replace(read_settings(copy), seed=run.settings.seed + 1))
+    for step in (lambda folder: evaluate(folder, LIMITS), lambda folder: decide(folder, LIMITS)):
         with pytest.raises(StaleError, match="another"):
             step(copy)
 
@@ -198,14 +200,14 @@ def test_evaluations_of_another_scenario_file_are_refused(copy: Path, run: Run) 
     assert run.world is not None
     write_text(copy / SCENARIOS, run.world.draw("test", 2, EPISODES).to_json())
     with pytest.raises(StaleError, match="another scenarios"):
-        pipeline.decide(copy, LIMITS)
+        decide(copy, LIMITS)
 
 
 def test_one_evaluation_of_another_scenario_file_is_refused(copy: Path, run: Run) -> None:
     """The full run's evaluation of PTQ among the small run's others."""
     shutil.copy(run.folder / evaluation_name("ptq"), copy / evaluation_name("ptq"))
     with pytest.raises(StaleError, match="scenarios"):
-        pipeline.decide(copy, LIMITS)
+        decide(copy, LIMITS)
 
 
 def test_edited_figures_are_refused(copy: Path) -> None:
@@ -214,4 +216,4 @@ def test_edited_figures_are_refused(copy: Path) -> None:
     document["closed_loop"]["slices"][0]["success"]["value"] = 1.0
     write_json(path, document)
     with pytest.raises(QuantError):
-        pipeline.decide(copy, LIMITS)
+        decide(copy, LIMITS)

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from quant.boards.board_map import load_board_map
-from quant.boards.codec import MAX_SEGMENT, encode_frame
-from quant.boards.messages import DecideReply, DecideRequest, ErrorReply, HelloRequest, InvokeRequest
-from quant.boards.protocol import (
+from quant.wire.codec import MAX_SEGMENT, encode_frame
+from quant.wire.messages import DecideReply, DecideRequest, ErrorReply, HelloRequest, InvokeRequest
+from quant.wire.protocol import (
     ERROR,
     ERROR_WORDS,
     MAX_EGO,

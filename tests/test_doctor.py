@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quant import doctor, selftest
 from quant.boards.discovery import Plugged
-from quant.doctor import Check, Desk, Diagnosis, State, examine
+from quant.commands import diagnosis
+from quant.commands.diagnosis import Check, Desk, Diagnosis, State, examine
 from quant.policy import Observations
 from quant.runners import Int8Runner
+from quant.runs import selftest
+from quant.runs.selftest import SelfTestError, engines, float_policy, virtual_board
 from quant.tracks.candidate import Codes, Part
 from quant.worlds.reference import golden_path
 from tests.commandline import quant
@@ -121,7 +123,7 @@ def test_a_project_without_a_checkout_is_known_by_its_metadata(desk: Path, monke
 
 def test_every_extra_has_words_for_what_it_is_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert doctor.EXTRAS.keys() >= project["optional-dependencies"].keys()
+    assert diagnosis.EXTRAS.keys() >= project["optional-dependencies"].keys()
 
 
 def test_an_extra_is_missing_with_the_packages_it_lacks(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +203,7 @@ def test_a_check_that_fails_itself_is_a_finding(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("desk")
 def test_a_full_disk_is_no_place_for_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, doctor.LEAST_BYTES - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, diagnosis.LEAST_BYTES - 1))
     assert [check.name for check in examine().lacking] == ["disk"]
 
 
@@ -309,14 +311,14 @@ def test_a_native_module_older_than_its_source_is_told(desk: Path) -> None:
 def test_a_native_module_that_was_not_built_keeps_runs_from_working(
     desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "quant.boards._virtual_board", None)
-    monkeypatch.delattr("quant.boards._virtual_board", raising=False)
+    monkeypatch.setitem(sys.modules, "quant.boards.virtual._virtual_board", None)
+    monkeypatch.delattr("quant.boards.virtual._virtual_board", raising=False)
     assert [check.name for check in examine().lacking] == ["native module"]
 
 
 def test_a_look_is_quick_and_imports_no_tensorflow(desk: Path) -> None:
     script = (
-        "import sys, time; from quant.doctor import examine; examine()\n"
+        "import sys, time; from quant.commands.diagnosis import examine; examine()\n"
         "assert 'tensorflow' not in sys.modules and 'scipy.stats' not in sys.modules\n"
         "assert time.process_time() < 2, time.process_time()"
     )
@@ -332,25 +334,27 @@ def test_what_is_tried_deeply_may_crash_or_hang(monkeypatch: pytest.MonkeyPatch)
         "crash": "import os; os.abort()",
         "hang": "import time; time.sleep(60)",
     }
-    monkeypatch.setattr(doctor, "DEEP", tried)
-    monkeypatch.setattr(doctor, "DEEP_SECONDS", 2.0)
-    diagnosis = examine(deep=True)
-    assert finding(diagnosis, "right").state is State.OK
-    assert finding(diagnosis, "wrong").says == "ValueError: the arithmetic is off"
-    assert finding(diagnosis, "crash").says == "ended by signal 6"
-    assert finding(diagnosis, "hang").says == "no end within 2 s"
-    assert [check.name for check in diagnosis.lacking] == ["wrong", "crash", "hang"]
+    monkeypatch.setattr(diagnosis, "DEEP", tried)
+    monkeypatch.setattr(diagnosis, "DEEP_SECONDS", 2.0)
+    found = examine(deep=True)
+    assert finding(found, "right").state is State.OK
+    assert finding(found, "wrong").says == "ValueError: the arithmetic is off"
+    assert finding(found, "crash").says == "ended by signal 6"
+    assert finding(found, "hang").says == "no end within 2 s"
+    assert [check.name for check in found.lacking] == ["wrong", "crash", "hang"]
 
 
 def test_what_is_tried_deeply_is_there() -> None:
-    tried = {code.rpartition("selftest.")[2].removesuffix("()") for code in doctor.DEEP.values() if "selftest" in code}
+    tried = {
+        code.rpartition("selftest.")[2].removesuffix("()") for code in diagnosis.DEEP.values() if "selftest" in code
+    }
     assert tried == {"float_policy", "engines", "virtual_board"}
 
 
 def test_this_machine_computes_what_was_recorded() -> None:
-    selftest.float_policy()
-    selftest.engines()
-    selftest.virtual_board()
+    float_policy()
+    engines()
+    virtual_board()
 
 
 def test_a_float_policy_that_is_off_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,8 +363,8 @@ def test_a_float_policy_that_is_off_is_found(tmp_path: Path, monkeypatch: pytest
     changed["logits"] = changed["logits"] + np.float32(1e-3)
     np.savez(tmp_path / "golden.npz", **changed)
     monkeypatch.setattr(selftest, "golden_path", lambda: tmp_path / "golden.npz")
-    with pytest.raises(selftest.SelfTestError, match="0 actions differ"):
-        selftest.float_policy()
+    with pytest.raises(SelfTestError, match="0 actions differ"):
+        float_policy()
 
 
 def test_an_arithmetic_that_rounds_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,8 +376,8 @@ def test_an_arithmetic_that_rounds_otherwise_is_found(monkeypatch: pytest.Monkey
         return np.asarray(np.minimum(true(self, part, q), 126) + 1, q.dtype)
 
     monkeypatch.setattr(NumpyEngine, "invoke", off_by_one)
-    with pytest.raises(selftest.SelfTestError, match="TFLite-Micro differs"):
-        selftest.engines()
+    with pytest.raises(SelfTestError, match="TFLite-Micro differs"):
+        engines()
 
 
 def test_a_board_that_decides_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,5 +387,5 @@ def test_a_board_that_decides_otherwise_is_found(monkeypatch: pytest.MonkeyPatch
         return true(self, observations) + np.float32(1)
 
     monkeypatch.setattr(Int8Runner, "values", other)
-    with pytest.raises(selftest.SelfTestError, match="200 of 200"):
-        selftest.virtual_board()
+    with pytest.raises(SelfTestError, match="200 of 200"):
+        virtual_board()

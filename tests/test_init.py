@@ -14,9 +14,9 @@ import pytest
 
 from quant.acceptance.limits import Limits, load_limits
 from quant.boards.board_map import load_board_map
+from quant.commands.project import PYPROJECT, limits_table, project_files, start_project
 from quant.evaluation.actors import three_bit
 from quant.policy import Policy, load_policy
-from quant.project import PYPROJECT, limits_table, project_files, start_project
 from quant.worlds.reference import reference_policy_path
 from quant.worlds.rollout import Act, rollout
 from quant.worlds.rules import neutral
@@ -75,7 +75,7 @@ def test_the_whole_way_in_a_new_project(project: Path) -> None:
 def test_an_assertion_of_the_suites_shows_its_values_there(project: Path) -> None:
     (project / "tests" / "test_own.py").write_text(
         "def test_the_plugin_rewrites_the_assertions_of_the_suites():\n"
-        "    import quant.suites.acceptance as suite\n"
+        "    import quant.testing.suites.acceptance as suite\n"
         "    assert '@pytest_ar' in vars(suite)\n"
     )
     command("pytest", "tests/test_own.py")

@@ -12,10 +12,10 @@ from typing import Any
 import click
 import pytest
 
-from quant import runfolder
-from quant.cli import cli
+from quant.commands.main import cli
+from quant.commands.project import start_project
 from quant.policy import save_policy
-from quant.project import start_project
+from quant.runs.folder import WINNER
 from quant.tracks.registry import TRACKS
 from tests.commandline import quant, spawn
 from tests.tracks import strategies
@@ -101,7 +101,7 @@ def test_every_json_is_looked_at() -> None:
 
 def test_a_run_prints_its_verdict_alone_and_its_progress_beside(made: tuple[Path, str, str]) -> None:
     folder, out, err = made
-    assert json.loads(out) == json.loads((folder / runfolder.WINNER).read_bytes())
+    assert json.loads(out) == json.loads((folder / WINNER).read_bytes())
     assert "evaluate" in err
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quant.boards.report import DeviceReport
-from quant.regression import board_conditions, board_figures, by_evidence
+from quant.runs.regression import board_conditions, board_figures, by_evidence
 from tests.boards.test_report import report
 
 

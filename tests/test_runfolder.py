@@ -18,22 +18,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quant import files, pipeline, runfolder
+import quant.runs.manifest
+from quant import files
 from quant.acceptance.limits import Limits
 from quant.errors import InputError, QuantError, StaleError
-from quant.runfolder import (
-    LOCK,
-    MANIFEST,
-    SETTINGS,
-    Settings,
-    changing,
+from quant.runs.folder import LOCK, MANIFEST, SETTINGS, changing, claim, unfinish
+from quant.runs.manifest import (
+    PACKAGES,
+    _package_commit,
     check_manifest,
-    claim,
-    read_settings,
-    unfinish,
+    project_commit,
+    recorded_seconds,
     write_manifest,
 )
-from quant.runfolder import write_settings as write
+from quant.runs.pages import report
+from quant.runs.settings import Settings, read_settings
+from quant.runs.settings import write_settings as write
+from quant.runs.steps import decide, make_track
 
 SETTINGS_OF_A_RUN = Settings(
     "policy.zip", ("a.npz", "b.npz"), "mine:Env-v0", {"n": 3}, 7, {"nominal": 10, "lossy": 0}, 50, ("ptq", "qat")
@@ -142,7 +143,7 @@ def test_the_manifest_lists_every_file_with_size_and_hash(folder: Path) -> None:
     entry = manifest["files"]["deep/er/artifact.txt"]
     assert entry == {"bytes": 7, "sha256": files.sha256(b"content")}
     assert manifest["seconds"] == {"import": 1.23}
-    assert {"quant", "python", *runfolder.PACKAGES} <= set(manifest["versions"])
+    assert {"quant", "python", *PACKAGES} <= set(manifest["versions"])
     assert manifest["versions"]["numpy"] == np.__version__
     assert set(manifest["host"]) == {"system", "machine", "node"}
     assert "git_commit" in manifest
@@ -180,11 +181,11 @@ def test_a_manifest_is_equal_for_equal_runs(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"seconds": 3}', '{"seconds": {"ptq": "long"}}'])
 def test_the_wall_times_of_a_manifest_are_read_back_and_of_a_damaged_one_none(folder: Path, text: str) -> None:
-    assert runfolder.recorded_seconds(folder) == {"import": 1.23}
+    assert recorded_seconds(folder) == {"import": 1.23}
     (folder / MANIFEST).write_text(text)
-    assert runfolder.recorded_seconds(folder) == {}
+    assert recorded_seconds(folder) == {}
     unfinish(folder)
-    assert runfolder.recorded_seconds(folder) == {}
+    assert recorded_seconds(folder) == {}
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
@@ -293,7 +294,7 @@ def test_settings_of_before_there_were_these_keys_are_read(folder: Path) -> None
 CHANGER = """
 import sys, time
 from pathlib import Path
-from quant.runfolder import changing
+from quant.runs.folder import changing
 with changing(Path(sys.argv[1])):
     print("changing", flush=True)
     time.sleep(60)
@@ -313,13 +314,13 @@ def changer(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_run_is_changed_by_one_process_at_a_time(folder: Path, changer: subprocess.Popen[bytes]) -> None:
     manifest = (folder / MANIFEST).read_bytes()
-    steps = (
-        lambda run: pipeline.make_track(run, "ptq"),
+    changes = (
+        lambda run: make_track(run, "ptq"),
         claim,
-        lambda run: pipeline.decide(run, Limits()),
-        pipeline.report,
+        lambda run: decide(run, Limits()),
+        report,
     )
-    for step in steps:
+    for step in changes:
         error = refused(InputError, step, folder)
         assert f"process {changer.pid} (" in error.what and str(error.where) == str(folder)
     assert (folder / MANIFEST).read_bytes() == manifest
@@ -406,22 +407,22 @@ def test_the_commit_is_that_of_the_project_worked_in(
     manifest = check_manifest(folder)
     assert manifest["git_commit"] == head and manifest["quant_commit"] != head
     (project / "train.py").write_text("x = 2\n")
-    assert runfolder.project_commit() == f"{head}+changes"
+    assert project_commit() == f"{head}+changes"
     monkeypatch.chdir("/")
-    assert runfolder.project_commit() is None
+    assert project_commit() is None
 
 
 def test_a_copy_of_the_package_in_somebodys_checkout_has_no_commit_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a project's own .venv: the package lies in a checkout that does not hold it."""
-    copy = tmp_path / ".venv" / "quant" / "runfolder.py"
+    copy = tmp_path / ".venv" / "quant" / "runs" / "manifest.py"
     copy.parent.mkdir(parents=True)
     copy.write_text("")
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "x")
-    monkeypatch.setattr(runfolder, "__file__", str(copy))
-    assert runfolder._package_commit() is None
+    monkeypatch.setattr(quant.runs.manifest, "__file__", str(copy))
+    assert _package_commit() is None
     git(tmp_path, "add", "--force", str(copy))
     git(tmp_path, "commit", "-q", "-m", "the package's own checkout")
-    assert runfolder._package_commit() == git(tmp_path, "rev-parse", "HEAD").strip()
+    assert _package_commit() == git(tmp_path, "rev-parse", "HEAD").strip()

@@ -13,16 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quant import console, pipeline, runfolder
 from quant.acceptance.limits import Limits
+from quant.commands import console
 from quant.dataset import Split
 from quant.errors import InputError, QuantError
 from quant.evaluation.statistics import Bits
 from quant.files import read_json, write_json
-from quant.pipeline import Sources
 from quant.policy import Box, save_policy
 from quant.report.text import as_text
-from quant.runfolder import Settings
+from quant.runs import steps
+from quant.runs.folder import LOCK, MANIFEST, changing
+from quant.runs.folder import POLICY as POLICY_FILE
+from quant.runs.job import steps_of, usual_seconds
+from quant.runs.reading import open_run
+from quant.runs.settings import Settings, write_settings
+from quant.runs.sources import DEFAULT_EPISODES, Sources, read_sources
+from quant.runs.steps import decide, evaluate, make_dataset, make_track
 from quant.sweep import cluster
 from quant.sweep.jobs import Job, Sweep, claimed, collect, is_finished, keep, parse_seeds, plan_sweep, unpacked
 from quant.sweep.process import Failure, Step
@@ -69,12 +75,10 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     save_policy(POLICY, folder / "policy.npz")
     strategies.write_drive(folder / "drive.npz", strategies.frames(1500, 1, ego=6, slots=4, most=3))
     # What the command makes of the same words.
-    settings = Settings(
-        str(folder / "policy.npz"), (str(folder / "drive.npz"),), episodes=dict(pipeline.DEFAULT_EPISODES)
-    )
-    sources = pipeline.read_sources(folder / "policy.npz", settings)
+    settings = Settings(str(folder / "policy.npz"), (str(folder / "drive.npz"),), episodes=dict(DEFAULT_EPISODES))
+    sources = read_sources(folder / "policy.npz", settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "PARITY_FRAMES", 3)
+        patch.setattr(steps, "PARITY_FRAMES", 3)
         return _finished_sweep(folder, sources, settings)
 
 
@@ -83,25 +87,25 @@ def _finished_sweep(folder: Path, sources: Sources, settings: Settings) -> Sweep
     made = _finished(planned.run_folder(0), planned.jobs[0], sources)
     for job, share in zip(planned.jobs[1:], (1.0, 0.6, 0.9), strict=True):
         run = Path(shutil.copytree(made, planned.run_folder(job.seed)))
-        runfolder.write_settings(replace(job.settings, tracks=TRACKS), run)
+        write_settings(replace(job.settings, tracks=TRACKS), run)
         ptq = load_candidate(run, "ptq")
         gain = (ptq.peer_input.gain * np.float32(share)).astype(np.float32)
         save_candidate(replace(ptq, peer_input=Affine(gain, ptq.peer_input.offset)), run)
         if share == 1.0:
             assert (run / "candidate_ptq.json").read_bytes() == (made / "candidate_ptq.json").read_bytes()
-        pipeline.evaluate(run, LIMITS, workers=1)
-        pipeline.decide(run, LIMITS)
+        evaluate(run, LIMITS, workers=1)
+        decide(run, LIMITS)
     return planned
 
 
 def _finished(folder: Path, job: Job, sources: Sources) -> Path:
     folder.mkdir(parents=True)
-    runfolder.write_settings(job.settings, folder)
-    save_policy(sources.policy, folder / runfolder.POLICY)
-    pipeline.make_dataset(folder, job.settings, drives=sources.drives)
-    pipeline.make_track(folder, "ptq")
-    pipeline.evaluate(folder, LIMITS, workers=1)
-    pipeline.decide(folder, LIMITS)
+    write_settings(job.settings, folder)
+    save_policy(sources.policy, folder / POLICY_FILE)
+    make_dataset(folder, job.settings, drives=sources.drives)
+    make_track(folder, "ptq")
+    evaluate(folder, LIMITS, workers=1)
+    decide(folder, LIMITS)
     return folder
 
 
@@ -131,7 +135,7 @@ def test_finished_seeds_are_not_made_again_and_their_summary_is_the_same_every_t
     assert again.code == 0 and json.loads(again.out) == json.loads(document)
     assert (sweep.folder / "sweep.json").read_bytes() == document
     assert "deploy ptq of seed" in first.out and "nobody chose by" in " ".join(first.out.split())
-    assert not (sweep.folder / runfolder.LOCK).exists()
+    assert not (sweep.folder / LOCK).exists()
 
 
 def with_settings(**changes: Any) -> Callable[[Job, Sources], tuple[Job, Sources]]:
@@ -168,8 +172,8 @@ def test_a_seed_that_is_damaged_or_of_another_quant_is_made_again(
     if damage is None:
         (run / "eval_ptq.json").write_text("{}")
     else:
-        manifest = read_json(run / runfolder.MANIFEST)
-        write_json(run / runfolder.MANIFEST, manifest | {damage: {}})
+        manifest = read_json(run / MANIFEST)
+        write_json(run / MANIFEST, manifest | {damage: {}})
     assert not is_finished(run, sweep.jobs[0], sweep.sources)
     assert not is_finished(tmp_path / "none", sweep.jobs[0], sweep.sources)
 
@@ -189,7 +193,7 @@ def test_a_worker_cannot_write_elsewhere(sweep: Sweep, tmp_path: Path, name: str
         keep(tmp_path / "run", collect(sweep.run_folder(0)) | {name: b"x"})
     assert not (tmp_path / "escaped").exists() and not Path("/tmp/quant-escaped").exists()
     with pytest.raises(InputError, match="not finished"):
-        pipeline.open_run(tmp_path / "run")
+        open_run(tmp_path / "run")
 
 
 def test_a_foreign_folder_is_no_place_for_a_sweep(tmp_path: Path) -> None:
@@ -202,7 +206,7 @@ def test_a_foreign_folder_is_no_place_for_a_sweep(tmp_path: Path) -> None:
 
 
 def test_one_sweep_in_a_folder_at_a_time(sweep: Sweep) -> None:
-    with runfolder.changing(sweep.folder):
+    with changing(sweep.folder):
         done = quant_in_a_thread(*command(sweep))
     assert done.code == 2 and "is being changed by process" in done.err
 
@@ -239,7 +243,7 @@ def test_without_dask_it_says_what_to_install(sweep: Sweep, monkeypatch: pytest.
 
 
 def summary_of(sweep: Sweep, failures: Mapping[int, str] = {}) -> Any:
-    runs = {job.seed: pipeline.open_run(sweep.run_folder(job.seed)) for job in sweep.jobs if job.seed not in failures}
+    runs = {job.seed: open_run(sweep.run_folder(job.seed)) for job in sweep.jobs if job.seed not in failures}
     return summarize({seed: (run, run.verdict(LIMITS)) for seed, run in runs.items()}, failures, LIMITS, sweep.vary)
 
 
@@ -258,7 +262,7 @@ def test_figures_are_those_of_the_runs_and_the_same_models_count_once(sweep: Swe
 
 
 def test_frames_are_chosen_and_confirmed_by_whole_blocks(sweep: Sweep) -> None:
-    run = pipeline.open_run(sweep.run_folder(0))
+    run = open_run(sweep.run_folder(0))
     entry = summary_of(sweep).entries[0]
     rows = run.dataset.rows(Split.HELD_OUT, augmented=False)
     blocks = run.dataset.column("block")[rows]
@@ -334,7 +338,7 @@ def _seed_of(rivals: Sequence[Entry]) -> int:
 
 
 def test_who_fails_a_limit_is_not_chosen_from(sweep: Sweep) -> None:
-    runs = {job.seed: pipeline.open_run(sweep.run_folder(job.seed)) for job in sweep.jobs}
+    runs = {job.seed: open_run(sweep.run_folder(job.seed)) for job in sweep.jobs}
     worst, second, *_ = sorted({1 - one.figures["agreement"] for one in summary_of(sweep).entries}, reverse=True)
     limits = replace(LIMITS, action_disagreement=(worst + second) / 2)
     found = summarize({seed: (run, run.verdict(limits)) for seed, run in runs.items()}, {}, limits, sweep.vary)
@@ -460,13 +464,13 @@ def test_times_are_told_as_guesses() -> None:
 
 
 def test_without_a_world_the_evaluation_is_not_what_takes_long() -> None:
-    steps = pipeline.steps_of(("ptq", "qat"), with_board=True)
+    steps = steps_of(("ptq", "qat"), with_board=True)
     assert steps == ("import", "dataset", "ptq", "qat", "evaluate", "device", "decide")
-    recorded = pipeline.usual_seconds(Settings("p.zip", ("a.npz",), episodes={"nominal": 4000}), steps)
-    driven = pipeline.usual_seconds(Settings("p.zip", world="convoy"), steps)
+    recorded = usual_seconds(Settings("p.zip", ("a.npz",), episodes={"nominal": 4000}), steps)
+    driven = usual_seconds(Settings("p.zip", world="convoy"), steps)
     assert tuple(recorded) == tuple(driven) == steps
     assert recorded["evaluate"] < recorded["qat"] < driven["evaluate"]
-    assert pipeline.usual_seconds(Settings("p.zip", qat_steps=2000), ("qat",))["qat"] > driven["qat"]
+    assert usual_seconds(Settings("p.zip", qat_steps=2000), ("qat",))["qat"] > driven["qat"]
 
 
 def test_a_sweep_is_as_far_as_its_seeds_are() -> None:

@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 from distributed import Client
 
-from quant import pipeline
 from quant.acceptance.limits import Limits
 from quant.policy import save_policy
-from quant.runfolder import Settings
+from quant.runs.reading import open_run
+from quant.runs.settings import Settings
+from quant.runs.sources import read_sources
 from quant.sweep import process
 from quant.sweep.cluster import run_jobs
 from quant.sweep.jobs import Sweep, plan_sweep
@@ -51,7 +52,7 @@ def asked(material: Path, *more: object) -> tuple[object, ...]:
 
 def planned(material: Path, *seeds: int) -> Sweep:
     settings = Settings("policy.npz", (str(material / "drive.npz"),), qat_steps=STEPS)
-    sources = pipeline.read_sources(material / "policy.npz", settings)
+    sources = read_sources(material / "policy.npz", settings)
     return plan_sweep(material, sources, settings, seeds, ("ptq",), Limits())
 
 
@@ -157,7 +158,7 @@ def test_the_bytes_are_those_of_a_run_alone_though_a_worker_died(material: Path,
     one, other = contents(alone), contents(swept / "seed-2")
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == ["manifest.json"]
-    assert pipeline.open_run(swept / "seed-2").settings.training_seed == 2
+    assert open_run(swept / "seed-2").settings.training_seed == 2
     curves = [(swept / f"seed-{seed}" / "loss_curve_qat.csv").read_bytes() for seed in (1, 2)]
     assert curves[0] != curves[1], "the seed changed nothing"
     assert contents(swept / "seed-1")["quant_dataset.json"] == other["quant_dataset.json"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from quant.boards.pack import read_pack
-from quant.pipeline import open_run, pack_of
 from quant.policy import save_policy
+from quant.runs.reading import open_run, pack_of
 from quant.tracks.storage import model_name
 from tests.commandline import quant
 from tests.test_cli import POLICY, STEPS, contents

@@ -72,7 +72,7 @@ private:
     std::string outgoing_;
 };
 
-/// Advances by what each stage and each Invoke would cost a chip; see quant.boards.time_model.
+/// Advances by what each stage and each Invoke would cost a chip; see quant.boards.virtual.time_model.
 class ModelClock final : public policy_core::Clock {
 public:
     ModelClock(uint32_t ticks_per_second, std::array<uint32_t, kStages> costs)
@@ -131,7 +131,7 @@ private:
     size_t size_;
 };
 
-/// The Python object that runs the sub-models: quant.boards.virtual_firmware.EnginePort.
+/// The Python object that runs the sub-models: quant.boards.virtual.firmware.EnginePort.
 class PythonEngine final : public policy_core::Engine {
 public:
     PythonEngine(nb::object engine, ModelClock &clock)

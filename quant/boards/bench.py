@@ -10,9 +10,9 @@ from typing import Self
 
 from quant.boards.board import Board, Prepared
 from quant.boards.device import Device
-from quant.boards.exchange_log import ExchangeLog
-from quant.boards.link import Link
-from quant.boards.streams import PyserialStream
+from quant.wire.exchange_log import ExchangeLog
+from quant.wire.link import Link
+from quant.wire.streams import PyserialStream
 
 
 class Bench:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 if TYPE_CHECKING:
     from serial import SerialBase
 
-    from quant.boards.messages import HelloReply
+    from quant.wire.messages import HelloReply
 
 DEFAULT_BAUD = 921600
 """Of the line, where nobody says otherwise: the firmware's ``CONFIG_QUANT_UART_BAUD``."""

@@ -20,13 +20,13 @@ from quant.boards.board_map import BoardEntry, Command, Revision, revision_words
 from quant.boards.build import Build, find_build, load_build
 from quant.boards.flashing import Silicon
 from quant.boards.lock import PortLock
-from quant.boards.protocol import PACK_HEADER_SIZE
 from quant.errors import InputError, LinkError, QuantError
+from quant.wire.protocol import PACK_HEADER_SIZE
 
 if TYPE_CHECKING:
     from serial import SerialBase
 
-    from quant.boards.messages import HelloReply
+    from quant.wire.messages import HelloReply
 
 _ASK_SECONDS = 0.5
 _ASK_RETRIES = 2
@@ -128,10 +128,10 @@ def ask_board(port: str, baud: int) -> Reported | str:
     Raises:
         LinkError: the port is missing, in use, or not ours to open.
     """
-    from quant.boards.link import Link
-    from quant.boards.messages import HelloRequest, ModelsRequest
-    from quant.boards.protocol import PackStatus
-    from quant.boards.streams import PyserialStream
+    from quant.wire.link import Link
+    from quant.wire.messages import HelloRequest, ModelsRequest
+    from quant.wire.protocol import PackStatus
+    from quant.wire.streams import PyserialStream
 
     link = Link(PyserialStream(port, baud), timeout=_ASK_SECONDS, retries=_ASK_RETRIES)
     try:

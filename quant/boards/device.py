@@ -9,8 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.boards.link import Link
-from quant.boards.messages import (
+from quant.boards.report import STAGE_NAMES, Quantiles
+from quant.errors import InputError, LinkError, ProtocolError, did_you_mean
+from quant.policy.observations import F32, Observations
+from quant.policy.policy import ActionSpace, Discrete
+from quant.runners.runner import Decision
+from quant.tracks.candidate import Codes, Part
+from quant.wire.link import Link
+from quant.wire.messages import (
     BenchRequest,
     DecideReply,
     DecideRequest,
@@ -26,13 +32,7 @@ from quant.boards.messages import (
     StatsRequest,
     TickQuantiles,
 )
-from quant.boards.protocol import VERSION, ActionCode, EvidenceCode, FaultKind, PackStatus, PartCode, Stage
-from quant.boards.report import STAGE_NAMES, Quantiles
-from quant.errors import InputError, LinkError, ProtocolError, did_you_mean
-from quant.policy.observations import F32, Observations
-from quant.policy.policy import ActionSpace, Discrete
-from quant.runners.runner import Decision
-from quant.tracks.candidate import Codes, Part
+from quant.wire.protocol import VERSION, ActionCode, EvidenceCode, FaultKind, PackStatus, PartCode, Stage
 
 PART_CODES: dict[Part, PartCode] = {"peer_encoder": PartCode.PEER_ENCODER, "policy_head": PartCode.POLICY_HEAD}
 BOOT_SECONDS = 15.0
@@ -50,7 +50,7 @@ class Decisions:
     Attributes:
         values: (N, A) float32, logits, or actions within the bounds.
         actions: (N,) uint8, the first largest logit; ``NO_ACTION`` where actions are continuous.
-        ticks: (N, 6) uint32, the time of each :class:`~quant.boards.protocol.Stage` by the board's clock.
+        ticks: (N, 6) uint32, the time of each :class:`~quant.wire.protocol.Stage` by the board's clock.
         ticks_per_second: rate of that clock.
         interfaces: the codes of every interface, if they were asked for.
     """
@@ -205,7 +205,7 @@ class Device:
             repeats: timed decisions, up to the board's ``max_repeats``.
 
         Returns:
-            Microseconds by the name of the :class:`~quant.boards.protocol.Stage` in lower case.
+            Microseconds by the name of the :class:`~quant.wire.protocol.Stage` in lower case.
 
         Raises:
             InputError: it is not one observation of the track's sizes.

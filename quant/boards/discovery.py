@@ -124,7 +124,7 @@ def _without_hardware(request: BoardRequest, app: Path) -> Board:
     if request.port is not None:
         raise InputError(f"--port with --board {request.name}", expected="no port: this board makes its own")
     if request.name == "virtual":
-        from quant.boards.virtual import VirtualBoard
+        from quant.boards.virtual.board import VirtualBoard
 
         return VirtualBoard()
     if request.name == "linux":

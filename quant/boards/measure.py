@@ -8,14 +8,14 @@ import numpy as np
 
 from quant.boards.conformance import Conformance, compare
 from quant.boards.device import Device
-from quant.boards.messages import ModelsReply, PartInfo, SlotInfo, StatsReply
-from quant.boards.protocol import PackStatus
 from quant.boards.report import DeviceReport, Identity, Memory, ModelReport, PeerTimes, TrackReport
 from quant.errors import LinkError, StaleError
 from quant.files import Progress, no_progress
 from quant.policy import Observations
 from quant.runners import Int8Runner
 from quant.tracks.candidate import Candidate
+from quant.wire.messages import ModelsReply, PartInfo, SlotInfo, StatsReply
+from quant.wire.protocol import PackStatus
 
 WARMUP = 20
 REPEATS = 200

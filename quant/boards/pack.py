@@ -16,8 +16,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quant.boards.messages import DecideReply, residual_bits, residual_factor
-from quant.boards.protocol import (
+from quant.errors import InputError
+from quant.files import sha256
+from quant.policy.observations import F32
+from quant.policy.policy import Box
+from quant.runners import Model, Pool, Quantized, read_model
+from quant.runners.fixed_point import INT32_MAX, Multiplier
+from quant.runners.flatbuffer import FullyConnected
+from quant.tracks.candidate import Affine, Bits, Candidate, code_limits
+from quant.wire.messages import DecideReply, residual_bits, residual_factor
+from quant.wire.protocol import (
     MAX_EGO,
     MAX_EMBEDDING,
     MAX_FEATURES,
@@ -37,14 +45,6 @@ from quant.boards.protocol import (
     PackStatus,
     PoolingCode,
 )
-from quant.errors import InputError
-from quant.files import sha256
-from quant.policy.observations import F32
-from quant.policy.policy import Box
-from quant.runners import Model, Pool, Quantized, read_model
-from quant.runners.fixed_point import INT32_MAX, Multiplier
-from quant.runners.flatbuffer import FullyConnected
-from quant.tracks.candidate import Affine, Bits, Candidate, code_limits
 
 _HEADER = struct.Struct("<4sHHII32s16s")
 _SLOT = struct.Struct("<16s4I32s32s4B4HfififiIIHBB32s")

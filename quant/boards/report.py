@@ -15,11 +15,11 @@ from quant.acceptance.criterion import Evidence
 from quant.acceptance.device import EVIDENCE, DeviceEvidence
 from quant.boards.board_map import revision_number
 from quant.boards.conformance import Conformance
-from quant.boards.messages import HelloReply
-from quant.boards.protocol import Stage
 from quant.errors import InputError
 from quant.files import read_json, write_json
 from quant.tracks.candidate import PARTS
+from quant.wire.messages import HelloReply
+from quant.wire.protocol import Stage
 
 SCHEMA_VERSION = 1
 STAGE_NAMES = tuple(stage.name.lower() for stage in Stage)

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quant.commands.completion import complete_tracks_of_run
+from quant.commands.console import show, show_json
 from quant.commands.options import board_of, board_options, json_option, optional_run, run_argument
-from quant.console import show, show_json
 from quant.errors import InputError
 
 if TYPE_CHECKING:
     from quant.boards.bench import Bench
-    from quant.boards.messages import SlotInfo
     from quant.boards.report import Quantiles
     from quant.policy import Observations
+    from quant.wire.messages import SlotInfo
 
 track_option = click.option(
     "--track", shell_complete=complete_tracks_of_run, help="Which of its tracks.  [default: all, or the first]"
@@ -37,11 +37,11 @@ track_option = click.option(
 @json_option
 def pack_command(run: Path, output: Path, as_json: bool) -> None:
     """Packs a run's candidates into one file: the content of the board's models partition."""
-    from quant import pipeline
     from quant.boards.pack import read_pack
     from quant.files import write_bytes
+    from quant.runs.reading import pack_of
 
-    pack = pipeline.pack_of(run)
+    pack = pack_of(run)
     write_bytes(output, pack)
     if as_json:
         show_json({"file": str(output), "bytes": len(pack), "sha256": read_pack(pack).sha256})
@@ -55,9 +55,9 @@ def pack_command(run: Path, output: Path, as_json: bool) -> None:
 @json_option
 def flash_command(run: Path, as_json: bool, **options: Any) -> None:
     """Puts a run's candidates on a board: its models alone, where the app on it is that of the build."""
-    from quant import pipeline
+    from quant.runs.reading import pack_of
 
-    with _bench(options, pipeline.pack_of(run)) as bench:
+    with _bench(options, pack_of(run)) as bench:
         slots, name, prepared = bench.device.models().slots, bench.board.name, bench.prepared
     if as_json:
         models = {s.track: {"peer_encoder": s.peer_encoder.sha256, "policy_head": s.policy_head.sha256} for s in slots}
@@ -186,7 +186,7 @@ def decide_command(
 @click.option("--baud", type=click.IntRange(300), help="Pace the line.  [default: as fast as it goes]")
 def serve_command(run: Path | None, link: Path | None, baud: int | None) -> None:
     """Serves a virtual board on a pseudo-terminal, for any serial tool, until it is interrupted."""
-    from quant.boards.virtual import VirtualBoard, VirtualOptions
+    from quant.boards.virtual.board import VirtualBoard, VirtualOptions
 
     stopped = threading.Event()
     # Whoever reads the port may stop the board in the same moment.
@@ -232,9 +232,9 @@ def _bench(options: dict[str, Any], pack: bytes | None) -> Iterator[Bench]:
 
 
 def _pack(run: Path | None) -> bytes | None:
-    from quant import pipeline
+    from quant.runs.reading import pack_of
 
-    return None if run is None else pipeline.pack_of(run)
+    return None if run is None else pack_of(run)
 
 
 def _slots(bench: Bench, track: str | None) -> Sequence[SlotInfo]:
@@ -251,10 +251,10 @@ def _slots(bench: Bench, track: str | None) -> Sequence[SlotInfo]:
 
 def _held_out(run: Path, frame: int | None = None) -> Observations:
     """A run's held-out frames, or one of them."""
-    from quant import pipeline
     from quant.dataset import Split
+    from quant.runs.reading import read_inputs
 
-    _, dataset = pipeline.read_inputs(run)
+    _, dataset = read_inputs(run)
     rows = dataset.rows(Split.HELD_OUT)
     if frame is None:
         return dataset.observations(rows)

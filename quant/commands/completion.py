@@ -72,7 +72,7 @@ def _tracks(context: click.Context, incomplete: str) -> Iterable[str]:
 
 
 def _tracks_of_run(context: click.Context, _: str) -> Iterable[str]:
-    from quant.runfolder import read_settings
+    from quant.runs.settings import read_settings
     from quant.tracks.registry import TRACKS
 
     # Where the option that waits for its value ended the parsing, the arguments before it are left as they are.

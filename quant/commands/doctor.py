@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from quant.commands.console import show_json
 from quant.commands.options import json_option
-from quant.console import show_json
 
 if TYPE_CHECKING:
-    from quant.doctor import Check, Diagnosis
+    from quant.commands.diagnosis import Check, Diagnosis
 
 COLOURS = {"ok": "green", "warning": "yellow", "missing": "cyan"}
 _INDENT = " " * 12
@@ -27,7 +27,7 @@ def doctor_command(deep: bool, as_json: bool) -> int:
 
     Exit code 0 if `quant run` will work here, 1 if not; boards and extras are told and do not count.
     """
-    from quant.doctor import examine
+    from quant.commands.diagnosis import examine
 
     diagnosis = examine(deep=deep)
     if as_json:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from quant.commands.completion import complete_tracks_of_run
+from quant.commands.console import show, show_json
 from quant.commands.options import json_option, run_argument
-from quant.console import show, show_json
 from quant.errors import InputError, StaleError, did_you_mean
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def explain_command(run: Path, track: str | None, worst: int, as_json: bool) -> 
     """
     anatomies = explain(run, track, worst)
     from quant.anatomy import advise, contrast
-    from quant.pipeline import read_policy
     from quant.report.explanation import contrasts, explanation
-    from quant.runfolder import MANIFEST
+    from quant.runs.folder import MANIFEST
+    from quant.runs.reading import read_policy
 
     sentences = [line for other in anatomies[1:] for line in contrast(anatomies[0], other)]
     if as_json:
@@ -70,10 +70,11 @@ def explain(folder: Path, track: str | None = None, worst: int = 5) -> list[Anat
     """
     from threadpoolctl import threadpool_limits
 
-    from quant import pipeline
     from quant.anatomy import dissect
     from quant.dataset import Split
-    from quant.runfolder import read_settings
+    from quant.runs.reading import read_candidates, read_inputs
+    from quant.runs.run import origins_of
+    from quant.runs.settings import read_settings
     from quant.tracks.ptq import equalizations
     from quant.tracks.registry import TRACKS
 
@@ -86,10 +87,10 @@ def explain(folder: Path, track: str | None = None, worst: int = 5) -> list[Anat
             expected=known,
             hint=f"make it: quant {track} {folder}" if track in TRACKS else did_you_mean(track, settings.tracks),
         )
-    policy, dataset = pipeline.read_inputs(folder)
-    candidates = pipeline.read_candidates(folder, settings)
+    policy, dataset = read_inputs(folder)
+    candidates = read_candidates(folder, settings)
     rows = dataset.rows(Split.HELD_OUT)
-    frames, origins = dataset.observations(rows), pipeline.origins_of(dataset, rows)
+    frames, origins = dataset.observations(rows), origins_of(dataset, rows)
     chosen = [candidate for name, candidate in candidates.items() if track in (None, name)]
     _check_fits(policy, dataset, chosen)
     # On one thread, so that the figures do not depend on the number of processors.

@@ -15,7 +15,7 @@ def init_command(folder: Path, keep: bool) -> None:
 
     In DIR, or here. A file that is there is never overwritten: it is named, and nothing is written.
     """
-    from quant.project import start_project
+    from quant.commands.project import start_project
 
     made = start_project(folder, keep=keep)
     for name in made.written:

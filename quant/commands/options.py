@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from quant.commands.completion import complete_boards, complete_ports, complete_runs, complete_tracks
-from quant.console import document_alone
+from quant.commands.console import document_alone
 from quant.errors import InputError
 
 if TYPE_CHECKING:
     from quant.acceptance.limits import Limits
     from quant.boards.board import Board
-    from quant.runfolder import Settings
+    from quant.runs.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -146,7 +146,7 @@ def name_of(policy: Path | None) -> str:
 def given_of(options: dict[str, Any]) -> dict[str, Any] | None:
     """What :data:`policy_options` gave, as settings keep it; None where that is nothing."""
     from quant.policy.spaces import parse_action_space
-    from quant.runfolder import GIVEN
+    from quant.runs.settings import GIVEN
 
     given = {name: options[name] for name in GIVEN if options.get(name) is not None}
     if "head" in given:
@@ -158,8 +158,8 @@ def given_of(options: dict[str, Any]) -> dict[str, Any] | None:
 
 def settings_of(policy: Path | None, options: dict[str, Any]) -> Settings:
     """What :data:`policy_argument`, :data:`policy_options` and :data:`source_options` ask for."""
-    from quant.pipeline import DEFAULT_EPISODES
-    from quant.runfolder import Settings
+    from quant.runs.settings import Settings
+    from quant.runs.sources import DEFAULT_EPISODES
 
     world = options["world"] or (None if policy is not None or options["drives"] else "convoy")
     asked = {"nominal": options["episodes"], "lossy": options["lossy_episodes"]}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quant.commands.completion import complete_runs
+from quant.commands.console import show, show_json
 from quant.commands.options import (
     baseline_option,
     json_option,
@@ -16,13 +17,13 @@ from quant.commands.options import (
     limits_option,
     run_argument,
 )
-from quant.console import show, show_json
 from quant.errors import GateError, InputError
 
 if TYPE_CHECKING:
     from quant.acceptance.accepting import Acceptance
     from quant.acceptance.decision import Verdict
-    from quant.pipeline import Hold, Run
+    from quant.runs.pages import Hold
+    from quant.runs.run import Run
 
 
 @click.command("show")
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 @json_option
 def show_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
     """The comparison of a finished run, again."""
-    from quant import pipeline
+    from quant.runs.reading import open_run
 
-    opened = pipeline.open_run(run)
+    opened = open_run(run)
     verdict = opened.verdict(limits_of(limits_file))
     if as_json:
         second = {} if opened.second is None else {"second_opinion": opened.second.summary()}
@@ -62,9 +63,9 @@ def report_command(run: Path, output: Path | None, baseline: Path | None, open_p
 
     The page needs no other file and no network. It says what winner.json says; decide again to use other limits.
     """
-    from quant import pipeline
+    from quant.runs.pages import report
 
-    paths = pipeline.report(run, output, _holding(baseline))
+    paths = report(run, output, _holding(baseline))
     if as_json:
         show_json({"run": str(run), "page": str(paths[0]), "summary": str(paths[1])})
     else:
@@ -78,7 +79,7 @@ def _holding(baseline: Path | None) -> Hold | None:
     """Holds a run against what is given, or against the project's baseline where there is one."""
     from quant.acceptance.baseline import FILE
     from quant.acceptance.comparison import compare
-    from quant.regression import load_snapshot, snapshot
+    from quant.runs.regression import load_snapshot, snapshot
 
     if baseline is None and not Path(FILE).is_file():
         return None
@@ -106,8 +107,8 @@ def compare_command(runs: tuple[Path, ...], baseline: Path, as_json: bool) -> in
         raise click.UsageError(f"{len(runs)} runs; give one, to hold against the baseline, or two")
     from quant.acceptance.baseline import check_present
     from quant.acceptance.comparison import compare
-    from quant.regression import load_snapshot
     from quant.report.comparison import comparison
+    from quant.runs.regression import load_snapshot
 
     if len(runs) == 1:
         check_present(baseline)
@@ -133,12 +134,12 @@ def accept_command(run: Path, baseline: Path, force: bool, as_json: bool) -> Non
     Shows the run against the baseline it takes the place of first. A regression is refused (exit code 1), and so is
     what cannot be compared (exit code 2), unless --force says that it is meant.
     """
-    from quant import pipeline
     from quant.acceptance.accepting import accept, consider
-    from quant.regression import snapshot
     from quant.report.comparison import comparison
+    from quant.runs.reading import open_run
+    from quant.runs.regression import snapshot
 
-    found = consider(snapshot(pipeline.open_run(run)), baseline)
+    found = consider(snapshot(open_run(run)), baseline)
     written = force or not found.objection
     if as_json:
         show_json({**found.to_json(), "accepted": written, "forced": written and bool(found.objection)})
@@ -183,7 +184,7 @@ def show_verdict(verdict: Verdict, run: Run) -> int:
     Raises:
         GateError: every candidate fails.
     """
-    from quant.pipeline import shown
+    from quant.runs.pages import shown
 
     show(shown(run, verdict))
     if verdict.winner is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quant.commands.console import show, show_json, watching
 from quant.commands.options import (
     DEFAULT_RUN,
     REFERENCE,
@@ -31,7 +32,6 @@ from quant.commands.options import (
     workers_option,
 )
 from quant.commands.results import conclude
-from quant.console import show, show_json, watching
 from quant.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ def run_command(
         )
     board = board_of(options, default="virtual")
     folder = out or (DEFAULT_RUN if policy is None else Path("runs") / policy.resolve().stem)
-    from quant import pipeline
+    from quant.runs.job import run_all
 
     with watching() as watch:
-        made, verdict = pipeline.run_all(
+        made, verdict = run_all(
             checkpoint,
             folder,
             settings,
@@ -106,14 +106,14 @@ def run_command(
 @json_option
 def import_command(policy: Path | None, out: Path, as_json: bool, **options: Any) -> None:
     """Imports POLICY into a run folder and says what is known of it and how."""
-    from quant import pipeline
     from quant.policy import policy_digest
     from quant.report.terminal import known
-    from quant.runfolder import Settings
+    from quant.runs.settings import Settings
+    from quant.runs.steps import import_policy
 
     checkpoint = checkpoint_of(policy)
     with watching() as watch, watch.step("import"):
-        imported = pipeline.import_policy(checkpoint, out, Settings(name_of(policy), given=given_of(options)))
+        imported = import_policy(checkpoint, out, Settings(name_of(policy), given=given_of(options)))
     if as_json:
         facts = [asdict(fact) for fact in imported.facts]
         show_json({"run": str(out), "policy_sha256": policy_digest(imported), "facts": facts})
@@ -127,15 +127,15 @@ def import_command(policy: Path | None, out: Path, as_json: bool, **options: Any
 @json_option
 def dataset_command(run: Path, as_json: bool, **options: Any) -> None:
     """Makes the quantization dataset and the frozen scenarios of a run."""
-    from quant import pipeline
-    from quant.runfolder import read_settings
+    from quant.runs.settings import read_settings
+    from quant.runs.steps import make_dataset
 
     present = read_settings(run)
     asked = settings_of(None if present.checkpoint == REFERENCE else Path(present.checkpoint), options)
     kept = ("checkpoint", "tracks", "qat_steps", "training_seed", "given")
     settings = replace(asked, **{name: getattr(present, name) for name in kept})
     with watching() as watch, watch.step("dataset") as progress:
-        dataset = pipeline.make_dataset(run, settings, progress)
+        dataset = make_dataset(run, settings, progress)
     if as_json:
         show_json(_counts(run, dataset))
         return
@@ -204,10 +204,10 @@ def int16_command(run: Path, as_json: bool) -> None:
 
 
 def _make_track(run: Path, name: str, as_json: bool, **options: Any) -> None:
-    from quant import pipeline
+    from quant.runs.steps import make_track
 
     with watching() as watch, watch.step(name) as progress:
-        candidate = pipeline.make_track(run, name, progress, **options)
+        candidate = make_track(run, name, progress, **options)
     if as_json:
         show_json(_candidate(run, candidate))
         return
@@ -232,10 +232,10 @@ def _candidate(run: Path, candidate: Candidate) -> dict[str, Any]:
 @json_option
 def evaluate_command(run: Path, limits_file: Path | None, workers: int | None, as_json: bool) -> None:
     """Evaluates float and every candidate on the same scenarios and held-out frames."""
-    from quant import pipeline
+    from quant.runs.steps import evaluate
 
     with watching() as watch, watch.step("evaluate") as progress:
-        evaluations = pipeline.evaluate(run, limits_of(limits_file), workers, progress)
+        evaluations = evaluate(run, limits_of(limits_file), workers, progress)
     if as_json:
         shown = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
         show_json({"run": str(run), "evaluations": shown})
@@ -250,14 +250,15 @@ def evaluate_command(run: Path, limits_file: Path | None, workers: int | None, a
 @json_option
 def device_command(run: Path, limits_file: Path | None, as_json: bool, **options: Any) -> int:
     """Lets a board run the candidates of an evaluated run, and decides with what it showed."""
-    from quant import pipeline
     from quant.boards.bench import Bench
+    from quant.runs.reading import pack_of, read_run
+    from quant.runs.steps import finish, run_device
 
     board, limits = board_of(options), limits_of(limits_file)
-    pipeline.read_run(run, devices=False)
-    with watching() as watch, watch.step("device") as progress, Bench(board, pipeline.pack_of(run)) as bench:
-        pipeline.run_device(run, bench, progress)
-    return conclude(*pipeline.finish(run, limits), as_json)
+    read_run(run, devices=False)
+    with watching() as watch, watch.step("device") as progress, Bench(board, pack_of(run)) as bench:
+        run_device(run, bench, progress)
+    return conclude(*finish(run, limits), as_json)
 
 
 @click.command("decide")
@@ -266,9 +267,9 @@ def device_command(run: Path, limits_file: Path | None, as_json: bool, **options
 @json_option
 def decide_command(run: Path, limits_file: Path | None, as_json: bool) -> int:
     """Applies the limits and the decision rule; exit code 1 if every candidate fails."""
-    from quant import pipeline
+    from quant.runs.steps import finish
 
-    return conclude(*pipeline.finish(run, limits_of(limits_file)), as_json)
+    return conclude(*finish(run, limits_of(limits_file)), as_json)
 
 
 @click.command("train")

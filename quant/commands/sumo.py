@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from quant.commands.console import show, show_json, watching
 from quant.commands.options import json_option, limits_of, limits_option, run_argument, workers_option
-from quant.console import show, show_json, watching
 
 FOLLOWING = ("krauss", "idm")
 """Keys of :data:`quant.worlds.sumo.MODELS`, which would be slow to import for a help text."""
@@ -42,10 +42,10 @@ def sumo_command(
     sumo). The verdict stays the convoy world's: what SUMO sees otherwise is said, and kept in sumo.json. The limits
     count only where the run has no verdict yet.
     """
-    from quant import pipeline
+    from quant.runs import steps
 
     with watching() as watch, watch.step("sumo") as progress:
-        asked = pipeline.second_opinion(
+        asked = steps.second_opinion(
             run,
             limits_of(limits_file),
             episodes={"nominal": episodes, "lossy": lossy_episodes},

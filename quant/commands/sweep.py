@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
+from quant.commands.console import show, show_json, sweeping
 from quant.commands.options import (
     checkpoint_of,
     json_option,
@@ -21,7 +22,6 @@ from quant.commands.options import (
     tracks_of,
     tracks_option,
 )
-from quant.console import show, show_json, sweeping
 from quant.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ def sweep_command(
     if not settings.drives and settings.world is None:
         hint = "give --drive FILE.npz or --world module:EnvId (--world convoy, if it was trained in our convoys)"
         raise InputError("nothing to judge the policy on", where=checkpoint, expected="a drive or a world", hint=hint)
-    from quant import pipeline
+    from quant.runs.sources import read_sources
     from quant.sweep.jobs import SUMMARY, Vary, claimed, plan_sweep
 
     assert get_args(Vary) == VARIES
     folder = out or Path("runs") / f"sweep-{'reference' if policy is None else policy.resolve().stem}"
-    sources = pipeline.read_sources(checkpoint, settings)
+    sources = read_sources(checkpoint, settings)
     sweep = plan_sweep(folder, sources, settings, asked, names, limits, cast(Vary, vary))
     with claimed(folder):
         failures = _make(sweep, address, workers)
@@ -102,7 +102,7 @@ def sweep_command(
 
 def _make(sweep: Sweep, address: str | None, workers: int | None) -> dict[int, str]:
     """Makes the runs that are not there yet; the failures, by seed."""
-    from quant.pipeline import steps_of, usual_seconds
+    from quant.runs.job import steps_of, usual_seconds
     from quant.sweep.cluster import run_jobs
     from quant.sweep.jobs import is_finished, keep
     from quant.sweep.process import Files
@@ -127,7 +127,7 @@ def _make(sweep: Sweep, address: str | None, workers: int | None) -> dict[int, s
 
 def _summarize(sweep: Sweep, failures: dict[int, str]) -> Summary:
     from quant.errors import QuantError
-    from quant.pipeline import open_run
+    from quant.runs.reading import open_run
     from quant.sweep.summary import summarize
 
     runs = {job.seed: open_run(sweep.run_folder(job.seed)) for job in sweep.jobs if job.seed not in failures}

@@ -9,7 +9,7 @@ from typing import Any
 from quant.errors import InputError
 from quant.files import read_json
 
-SUITE = "quant.suites.hil"
+SUITE = "quant.testing.suites.hil"
 """Where the package's own tests of a board are."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from quant.errors import InputError, QuantError
 from quant.evaluation.parallel import available_cpus
-from quant.runfolder import package_sha256, versions
+from quant.runs.manifest import package_sha256, versions
 from quant.sweep.jobs import Job
 from quant.sweep.process import Failure, Files, Step, run_job
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from quant import runfolder
 from quant.acceptance.limits import Limits
 from quant.dataset.storage import DESCRIPTION
 from quant.errors import InputError, QuantError
 from quant.files import read_json, sha256, write_bytes, write_json
-from quant.pipeline import Sources
 from quant.policy.storage import policy_bytes
-from quant.runfolder import Settings, read_settings
+from quant.runs.folder import LOCK, MANIFEST, POLICY, WINNER, changing, claim, clear
+from quant.runs.manifest import check_manifest, package_sha256, project_commit, versions
+from quant.runs.settings import Settings, read_settings
+from quant.runs.sources import Sources
 
 Vary = Literal["training", "all"]
 SUMMARY = "sweep.json"
@@ -128,7 +129,7 @@ def claimed(folder: Path) -> Iterator[None]:
     hint = "give another --out"
     if folder.exists() and not folder.is_dir():
         raise InputError("is a file", where=folder, expected="a folder for the sweep", hint=hint)
-    known = {SUMMARY, runfolder.LOCK}
+    known = {SUMMARY, LOCK}
     if folder.exists() and any(one.name not in known and not _FOLDER.fullmatch(one.name) for one in folder.iterdir()):
         expected = "a new, empty or sweep folder"
         raise InputError("holds files that are not a sweep's", where=folder, expected=expected, hint=hint)
@@ -136,7 +137,7 @@ def claimed(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot be made: {error.strerror}", where=folder, hint=hint) from error
-    with runfolder.changing(folder):
+    with changing(folder):
         (folder / SUMMARY).unlink(missing_ok=True)
         yield
 
@@ -144,11 +145,11 @@ def claimed(folder: Path) -> Iterator[None]:
 def is_finished(folder: Path, job: Job, sources: Sources) -> bool:
     """Whether a folder is the finished run that the job asks for, made from these sources by this installation."""
     try:
-        manifest = runfolder.check_manifest(folder)
+        manifest = check_manifest(folder)
         settings = read_settings(folder)
         origins = read_json(folder / DESCRIPTION)["origins"]
-        limits = read_json(folder / runfolder.WINNER)["limits"]
-        policy = manifest["files"][runfolder.POLICY]["sha256"]
+        limits = read_json(folder / WINNER)["limits"]
+        policy = manifest["files"][POLICY]["sha256"]
         drives = [one["sha256"] for one in origins if one["kind"] == "drive"]
     except (QuantError, KeyError, TypeError):
         return False
@@ -158,8 +159,8 @@ def is_finished(folder: Path, job: Job, sources: Sources) -> bool:
         and limits == job.limits.to_json()
         and policy == sha256(policy_bytes(sources.policy))
         and drives == [drive.sha256 for drive in sources.drives]
-        and manifest.get("versions") == runfolder.versions()
-        and manifest.get("quant_sha256") == runfolder.package_sha256()
+        and manifest.get("versions") == versions()
+        and manifest.get("quant_sha256") == package_sha256()
     )
 
 
@@ -172,15 +173,15 @@ def keep(folder: Path, files: Mapping[str, bytes]) -> None:
         folder: the run's.
         files: content by path within the run, as :func:`collect` gives it.
     """
-    runfolder.claim(folder)
-    with runfolder.changing(folder):
-        runfolder.clear(folder)
+    claim(folder)
+    with changing(folder):
+        clear(folder)
         for name, content in files.items():
-            if name != runfolder.MANIFEST:
+            if name != MANIFEST:
                 write_bytes(folder / _inside(name), content)
-        write_bytes(folder / runfolder.MANIFEST, files[runfolder.MANIFEST])
-        manifest = read_json(folder / runfolder.MANIFEST)
-        write_json(folder / runfolder.MANIFEST, manifest | {"git_commit": runfolder.project_commit()})
+        write_bytes(folder / MANIFEST, files[MANIFEST])
+        manifest = read_json(folder / MANIFEST)
+        write_json(folder / MANIFEST, manifest | {"git_commit": project_commit()})
 
 
 def _inside(name: str) -> Path:
@@ -192,5 +193,5 @@ def _inside(name: str) -> Path:
 
 def collect(folder: Path) -> dict[str, bytes]:
     """Every file of a finished run: content by path within it."""
-    manifest: dict[str, Any] = runfolder.check_manifest(folder)
-    return {name: (folder / name).read_bytes() for name in (*manifest["files"], runfolder.MANIFEST)}
+    manifest: dict[str, Any] = check_manifest(folder)
+    return {name: (folder / name).read_bytes() for name in (*manifest["files"], MANIFEST)}

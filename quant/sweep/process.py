@@ -183,11 +183,11 @@ def _end_with_supervisor(folder: Path) -> None:
 
 
 def _make(job: Job, inputs: bytes, folder: Path, told: Callable[[Step], None]) -> Files | Failure:
-    from quant import pipeline
-    from quant.boards.virtual import VirtualBoard
+    from quant.boards.virtual.board import VirtualBoard
+    from quant.runs.job import run_all
 
     try:
-        pipeline.run_all(
+        run_all(
             lambda: unpacked(inputs),
             folder,
             job.settings,
@@ -206,7 +206,7 @@ def _make(job: Job, inputs: bytes, folder: Path, told: Callable[[Step], None]) -
 
 def _watch(told: Callable[[Step], None]) -> Any:
     """Tells of each step's begin and end, and in between not more often than anybody looks."""
-    from quant.pipeline import Watch
+    from quant.runs.job import Watch
 
     last = [0.0]
 

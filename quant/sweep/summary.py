@@ -29,8 +29,8 @@ from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.power import holm
 from quant.evaluation.statistics import LEVEL, Bits, Drop, Estimate, Paired, proportion
 from quant.files import sha256
-from quant.pipeline import Run, origins_of
 from quant.runners import FloatRunner, Int8Runner
+from quant.runs.run import Run, origins_of
 from quant.sweep.jobs import Vary
 from quant.tracks.storage import describe
 

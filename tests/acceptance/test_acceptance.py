@@ -1,3 +1,3 @@
 """The acceptance criteria of a run, each track on its own: ``pytest tests/acceptance --run DIR``."""
 
-from quant.suites.acceptance import *  # noqa: F403
+from quant.testing.suites.acceptance import *  # noqa: F403

@@ -1,3 +1,3 @@
 """A run held against the baseline that `quant accept` wrote: ``pytest -m regression --run DIR``."""
 
-from quant.suites.regression import *  # noqa: F403
+from quant.testing.suites.regression import *  # noqa: F403

@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from quant.boards.messages import (
+from quant.policy.observations import F32, Mask
+from quant.wire.messages import (
     STAGES,
     BenchReply,
     BenchRequest,
@@ -28,7 +29,7 @@ from quant.boards.messages import (
     TensorInfo,
     TickQuantiles,
 )
-from quant.boards.protocol import (
+from quant.wire.protocol import (
     MAX_EGO,
     MAX_FEATURES,
     MAX_PAYLOAD,
@@ -42,7 +43,6 @@ from quant.boards.protocol import (
     PartCode,
     PoolingCode,
 )
-from quant.policy.observations import F32, Mask
 
 patient = settings(deadline=None)
 """A busy machine takes its time."""

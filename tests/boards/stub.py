@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from quant.boards import messages as m
-from quant.boards.codec import Damage, Decoder, Event, Frame, encode_frame
-from quant.boards.protocol import (
+from quant.files import sha256
+from quant.policy.observations import Observations
+from quant.policy.policy import Discrete
+from quant.runners import Int8Runner, Model, Quantized
+from quant.tracks.candidate import Candidate, Part
+from quant.wire import messages as m
+from quant.wire.codec import Damage, Decoder, Event, Frame, encode_frame
+from quant.wire.protocol import (
     ERROR,
     MAX_PAYLOAD,
     MAX_REPEATS,
@@ -26,11 +31,6 @@ from quant.boards.protocol import (
     PartCode,
     PoolingCode,
 )
-from quant.files import sha256
-from quant.policy.observations import Observations
-from quant.policy.policy import Discrete
-from quant.runners import Int8Runner, Model, Quantized
-from quant.tracks.candidate import Candidate, Part
 
 Mangle = Callable[[bytes], bytes]
 TICKS_PER_SECOND = 2_000_000
@@ -44,7 +44,7 @@ def unchanged(data: bytes) -> bytes:
 
 @dataclass
 class StubBoard:
-    """A :class:`quant.boards.link.Stream` with a board at its other end, which answers what it is asked at once.
+    """A :class:`quant.wire.link.Stream` with a board at its other end, which answers what it is asked at once.
 
     ``to_board`` and ``to_host`` see every write and may damage it; ``silent`` swallows so many requests; ``refuse``
     answers a request with an error; ``version`` is what its frames claim.

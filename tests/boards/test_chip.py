@@ -20,9 +20,9 @@ from quant.boards.build import Build, load_build
 from quant.boards.chip import NO_PACK, ChipBoard, Expected, Reported, ask_board, pack_sha256, what_to_write
 from quant.boards.flashing import Silicon
 from quant.boards.pack import build_pack
-from quant.boards.protocol import PACK_HEADER_SIZE
-from quant.boards.virtual import VirtualBoard
+from quant.boards.virtual.board import VirtualBoard
 from quant.errors import InputError, LinkError
+from quant.wire.protocol import PACK_HEADER_SIZE
 from tests.boards.fakes.builds import MODELS, MODELS_SIZE, elf_sha, make_build
 from tests.boards.fakes.chips import FakeChip, plug_in
 from tests.runners.candidates import box_policy, quantize_policy

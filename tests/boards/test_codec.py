@@ -11,8 +11,8 @@ from cobs import cobs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from quant.boards.codec import MAX_SEGMENT, Damage, Decoder, Event, Frame, Text, encode_frame
-from quant.boards.protocol import CRC_SIZE, HEADER_SIZE, MAX_PAYLOAD, VERSION, ErrorCode
+from quant.wire.codec import MAX_SEGMENT, Damage, Decoder, Event, Frame, Text, encode_frame
+from quant.wire.protocol import CRC_SIZE, HEADER_SIZE, MAX_PAYLOAD, VERSION, ErrorCode
 from tests.boards import strategies as some
 
 frames = st.builds(Frame, some.u8, some.u16, some.payloads)

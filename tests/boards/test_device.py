@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quant.boards import messages as m
-from quant.boards.codec import Frame
 from quant.boards.device import Device, DeviceRunner
-from quant.boards.link import Link
-from quant.boards.protocol import MAX_REPEATS, NO_ACTION, VERSION, ErrorCode, FaultKind, Message, Stage
 from quant.boards.report import Quantiles
 from quant.errors import DeviceError, InputError, LinkError, ProtocolError
 from quant.policy.observations import Observations
 from quant.policy.policy import Box, Discrete, Pooling
 from quant.runners import Decision, Int8Runner, Runner
 from quant.tracks.candidate import PARTS, Candidate
+from quant.wire import messages as m
+from quant.wire.codec import Frame
+from quant.wire.link import Link
+from quant.wire.protocol import MAX_REPEATS, NO_ACTION, VERSION, ErrorCode, FaultKind, Message, Stage
 from quant.worlds.rollout import rollout
 from quant.worlds.scenarios import NOMINAL
 from quant.worlds.world import load_world

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from quant.boards.device import Device
-from quant.boards.link import Link
 from quant.boards.pack import build_pack, read_pack
-from quant.boards.protocol import ErrorCode, FaultKind, PackStatus
-from quant.boards.streams import PyserialStream
-from quant.boards.virtual import VirtualBoard, VirtualOptions
+from quant.boards.virtual.board import VirtualBoard, VirtualOptions
 from quant.errors import DeviceError
 from quant.policy.observations import Observations
 from quant.policy.policy import Pooling
 from quant.runners import Decision, Int8Runner
 from quant.tracks.candidate import PARTS, Candidate, code_type
+from quant.wire.link import Link
+from quant.wire.protocol import ErrorCode, FaultKind, PackStatus
+from quant.wire.streams import PyserialStream
 from tests.boards.candidates import fine, wide
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from quant.boards import virtual_firmware
 from quant.boards.bench import Bench
-from quant.boards.codec import Decoder, Frame, encode_frame
 from quant.boards.device import Device
-from quant.boards.messages import HelloReply, StatsReply
-from quant.boards.protocol import REPLY, EvidenceCode, Message
-from quant.boards.virtual import VirtualBoard
+from quant.boards.virtual import firmware
+from quant.boards.virtual.board import VirtualBoard
 from quant.errors import LinkError
+from quant.wire.codec import Decoder, Frame, encode_frame
+from quant.wire.messages import HelloReply, StatsReply
+from quant.wire.protocol import REPLY, EvidenceCode, Message
 
 
 def emulated(frame: Frame) -> bytes:
@@ -30,9 +30,9 @@ def emulated(frame: Frame) -> bytes:
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
-    hear = virtual_firmware.Firmware._hear
+    hear = firmware.Firmware._hear
 
-    def heard(self: virtual_firmware.Firmware, data: bytes, now: float) -> bytes:
+    def heard(self: firmware.Firmware, data: bytes, now: float) -> bytes:
         out = hear(self, data, now)
         events = Decoder().feed(out)
         if not all(isinstance(event, Frame) for event in events):
@@ -40,7 +40,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         frames = [event for event in events if isinstance(event, Frame)]
         return b"".join(encode_frame(frame.type, frame.sequence, emulated(frame)) for frame in frames)
 
-    monkeypatch.setattr(virtual_firmware.Firmware, "_hear", heard)
+    monkeypatch.setattr(firmware.Firmware, "_hear", heard)
     with Bench(VirtualBoard(process=False)) as bench:
         yield bench.device
 

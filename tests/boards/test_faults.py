@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.boards.codec import Damage, Decoder, Frame, encode_frame
-from quant.boards.faults import ByteRates, Faults, FaultyLine, LineFault
+from quant.boards.virtual.faults import ByteRates, Faults, FaultyLine, LineFault
 from quant.errors import InputError
+from quant.wire.codec import Damage, Decoder, Frame, encode_frame
 
 MIXED = ByteRates(drop=0.05, flip=0.05, duplicate=0.05, delay=0.05)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quant.suites.hil.instruction_baseline import NAME, Baseline, propose, read_baselines
+from quant.testing.suites.hil.instruction_baseline import NAME, Baseline, propose, read_baselines
 
 ACCEPTED = Baseline("esp32", "p" * 64, "e" * 64, {"ptq, 0 peers": 31_000, "ptq, 8 peers": 285_000})
 

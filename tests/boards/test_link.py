@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant.boards import messages as m
-from quant.boards.codec import encode_frame
-from quant.boards.exchange_log import ExchangeLog
-from quant.boards.link import Link
-from quant.boards.protocol import REPLY, VERSION, ErrorCode, FaultKind, Message
 from quant.errors import DeviceError, InputError, LinkError, ProtocolError
 from quant.runners import Int8Runner
+from quant.wire import messages as m
+from quant.wire.codec import encode_frame
+from quant.wire.exchange_log import ExchangeLog
+from quant.wire.link import Link
+from quant.wire.protocol import REPLY, VERSION, ErrorCode, FaultKind, Message
 from tests.boards.stub import StubBoard, invoke_request
 from tests.runners.candidates import quantize_policy, random_policy
 

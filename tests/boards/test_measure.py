@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from quant.boards.bench import Bench
-from quant.boards.faults import Faults
 from quant.boards.measure import REPEATS, WARMUP, check_models, conform, frames_with, measure, time_peers
 from quant.boards.pack import build_pack
-from quant.boards.protocol import FaultKind
-from quant.boards.time_model import TICKS_PER_SECOND, decision_instructions
-from quant.boards.virtual import VirtualBoard, VirtualOptions
+from quant.boards.virtual.board import VirtualBoard, VirtualOptions
+from quant.boards.virtual.faults import Faults
+from quant.boards.virtual.time_model import TICKS_PER_SECOND, decision_instructions
 from quant.errors import LinkError, StaleError
 from quant.policy import Observations
 from quant.runners import read_model
 from quant.tracks.candidate import Candidate
+from quant.wire.protocol import FaultKind
 from tests.boards.candidates import fine, wide
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 

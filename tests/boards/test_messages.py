@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.boards import messages as m
-from quant.boards.protocol import (
+from quant.errors import ProtocolError
+from quant.policy.observations import F32
+from quant.wire import messages as m
+from quant.wire.protocol import (
     DECIDE_INTERFACES,
     MAX_PAYLOAD,
     MAX_SLOTS,
@@ -26,8 +28,6 @@ from quant.boards.protocol import (
     PartCode,
     PoolingCode,
 )
-from quant.errors import ProtocolError
-from quant.policy.observations import F32
 from tests.boards import strategies as some
 
 

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant.boards import protocol
 from quant.boards.pack import FIRMWARE_OPERATORS, build_pack, read_pack
-from quant.boards.protocol import PACK_WORDS, ActionCode, PackStatus, PoolingCode
 from quant.errors import InputError
 from quant.files import sha256
 from quant.policy.policy import Box, Discrete, Pooling
 from quant.runners import Pool, Quantized, read_model
 from quant.runners.flatbuffer import FullyConnected, Layer, Unary, UnaryOperator
 from quant.tracks.candidate import Affine, Candidate, Part, SubModel
+from quant.wire import protocol
+from quant.wire.protocol import PACK_WORDS, ActionCode, PackStatus, PoolingCode
 from tests.boards.candidates import wide
 from tests.runners.build import tflite
 from tests.runners.candidates import box_policy, quantize_policy, random_policy

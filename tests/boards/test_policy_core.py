@@ -17,15 +17,15 @@ import pytest
 from cobs import cobs
 from numpy.typing import NDArray
 
-from quant.boards import protocol
-from quant.boards.messages import residual_bits
-from quant.boards.protocol import ErrorCode, Message
-from quant.boards.protocol_header import HEADER, header
 from quant.policy.policy import Box, Pooling
 from quant.runners.fixed_point import multiply_by_quantized_multiplier
 from quant.runners.flatbuffer import Quantized
 from quant.runners.pooling import Pool
 from quant.tracks.candidate import Affine, Bits, Codes, code_limits, code_type
+from quant.wire import protocol
+from quant.wire.messages import residual_bits
+from quant.wire.protocol import ErrorCode, Message
+from quant.wire.protocol_header import HEADER, header
 
 CORE = Path(__file__).parents[2] / "esp_idf_app" / "components" / "policy_core"
 VECTORS = CORE / "test" / "vectors.txt"

@@ -16,12 +16,14 @@ import pytest
 from quant.acceptance.limits import Limits
 from quant.boards.bench import Bench
 from quant.boards.pack import read_pack
-from quant.boards.virtual import VirtualBoard
+from quant.boards.virtual.board import VirtualBoard
 from quant.files import read_json, write_json
-from quant.pipeline import decide, keep_device, open_run, pack_of, run_all, run_device
 from quant.policy import save_policy
-from quant.runfolder import Settings
-from quant.suites.hil.identity import with_a_twin
+from quant.runs.job import run_all
+from quant.runs.reading import open_run, pack_of
+from quant.runs.settings import Settings
+from quant.runs.steps import decide, keep_device, run_device
+from quant.testing.suites.hil.identity import with_a_twin
 from quant.tracks.candidate import Candidate
 from tests.tracks import strategies
 
@@ -32,7 +34,7 @@ import quant.boards.discovery
 
 quant.boards.discovery.plugged_in = lambda: ()  # whatever is plugged into this machine
 
-pytest_plugins = ["quant.pytest_plugin", "quant.pytest_hil"]
+pytest_plugins = ["quant.testing.plugin", "quant.testing.hil_plugin"]
 """
 INI = """
 [pytest]
@@ -275,12 +277,12 @@ def test_the_packages_tests_have_one_name_wherever_they_are_imported(
         "never_goes_down or gives_the_hosts_bytes",
     )
     for name in ("test_here", "test_there"):
-        file = session.makepyfile(**{name: "from quant.suites.hil import *"})
+        file = session.makepyfile(**{name: "from quant.testing.suites.hil import *"})
         session.runpytest_subprocess(*options, file)
     figures = read_json(run_folder / "hil_virtual.json")["figures"]
     names = [(one["test"], one["name"]) for one in figures]
     assert names and len(names) == len(set(names))
-    assert all(test.startswith("quant.suites.hil.") for test, _ in names)
+    assert all(test.startswith("quant.testing.suites.hil.") for test, _ in names)
 
 
 def test_a_session_that_is_terminated_keeps_its_figures_and_leaves_nobody_behind(

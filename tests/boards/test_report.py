@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 
 from quant.boards.conformance import Conformance
-from quant.boards.messages import HelloReply
-from quant.boards.protocol import EvidenceCode
 from quant.boards.report import (
     STAGE_NAMES,
     DeviceReport,
@@ -26,6 +24,8 @@ from quant.boards.report import (
     report_name,
 )
 from quant.errors import InputError
+from quant.wire.messages import HelloReply
+from quant.wire.protocol import EvidenceCode
 from tests.boards.strategies import hellos
 
 

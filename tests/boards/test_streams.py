@@ -22,12 +22,12 @@ from pytest_embedded_serial.serial import Serial  # type: ignore[import-untyped,
 from serial.rfc2217 import PortManager
 
 from quant.boards.device import Device
-from quant.boards.link import Link
-from quant.boards.messages import HelloRequest
 from quant.boards.pty_line import PtyLine, open_pty_line
-from quant.boards.streams import PortStream, PyserialStream, PytestEmbeddedStream
 from quant.errors import LinkError
 from quant.runners import Int8Runner
+from quant.wire.link import Link
+from quant.wire.messages import HelloRequest
+from quant.wire.streams import PortStream, PyserialStream, PytestEmbeddedStream
 from tests.boards.stub import StubBoard
 from tests.runners.candidates import quantize_policy, random_observations, random_policy
 
@@ -117,7 +117,7 @@ def test_neither_waits_for_the_other_when_everything_is_full(line: PtyLine, serv
 
 
 def test_a_port_that_takes_nothing_is_given_up(line: PtyLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quant.boards.streams._STUCK", 0.2)
+    monkeypatch.setattr("quant.wire.streams._STUCK", 0.2)
     stream = PyserialStream(line.path)
     with pytest.raises(LinkError, match=r"taken no byte for 0.2 s"):
         stream.write(bytes(100_000))

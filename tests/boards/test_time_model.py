@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quant.boards import time_model
+from quant.boards.virtual import time_model
 from quant.policy import Box
 from quant.runners.flatbuffer import OPERATORS, OPERATORS_16, Model, read_model
 from tests.boards.candidates import wide

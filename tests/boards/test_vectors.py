@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from quant.boards import messages as m
-from quant.boards.codec import Damage, Decoder, Event, Frame, Text, encode_frame
 from quant.boards.pack import read_pack
-from quant.boards.protocol import ERROR, ERROR_WORDS, PACK_WORDS, REPLY, VERSION, ErrorCode, Message, PackStatus, Stage
 from quant.errors import InputError, ProtocolError
+from quant.wire import messages as m
+from quant.wire.codec import Damage, Decoder, Event, Frame, Text, encode_frame
+from quant.wire.protocol import ERROR, ERROR_WORDS, PACK_WORDS, REPLY, VERSION, ErrorCode, Message, PackStatus, Stage
 
 FILE = Path(__file__).parents[2] / "esp_idf_app" / "components" / "policy_core" / "test" / "vectors.txt"
 

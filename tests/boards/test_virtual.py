@@ -19,12 +19,19 @@ import pytest
 import serial
 
 from quant import __version__
-from quant.boards import _virtual_board, time_model
 from quant.boards.board import Board, Work
-from quant.boards.codec import Decoder, Frame, encode_frame
-from quant.boards.faults import ByteRates, Faults, LineFault
-from quant.boards.link import Link
-from quant.boards.messages import (
+from quant.boards.pack import build_pack
+from quant.boards.virtual import _virtual_board, time_model
+from quant.boards.virtual.board import VirtualBoard, VirtualOptions
+from quant.boards.virtual.faults import ByteRates, Faults, LineFault
+from quant.boards.virtual.firmware import PARTITION_BYTES, RX_BUFFER, Firmware
+from quant.errors import InputError, LinkError
+from quant.runners import Int8Runner
+from quant.runners.flatbuffer import read_model
+from quant.tracks.candidate import Candidate
+from quant.wire.codec import Decoder, Frame, encode_frame
+from quant.wire.link import Link
+from quant.wire.messages import (
     DecideReply,
     DecideRequest,
     FaultRequest,
@@ -34,8 +41,7 @@ from quant.boards.messages import (
     ResetRequest,
     StatsRequest,
 )
-from quant.boards.pack import build_pack
-from quant.boards.protocol import (
+from quant.wire.protocol import (
     REPLY,
     Capability,
     EvidenceCode,
@@ -44,13 +50,7 @@ from quant.boards.protocol import (
     PackStatus,
     Stage,
 )
-from quant.boards.streams import PyserialStream
-from quant.boards.virtual import VirtualBoard, VirtualOptions
-from quant.boards.virtual_firmware import PARTITION_BYTES, RX_BUFFER, Firmware
-from quant.errors import InputError, LinkError
-from quant.runners import Int8Runner
-from quant.runners.flatbuffer import read_model
-from quant.tracks.candidate import Candidate
+from quant.wire.streams import PyserialStream
 from tests.boards.candidates import wide
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 
@@ -364,7 +364,7 @@ def test_a_paced_line_is_filled_and_never_overrun(pack: bytes, candidates: tuple
 
 def test_it_ends_with_the_process_that_opened_it() -> None:
     code = (
-        "from quant.boards.virtual import VirtualBoard\nimport time\n"
+        "from quant.boards.virtual.board import VirtualBoard\nimport time\n"
         "board = VirtualBoard()\nboard.open()\nprint(board.port, flush=True)\ntime.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from quant.errors import InputError
-from quant.pipeline import import_policy
 from quant.policy import Observations, save_policy
-from quant.runfolder import Settings
+from quant.runs.settings import Settings
+from quant.runs.steps import import_policy
 from tests.tracks import strategies
 
 SEEN = strategies.frames(600, 1, most=2)

@@ -24,9 +24,10 @@ from quant.files import write_json
 from quant.policy import Policy, policy_digest, save_policy
 from quant.report.explanation import contrasts, explanation
 from quant.report.text import as_text
-from quant.runfolder import POLICY, Settings, write_settings
 from quant.runners import Int8Runner, read_model
 from quant.runners.flatbuffer import FullyConnected, Layer, Quantized
+from quant.runs.folder import POLICY
+from quant.runs.settings import Settings, write_settings
 from quant.tracks.candidate import Affine, Candidate, Part, SubModel
 from quant.tracks.storage import save_candidate
 from tests.runners.build import tflite

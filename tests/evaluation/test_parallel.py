@@ -97,7 +97,7 @@ def test_an_interrupt_ends_the_workers_at_once(no_process_is_left: None) -> None
 
 COMMAND = """
 import sys
-from quant import cli
+from quant.commands import main
 from quant.evaluation.parallel import map_tasks
 from tests.evaluation.test_parallel import says_that_it_runs
 

@@ -8,14 +8,14 @@ from xml.etree import ElementTree
 import pytest
 import scipy.stats
 
-import quant.pipeline
 import quant.report.terminal
-from quant.runfolder import Settings, write_settings
+import quant.runs.job
+from quant.runs.settings import Settings, write_settings
 from tests.evaluation import synthetic
 
 # A session within this one forgets what it has imported when it ends, and NumPy cannot be imported twice: so everything
 # it needs is imported here, before.
-IMPORTED = (scipy.stats, synthetic, quant.pipeline, quant.report.terminal)
+IMPORTED = (scipy.stats, synthetic, quant.runs.job, quant.report.terminal)
 
 pytest_plugins = ["pytester"]
 
@@ -55,14 +55,14 @@ def judge(
         CONFTEST.format(root=str(HERE.parents[1]), original=original, driving=driving, qat_bytes=qat_bytes)
     )
     pytester.makepyfile(test_acceptance=ACCEPTANCE.read_text())
-    options = ("-p", "quant.pytest_plugin", "-p", "no:cacheprovider", "-ra", *options)
+    options = ("-p", "quant.testing.plugin", "-p", "no:cacheprovider", "-ra", *options)
     return pytester.runpytest_inprocess(*options)
 
 
 def judge_folder(pytester: pytest.Pytester, folder: Path) -> pytest.RunResult:
     """The suite on a folder that is really read."""
     pytester.makepyfile(test_acceptance=ACCEPTANCE.read_text())
-    return pytester.runpytest_inprocess("-p", "quant.pytest_plugin", "-p", "no:cacheprovider", "--run", str(folder))
+    return pytester.runpytest_inprocess("-p", "quant.testing.plugin", "-p", "no:cacheprovider", "--run", str(folder))
 
 
 def test_an_unfinished_run_ends_the_session_with_one_message(pytester: pytest.Pytester, tmp_path: Path) -> None:

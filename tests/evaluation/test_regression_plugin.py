@@ -8,16 +8,16 @@ from xml.etree import ElementTree
 import pytest
 import scipy.stats
 
-import quant.pipeline
-import quant.regression
 import quant.report.comparison
+import quant.runs.job
+import quant.runs.regression
 from quant.acceptance.accepting import accept, consider
-from quant.runfolder import Settings, write_settings
+from quant.runs.settings import Settings, write_settings
 from tests.evaluation import snapshots
 from tests.evaluation.snapshots import snapshot
 
 # As in test_pytest_plugin.py: what the session within needs is imported before it forgets what it imported.
-IMPORTED = (scipy.stats, snapshots, quant.pipeline, quant.regression, quant.report.comparison)
+IMPORTED = (scipy.stats, snapshots, quant.runs.job, quant.runs.regression, quant.report.comparison)
 
 pytest_plugins = ["pytester"]
 
@@ -29,7 +29,7 @@ CONFTEST = """
 import sys
 sys.path.insert(0, {root!r})
 import pytest
-import quant.regression
+import quant.runs.regression
 from dataclasses import replace
 from tests.evaluation.snapshots import *
 
@@ -37,14 +37,14 @@ from tests.evaluation.snapshots import *
 def run():
     return None
 
-quant.regression.snapshot = lambda run: {now}
+quant.runs.regression.snapshot = lambda run: {now}
 """
 
 
 @pytest.fixture(autouse=True)
 def put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The session within puts its own in place, in this process."""
-    monkeypatch.setattr(quant.regression, "snapshot", quant.regression.snapshot)
+    monkeypatch.setattr(quant.runs.regression, "snapshot", quant.runs.regression.snapshot)
 
 
 def gate(
@@ -60,7 +60,7 @@ def gate(
         (pytester.path / "now").mkdir(exist_ok=True)
         write_settings(Settings("policy.zip", tracks=("ptq",)), pytester.path / "now")
         options = ("--run", "now", *options)
-    return pytester.runpytest_inprocess("-p", "quant.pytest_plugin", "-p", "no:cacheprovider", "-rs", *options)
+    return pytester.runpytest_inprocess("-p", "quant.testing.plugin", "-p", "no:cacheprovider", "-rs", *options)
 
 
 def said(result: pytest.RunResult) -> str:

@@ -1,3 +1,3 @@
 """Both sub-models of every track give the bytes that TFLite-Micro gives on the host, whatever goes in."""
 
-from quant.suites.hil.bit_exactness import *  # noqa: F403
+from quant.testing.suites.hil.bit_exactness import *  # noqa: F403

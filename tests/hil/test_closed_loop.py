@@ -1,3 +1,3 @@
 """Episodes with the board deciding are the host's episodes, step by step."""
 
-from quant.suites.hil.closed_loop import *  # noqa: F403
+from quant.testing.suites.hil.closed_loop import *  # noqa: F403

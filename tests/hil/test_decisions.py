@@ -1,3 +1,3 @@
 """Whole decisions: the board's are the host's, and they have the properties a set policy has."""
 
-from quant.suites.hil.decisions import *  # noqa: F403
+from quant.testing.suites.hil.decisions import *  # noqa: F403

@@ -1,3 +1,3 @@
 """What a decision takes by the board's own clock: each stage, each number of peers; held against the limit."""
 
-from quant.suites.hil.latency import *  # noqa: F403
+from quant.testing.suites.hil.latency import *  # noqa: F403

@@ -1,3 +1,3 @@
 """What only a real line shows: it is full, and nothing overruns."""
 
-from quant.suites.hil.line import *  # noqa: F403
+from quant.testing.suites.hil.line import *  # noqa: F403

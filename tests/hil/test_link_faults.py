@@ -1,3 +1,3 @@
 """A line that loses, flips, repeats and delays bytes: every decision that comes through is right all the same."""
 
-from quant.suites.hil.link_faults import *  # noqa: F403
+from quant.testing.suites.hil.link_faults import *  # noqa: F403

@@ -1,3 +1,3 @@
 """The models fit the board, and deciding uses nothing up."""
 
-from quant.suites.hil.memory import *  # noqa: F403
+from quant.testing.suites.hil.memory import *  # noqa: F403

@@ -1,3 +1,3 @@
 """Thousands of decisions without a pause: nothing is lost, nothing is counted twice, every one is right."""
 
-from quant.suites.hil.soak import *  # noqa: F403
+from quant.testing.suites.hil.soak import *  # noqa: F403

@@ -1,3 +1,3 @@
 """What the run may claim after this board: only the target chip confirms a winner."""
 
-from quant.suites.hil.verdict import *  # noqa: F403
+from quant.testing.suites.hil.verdict import *  # noqa: F403

@@ -1,3 +1,3 @@
 """Whatever comes over the line, the board answers with its error, counts it, and decides right the next time."""
 
-from quant.suites.hil.wire_faults import *  # noqa: F403
+from quant.testing.suites.hil.wire_faults import *  # noqa: F403

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quant import pipeline, runfolder
 from quant.acceptance.limits import Limits
 from quant.boards.conformance import Conformance
 from quant.boards.report import STAGE_NAMES, DeviceReport, Identity, Memory, ModelReport, PeerTimes, Quantiles
@@ -17,7 +16,13 @@ from quant.files import write_json
 from quant.policy import Box, Policy, load_policy, save_policy
 from quant.report.html import page
 from quant.report.material import Material
-from quant.runfolder import POLICY, Settings, read_settings, write_settings
+from quant.runs import steps
+from quant.runs.folder import POLICY
+from quant.runs.manifest import check_manifest
+from quant.runs.pages import _material
+from quant.runs.reading import open_run
+from quant.runs.settings import Settings, read_settings, write_settings
+from quant.runs.steps import decide, evaluate, make_dataset, make_track
 from quant.tracks.candidate import Affine, Candidate
 from quant.tracks.storage import save_candidate, save_curve
 from quant.worlds.reference import reference_policy_path
@@ -48,7 +53,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def material_of(folder: Path) -> Material:
     """What a page about a finished run is made of."""
-    return pipeline._material(pipeline.open_run(folder), runfolder.check_manifest(folder))
+    return _material(open_run(folder), check_manifest(folder))
 
 
 @pytest.fixture(scope="session")
@@ -75,9 +80,9 @@ def _run(folder: Path, policy: Policy, settings: Settings, coarser: float) -> Pa
     write_settings(settings, folder)
     save_policy(policy, folder / POLICY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "DATASET_EPISODES", {"nominal": 40, "lossy": 20})
-        pipeline.make_dataset(folder, settings)
-    ptq = pipeline.make_track(folder, "ptq")
+        patch.setattr(steps, "DATASET_EPISODES", {"nominal": 40, "lossy": 20})
+        make_dataset(folder, settings)
+    ptq = make_track(folder, "ptq")
     gain = (ptq.peer_input.gain * np.float32(coarser)).astype(np.float32)
     qat = replace(ptq, track="qat", peer_input=Affine(gain, ptq.peer_input.offset))
     save_candidate(qat, folder)
@@ -86,8 +91,8 @@ def _run(folder: Path, policy: Policy, settings: Settings, coarser: float) -> Pa
     _board({"ptq": ptq, "qat": qat}).save(folder)
     figures = [{"test": "tests/hil/test_soak.py::test_soak[ptq]", "name": "decisions", "value": 1234, "unit": "frames"}]
     write_json(folder / "hil_rig.json", {"schema_version": 1, "pack_sha256": "1" * 64, "figures": figures})
-    pipeline.evaluate(folder, Limits(), workers=1)
-    pipeline.decide(folder, Limits(), {"ptq": 1.25})
+    evaluate(folder, Limits(), workers=1)
+    decide(folder, Limits(), {"ptq": 1.25})
     return folder
 
 

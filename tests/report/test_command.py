@@ -13,10 +13,10 @@ import pytest
 
 from quant.commands.options import settings_of, tracks_of
 from quant.commands.run import run_command
-from quant.pipeline import DEFAULT_EPISODES
 from quant.report.material import Material
 from quant.report.tables import command
-from quant.runfolder import Settings
+from quant.runs.settings import Settings
+from quant.runs.sources import DEFAULT_EPISODES
 
 PLAIN = Settings("my policy.zip", ("a.npz", "b c.npz"), episodes=dict(DEFAULT_EPISODES), tracks=("ptq", "qat"))
 CASES = {

@@ -20,13 +20,13 @@ from quant.evaluation.evaluation import FLOAT, ClosedLoop, Evaluation
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.second_opinion import SecondOpinion
 from quant.evaluation.statistics import Estimate, Paired
-from quant.pipeline import open_run
-from quant.regression import snapshot
 from quant.report import against, captions, causes, figures, tables, worlds
 from quant.report.html import page
 from quant.report.markdown import summary
 from quant.report.material import Interface, Material
 from quant.runners import Int8Runner
+from quant.runs.reading import open_run
+from quant.runs.regression import snapshot
 from tests.commandline import quant
 from tests.report.conftest import TICKS
 

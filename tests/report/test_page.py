@@ -16,7 +16,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from quant import pipeline, runfolder
 from quant.acceptance.limits import Limits
 from quant.dataset import Split
 from quant.errors import InputError, StaleError
@@ -26,7 +25,10 @@ from quant.report.html import page
 from quant.report.markdown import summary, table
 from quant.report.material import Material
 from quant.report.sections import _causes
-from quant.runfolder import MANIFEST, PAGE, SUMMARY
+from quant.runs.folder import MANIFEST, PAGE, SUMMARY, WINNER
+from quant.runs.manifest import check_manifest
+from quant.runs.pages import report
+from quant.runs.steps import decide
 from quant.tracks.candidate import SubModel
 from tests.commandline import quant
 from tests.report.conftest import HOSTILE, material_of
@@ -126,7 +128,7 @@ def test_a_name_is_text_and_not_markup(recorded: Path, recorded_page: str) -> No
 
 
 def test_the_top_says_winner_evidence_and_device(driven: Path, driven_material: Material, driven_page: str) -> None:
-    winner = json.loads((driven / runfolder.WINNER).read_text())
+    winner = json.loads((driven / WINNER).read_text())
     top = Page(driven_page).text.partition("Acceptance criteria")[0]
     assert winner["headline"] in top and winner["device"] in top
     assert all(" ".join(sentence.split()) in top for sentence in winner["why"])
@@ -198,21 +200,21 @@ def test_the_report_is_a_part_of_the_run_and_leaves_it_whole(run: Path) -> None:
     before = json.loads((run / MANIFEST).read_text())
     done = quant("report", run)
     assert (done.code, done.out.split()) == (0, [str(run / PAGE), str(run / SUMMARY)])
-    after = runfolder.check_manifest(run)
+    after = check_manifest(run)
     assert set(after["files"]) - set(before["files"]) == {PAGE, SUMMARY}
     assert {**after, "files": None} == {**before, "files": None}
     first = (run / PAGE).read_bytes(), (run / MANIFEST).read_bytes()
     assert quant("report", run).code == 0 and ((run / PAGE).read_bytes(), (run / MANIFEST).read_bytes()) == first
     (run / PAGE).write_text("another")
     with pytest.raises(StaleError):
-        runfolder.check_manifest(run)
+        check_manifest(run)
 
 
 def test_a_new_decision_takes_the_pages_away(run: Path) -> None:
-    pipeline.report(run)
-    pipeline.decide(run, Limits(model_bytes=100))
+    report(run)
+    decide(run, Limits(model_bytes=100))
     assert not (run / PAGE).exists() and not (run / SUMMARY).exists()
-    pipeline.report(run)
+    report(run)
     found = Page((run / PAGE).read_text())
     assert "No winner: every candidate fails a criterion." in found.text and "✖ fail" in found.text
     assert "✖ fail: " in (run / SUMMARY).read_text()
@@ -227,12 +229,12 @@ def test_a_report_elsewhere_leaves_the_run_alone(run: Path, tmp_path: Path) -> N
 
 def test_what_is_no_page_or_no_finished_run_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="page's name"):
-        pipeline.report(run, run / "winner.json")
+        report(run, run / "winner.json")
     (run / MANIFEST).unlink()
     done = quant("report", run)
     assert done.code == 2 and "not finished" in done.err and not (run / PAGE).exists()
     with pytest.raises(InputError, match="not a run folder"):
-        pipeline.report(tmp_path)
+        report(tmp_path)
 
 
 def test_markdown_tables_hold_together(driven_material: Material) -> None:

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quant import pipeline
 from quant.evaluation.actors import Actor
 from quant.evaluation.evaluation import FLOAT
-from quant.pipeline import Run
 from quant.report.replay import Parting, partings, replay, telling
+from quant.runs.reading import open_run
+from quant.runs.run import Run
 from quant.worlds.world import World
 
 
 @pytest.fixture(scope="module")
 def run(driven: Path) -> Run:
-    return pipeline.open_run(driven)
+    return open_run(driven)
 
 
 def actors(run: Run) -> list[Actor]:

@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant.acceptance.limits import Limits
-from quant.boards.virtual import VirtualBoard
+from quant.boards.virtual.board import VirtualBoard
 from quant.dataset import Split
 from quant.errors import InputError
-from quant.pipeline import Sources, run_all
 from quant.policy import Activation, Box, Discrete, Policy, Pooling
-from quant.runfolder import Settings
 from quant.runners import Int8Runner, parity, read_model, release_dependent
 from quant.runners.flatbuffer import FullyConnected
+from quant.runs.job import run_all
+from quant.runs.settings import Settings
+from quant.runs.sources import Sources
 from quant.tracks import gptq, int16, ptq
 from quant.tracks.candidate import Candidate
 from quant.tracks.plan import Range, simulate

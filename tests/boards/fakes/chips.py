@@ -15,8 +15,8 @@ import serial
 
 from quant.boards.chip import NO_PACK, Reported
 from quant.boards.flashing import Silicon
-from quant.boards.protocol import PACK_HEADER_SIZE
 from quant.boards.pty_line import PtyLine, open_pty_line
+from quant.wire.protocol import PACK_HEADER_SIZE
 from tests.boards.fakes.builds import APP, MODELS, MODELS_SIZE
 
 

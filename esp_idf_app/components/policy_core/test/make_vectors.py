@@ -19,12 +19,12 @@ import numpy as np
 from cobs import cobs
 from numpy.typing import NDArray
 
-from quant.boards import protocol
-from quant.boards.protocol import Capability, ErrorCode, FaultKind, Message, PackStatus, Stage
 from quant.policy.policy import Pooling
 from quant.runners.flatbuffer import Quantized
 from quant.runners.pooling import Pool
 from quant.tracks.candidate import Affine, Bits, Codes, code_type
+from quant.wire import protocol
+from quant.wire.protocol import Capability, ErrorCode, FaultKind, Message, PackStatus, Stage
 
 FILE = Path(__file__).with_name("vectors.txt")
 

@@ -1,4 +1,4 @@
-// Generated from quant/boards/protocol.py by `python -m quant.boards.protocol_header`; do not edit.
+// Generated from quant/wire/protocol.py by `python -m quant.wire.protocol_header`; do not edit.
 #pragma once
 
 #include <cstddef>

@@ -1,3 +1,0 @@
-"""Every candidate of the run keeps the limits, and there is a winner: `pytest --run runs/mine`."""
-
-from quant.suites.acceptance import *  # noqa: F403

@@ -1,3 +1,0 @@
-"""The run is no worse than the one that was accepted: `pytest -m regression --run runs/new`."""
-
-from quant.suites.regression import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""The pytest plugins, and the suites of a run, a baseline and a board."""

@@ -1,0 +1,61 @@
+"""The acceptance criteria of a run, each track on its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from quant.acceptance.assessment import Assessment
+from quant.acceptance.criterion import Criterion
+from quant.acceptance.decision import Verdict
+from quant.acceptance.device import BYTES, MEMORY, TIMES
+from quant.acceptance.limits import Limits
+from quant.evaluation.evaluation import FLOAT, NO_WORLD
+from quant.evaluation.gate import blindness, gate_results
+from quant.runs.run import Run
+from quant.testing.plugin import Hold
+
+
+def named(assessment: Assessment, prefix: str) -> tuple[Criterion, ...]:
+    return tuple(criterion for criterion in assessment.criteria if criterion.name.startswith(prefix))
+
+
+def test_the_candidate_keeps_the_float_policys_success_on_every_slice(assessment: Assessment, hold: Hold) -> None:
+    hold(*named(assessment, "success_"))
+
+
+def test_the_candidate_decides_as_the_float_policy_does(assessment: Assessment, hold: Hold) -> None:
+    hold(*named(assessment, "action_disagreement"))
+
+
+def test_the_peer_encoder_fits(assessment: Assessment, hold: Hold) -> None:
+    hold(*named(assessment, "peer_encoder_bytes"))
+
+
+def test_the_policy_head_fits(assessment: Assessment, hold: Hold) -> None:
+    hold(*named(assessment, "policy_head_bytes"))
+
+
+def test_the_candidate_decides_in_time_on_the_board(assessment: Assessment, hold: Hold) -> None:
+    hold(*(criterion for criterion in assessment.criteria if criterion.name in TIMES))
+
+
+def test_the_board_gives_the_hosts_bytes(assessment: Assessment, hold: Hold) -> None:
+    hold(*named(assessment, BYTES))
+
+
+def test_the_board_has_memory_to_spare(assessment: Assessment, hold: Hold) -> None:
+    hold(*(criterion for criterion in assessment.criteria if criterion.name in MEMORY))
+
+
+def test_the_world_tells_good_driving_from_bad(run: Run, limits: Limits) -> None:
+    reference = run.evaluations[FLOAT]
+    if reference.closed_loop is None:
+        pytest.skip(f"unproven: {NO_WORLD}")
+    assert blindness(reference, limits.success_drop) == {}, [
+        str(result) for result in gate_results(reference, limits.success_drop)
+    ]
+
+
+def test_there_is_a_winner(verdict: Verdict) -> None:
+    if verdict.winner is None:
+        pytest.fail("\n".join(verdict.why), pytrace=False)
