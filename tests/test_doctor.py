@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quant.boards.discovery import Plugged
+from quant.boards.ports import Plugged
 from quant.commands import diagnosis
 from quant.commands.diagnosis import Check, Desk, Diagnosis, State, examine
 from quant.policy import Observations
@@ -46,7 +46,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def plug(monkeypatch: pytest.MonkeyPatch, *ports: str) -> None:
     found = tuple(Plugged(port, "Silicon Labs CP210x", "a bridge", "") for port in ports)
-    monkeypatch.setattr("quant.boards.discovery.plugged_in", lambda: found)
+    monkeypatch.setattr("quant.boards.ports.plugged_in", lambda: found)
 
 
 def finding(diagnosis: Diagnosis, name: str) -> Check:

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quant.boards import flashing
+from quant.boards import flashing, ports
 from quant.boards.board import DEFAULT_BAUD, Board, Embedded, Prepared, Work
 from quant.boards.board_map import BoardEntry, Command, Revision, revision_words
 from quant.boards.build import Build, find_build, load_build
@@ -328,6 +328,4 @@ class ChipBoard(Board):
         return self.entry.pre is not None or self._open
 
     def _native_usb(self) -> bool:
-        from quant.boards.discovery import usb_vendor
-
-        return usb_vendor(self._lock.port) == _ESPRESSIF_USB
+        return ports.usb_vendor(self._lock.port) == _ESPRESSIF_USB

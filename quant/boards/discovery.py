@@ -10,40 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from quant.boards import ports
 from quant.boards.board import Board
 from quant.boards.board_map import CHIPS, RESERVED, WITHOUT_HARDWARE, BoardEntry, BoardMap, find_board_map
 from quant.errors import InputError, did_you_mean
 
-BRIDGES = {
-    0x303A: "Espressif USB",
-    0x10C4: "Silicon Labs CP210x",
-    0x1A86: "WCH CH34x or CH910x",
-    0x0403: "FTDI",
-}
-"""USB vendors of development boards: the chips' own USB and the usual bridges."""
-
 REHEARSE = "to rehearse without hardware: --board virtual"
-
-
-@dataclass(frozen=True)
-class Plugged:
-    """A serial port a development board may be behind.
-
-    Attributes:
-        port: its device.
-        bridge: who made its USB side.
-        description: the operating system's words.
-        serial_number: of the USB device, or "".
-    """
-
-    port: str
-    bridge: str
-    description: str
-    serial_number: str
-
-    def __str__(self) -> str:
-        number = f", serial {self.serial_number}" if self.serial_number else ""
-        return f"{self.port} ({self.bridge}: {self.description}{number})"
 
 
 @dataclass(frozen=True)
@@ -67,30 +39,6 @@ class BoardRequest:
     board_map: Path | None = None
     folder: Path | None = None
     wait: float = 0.0
-
-
-def plugged_in() -> tuple[Plugged, ...]:
-    """The serial ports of USB devices that development boards use, by name."""
-    from serial.tools import list_ports
-
-    return tuple(
-        sorted(
-            (
-                Plugged(found.device, BRIDGES[found.vid], found.description or "?", found.serial_number or "")
-                for found in list_ports.comports()
-                if found.vid in BRIDGES
-            ),
-            key=lambda plugged: plugged.port,
-        )
-    )
-
-
-def usb_vendor(port: str) -> int | None:
-    """The USB vendor behind a port, or None where it is no USB device of this machine."""
-    from serial.tools import list_ports
-
-    real = os.path.realpath(port)
-    return next((found.vid for found in list_ports.comports() if os.path.realpath(found.device) == real), None)
 
 
 def app_folder(folder: Path | None = None) -> Path:
@@ -177,14 +125,14 @@ def _is_there(entry: BoardEntry) -> bool:
     return entry.port is not None and ("://" in entry.port or Path(entry.port).exists())
 
 
-def _only_one(name: str, found: Sequence[Plugged] | None = None) -> str:
-    found = plugged_in() if found is None else found
+def _only_one(name: str, found: Sequence[ports.Plugged] | None = None) -> str:
+    found = ports.plugged_in() if found is None else found
     if len(found) == 1:
         return found[0].port
     if not found:
         raise InputError(
             "no board is plugged in",
-            expected=f"one USB serial port of {', '.join(BRIDGES.values())}",
+            expected=f"one USB serial port of {', '.join(ports.BRIDGES.values())}",
             hint=f"{REHEARSE}; or --port for a port of another kind",
         )
     raise InputError(

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from quant.boards import ports
 from quant.boards.board import Board
 from quant.boards.board_map import BoardEntry, find_board_map
-from quant.boards.discovery import BoardRequest, find_board, plugged_in
+from quant.boards.discovery import BoardRequest, find_board
 from quant.boards.qemu import MACHINES
 from quant.errors import InputError
 
@@ -43,7 +44,7 @@ def known_boards(board_map: Path | None = None) -> list[Known]:
         *(Known(entry.name, entry.port or "", _entry_state(entry)) for entry in mapped),
         *(
             Known("", one.port, f"plugged in: {one.bridge}, {one.description}")
-            for one in plugged_in()
+            for one in ports.plugged_in()
             if not any(entry.port and Path(entry.port).resolve() == Path(one.port).resolve() for entry in mapped)
         ),
     ]

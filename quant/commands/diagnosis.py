@@ -372,7 +372,7 @@ def _board_map(desk: Desk) -> Finding:
 
 def _ports(desk: Desk) -> Finding:
     from quant.boards.board_map import BoardMap, find_board_map
-    from quant.boards.discovery import plugged_in
+    from quant.boards.ports import plugged_in
 
     try:
         board_map = find_board_map(folder=desk.folder)

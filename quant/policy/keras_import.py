@@ -11,7 +11,7 @@ from typing import Any
 from quant.errors import InputError
 from quant.native import import_tensorflow
 from quant.policy.archive import open_archive
-from quant.policy.saved_model import Frozen, first_line, freeze
+from quant.policy.frozen import Frozen, first_line, freeze
 
 _LIBRARIES = ("keras", "tf_keras", "builtins", "tensorflow.keras", "tensorflow.python.keras")
 

@@ -76,7 +76,7 @@ def load_policy(
 
 
 def _load_with_tensorflow(path: Path, head: Path | None, given: Given) -> Policy:
-    from quant.policy.saved_model import load_tensorflow  # TensorFlow takes seconds to import
+    from quant.policy.tensorflow_import import load_tensorflow  # TensorFlow takes seconds to import
 
     return load_tensorflow(path, head, given)
 

@@ -11,8 +11,9 @@ from serial.tools.list_ports_common import ListPortInfo
 
 from quant.boards.board_map import ENVIRONMENT, BoardMap, Command, Revision, find_board_map, load_board_map
 from quant.boards.chip import ChipBoard
-from quant.boards.discovery import BoardRequest, find_board, plugged_in, usb_vendor
+from quant.boards.discovery import BoardRequest, find_board
 from quant.boards.linux import LinuxBoard
+from quant.boards.ports import plugged_in, usb_vendor
 from quant.boards.qemu import QemuBoard
 from quant.errors import InputError
 from tests.boards.fakes.builds import make_build

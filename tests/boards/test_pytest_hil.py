@@ -30,9 +30,9 @@ from tests.tracks import strategies
 pytest_plugins = ["pytester"]
 
 CONFTEST = """
-import quant.boards.discovery
+import quant.boards.ports
 
-quant.boards.discovery.plugged_in = lambda: ()  # whatever is plugged into this machine
+quant.boards.ports.plugged_in = lambda: ()  # whatever is plugged into this machine
 
 pytest_plugins = ["quant.testing.plugin", "quant.testing.hil_plugin"]
 """
