@@ -30,6 +30,8 @@ test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	git ls-files -z | xargs -0 $(BIN)/codespell
 	$(BIN)/mypy
 
 format: setup

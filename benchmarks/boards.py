@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from quant.boards.board import DEFAULT_BAUD
 from quant.boards.pack import build_pack
 from quant.boards.virtual.board import VirtualBoard, VirtualOptions
 from quant.boards.virtual.faults import ByteRates, Faults
@@ -26,6 +25,7 @@ from quant.tracks.candidate import Candidate
 from quant.wire.codec import Decoder, encode_frame
 from quant.wire.link import Link
 from quant.wire.messages import DecideReply, DecideRequest, StatsRequest
+from quant.wire.protocol import DEFAULT_BAUD
 from quant.wire.streams import PyserialStream
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 

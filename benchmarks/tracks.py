@@ -27,7 +27,8 @@ from quant.runners import Int8Runner, interface, macs
 from quant.runs.reading import read_inputs
 from quant.runs.run import origins_of
 from quant.tracks.candidate import Affine, Candidate, SubModel
-from quant.tracks.registry import TRACKS, Job, Made, parse_tracks
+from quant.tracks.job import Job
+from quant.tracks.registry import TRACKS, Track, parse_tracks
 
 
 def plain_candidate(policy: Policy, dataset: Dataset) -> Candidate:
@@ -99,12 +100,12 @@ def _inputs(arguments: argparse.Namespace) -> tuple[Policy, Dataset]:
 
 def _makers(policy: Policy, dataset: Dataset, seed: int) -> dict[str, Callable[[], Candidate]]:
     job = Job(policy, dataset, lambda made, seen: Int8Runner(made).values(seen), seed)
-    tracks = {name: partial(_made, make, job) for name, make in TRACKS.items()}
+    tracks = {name: partial(_made, track, job) for name, track in TRACKS.items()}
     return {"plain": lambda: plain_candidate(policy, dataset), **tracks}
 
 
-def _made(make: Callable[[Job], Made], job: Job) -> Candidate:
-    return make(job).candidate
+def _made(track: Track, job: Job) -> Candidate:
+    return track.make(job).candidate
 
 
 def main() -> None:

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from quant.wire.messages import HelloReply
 
-DEFAULT_BAUD = 921600
-"""Of the line, where nobody says otherwise: the firmware's ``CONFIG_QUANT_UART_BAUD``."""
-
 
 class Work(StrEnum):
     """What `Board.prepare` had to write."""

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant.boards import flashing, ports
-from quant.boards.board import DEFAULT_BAUD, Board, Embedded, Prepared, Work
+from quant.boards.board import Board, Embedded, Prepared, Work
 from quant.boards.board_map import BoardEntry, Command, Revision, revision_words
 from quant.boards.build import Build, find_build, load_build
 from quant.boards.flashing import Silicon
 from quant.boards.lock import PortLock
 from quant.errors import InputError, LinkError, QuantError
-from quant.wire.protocol import PACK_HEADER_SIZE
+from quant.wire.protocol import DEFAULT_BAUD, PACK_HEADER_SIZE
 
 if TYPE_CHECKING:
     from serial import SerialBase

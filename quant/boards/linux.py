@@ -17,11 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quant.boards.board import DEFAULT_BAUD, Board, Embedded, Prepared, Work
+from quant.boards.board import Board, Embedded, Prepared, Work
 from quant.boards.build import FLASH_FILES, MODELS, build_folders
 from quant.boards.pty_line import PtyLine, open_pty_line
 from quant.errors import InputError
 from quant.files import sha256, write_bytes
+from quant.wire.protocol import DEFAULT_BAUD
 
 if TYPE_CHECKING:
     from serial import SerialBase

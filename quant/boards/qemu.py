@@ -27,10 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from quant.boards.board import DEFAULT_BAUD, Board, Embedded, Prepared, Work
+from quant.boards.board import Board, Embedded, Prepared, Work
 from quant.boards.build import Build
 from quant.boards.pty_line import PtyLine, open_pty_line
 from quant.errors import InputError
+from quant.wire.protocol import DEFAULT_BAUD
 
 if TYPE_CHECKING:
     from serial import SerialBase

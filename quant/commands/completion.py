@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from quant.errors import QuantError
+from quant.tracks.registry import TRACKS
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -65,15 +66,12 @@ def _runs(_: click.Context, incomplete: str) -> Iterable[str]:
 
 def _tracks(context: click.Context, incomplete: str) -> Iterable[str]:
     """``ptq,q`` goes on to ``ptq,qat``."""
-    from quant.tracks.registry import TRACKS
-
     before, comma, _ = incomplete.rpartition(",")
     return (f"{before}{comma}{track}" for track in TRACKS if track not in before.split(","))
 
 
 def _tracks_of_run(context: click.Context, _: str) -> Iterable[str]:
     from quant.runs.settings import read_settings
-    from quant.tracks.registry import TRACKS
 
     # Where the option that waits for its value ended the parsing, the arguments before it are left as they are.
     run: Any = context.params.get("run") or next(iter(context.args), None)

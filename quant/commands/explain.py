@@ -12,6 +12,7 @@ from quant.commands.completion import complete_tracks_of_run
 from quant.commands.console import show, show_json
 from quant.commands.options import json_option, run_argument
 from quant.errors import InputError, StaleError, did_you_mean
+from quant.tracks.registry import TRACKS
 
 if TYPE_CHECKING:
     from quant.anatomy import Anatomy
@@ -76,7 +77,6 @@ def explain(folder: Path, track: str | None = None, worst: int = 5) -> list[Anat
     from quant.runs.run import origins_of
     from quant.runs.settings import read_settings
     from quant.tracks.ptq import equalizations
-    from quant.tracks.registry import TRACKS
 
     settings = read_settings(folder)
     if track is not None and track not in settings.tracks:

@@ -13,6 +13,7 @@ import click
 from quant.commands.completion import complete_boards, complete_ports, complete_runs, complete_tracks
 from quant.commands.console import document_alone
 from quant.errors import InputError
+from quant.tracks.registry import DEFAULT_TRACKS, TRACKS, parse_tracks
 
 if TYPE_CHECKING:
     from quant.acceptance.limits import Limits
@@ -28,7 +29,9 @@ POOLINGS = ("max", "mean", "sum")
 ACTIVATIONS = ("linear", "relu", "relu6", "tanh", "elu", "sigmoid")
 
 
-def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def together(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several decorators as one, the first outermost."""
+
     def apply(command: Command) -> Command:
         for decorator in reversed(decorators):
             command = decorator(command)
@@ -37,7 +40,7 @@ def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], C
     return apply
 
 
-policy_options = _options(
+policy_options = together(
     click.option("--head", type=click.Path(path_type=Path), help="The policy head, where POLICY is only the encoder."),
     click.option("--pooling", type=click.Choice(POOLINGS), help="Pooling, where the file does not say it."),
     click.option(
@@ -48,7 +51,7 @@ policy_options = _options(
         "--encoder-activation", type=click.Choice(ACTIVATIONS), help="Encoder activation, where the file does not say."
     ),
 )
-source_options = _options(
+source_options = together(
     click.option("--drive", "drives", multiple=True, type=click.Path(path_type=Path), help="A recorded drive, .npz."),
     click.option("--world", help="'convoy', or module:EnvId of your own Gymnasium environment."),
     click.option("--world-kwargs", metavar="JSON", help="Keyword arguments for your environment."),
@@ -68,7 +71,7 @@ tracks_option = click.option(
     "--tracks",
     metavar="LIST",
     shell_complete=complete_tracks,
-    help="Ways to INT8 that compete, of ptq, qat, ptq-gptq, ptq-gptq-pt, ptq-residual, int16x8.  [default: ptq,qat]",
+    help=f"Ways to INT8 that compete, of {', '.join(TRACKS)}.  [default: {','.join(DEFAULT_TRACKS)}]",
 )
 baseline_option = click.option(
     "--baseline",
@@ -95,12 +98,12 @@ def _document_alone(command: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-json_option = _options(
+json_option = together(
     click.option("--json", "as_json", is_flag=True, help="One JSON document instead; progress stays on stderr."),
     _document_alone,
 )
 _BOARD_REQUEST = ("port", "baud", "build_dir", "board_map")
-board_options = _options(
+board_options = together(
     click.option(
         "--board",
         "board_name",
@@ -124,8 +127,6 @@ def board_of(options: dict[str, Any], default: str | None = None) -> Board:
 
 def tracks_of(text: str | None) -> tuple[str, ...]:
     """The tracks that ``--tracks`` names."""
-    from quant.tracks.registry import DEFAULT_TRACKS, parse_tracks
-
     return DEFAULT_TRACKS if text is None else parse_tracks(text)
 
 

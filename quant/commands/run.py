@@ -26,6 +26,7 @@ from quant.commands.options import (
     run_argument,
     settings_of,
     source_options,
+    together,
     tracks_of,
     tracks_option,
     training_seed_option,
@@ -33,6 +34,7 @@ from quant.commands.options import (
 )
 from quant.commands.results import conclude
 from quant.errors import InputError
+from quant.tracks.registry import TRACKS, Track
 
 if TYPE_CHECKING:
     from quant.dataset import Dataset
@@ -154,60 +156,25 @@ def _counts(run: Path, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-@click.command("ptq")
-@run_argument
-@json_option
-def ptq_command(run: Path, as_json: bool) -> None:
-    """Makes the PTQ candidate of a run."""
-    _make_track(run, "ptq", as_json)
+def _track_command(track: Track) -> click.Command:
+    """The command that makes one track's candidate."""
+
+    def command(run: Path, as_json: bool, qat_steps: int | None = None) -> None:
+        _make_track(run, track.name, as_json, qat_steps)
+
+    named = click.command(track.name, help=f"Makes {track.makes}.")
+    options = (run_argument, *((qat_steps_option,) if track.trains else ()), json_option)
+    return named(together(*options)(command))
 
 
-@click.command("qat")
-@run_argument
-@qat_steps_option
-@json_option
-def qat_command(run: Path, qat_steps: int | None, as_json: bool) -> None:
-    """Makes the QAT candidate of a run, starting from PTQ's ranges."""
-    _make_track(run, "qat", as_json, qat_steps=qat_steps)
+track_commands = tuple(_track_command(track) for track in TRACKS.values())
 
 
-@click.command("ptq-gptq")
-@run_argument
-@json_option
-def gptq_command(run: Path, as_json: bool) -> None:
-    """Makes the candidate with weights rounded by second order, starting from PTQ's plan."""
-    _make_track(run, "ptq-gptq", as_json)
-
-
-@click.command("ptq-gptq-pt")
-@run_argument
-@json_option
-def per_tensor_command(run: Path, as_json: bool) -> None:
-    """Makes the candidate of ptq-gptq with one scale for the weights of a layer."""
-    _make_track(run, "ptq-gptq-pt", as_json)
-
-
-@click.command("ptq-residual")
-@run_argument
-@json_option
-def residual_command(run: Path, as_json: bool) -> None:
-    """Makes the candidate of ptq-gptq whose features bring what their rounding left over."""
-    _make_track(run, "ptq-residual", as_json)
-
-
-@click.command("int16x8")
-@run_argument
-@json_option
-def int16_command(run: Path, as_json: bool) -> None:
-    """Makes the candidate with int16 activations and int8 weights."""
-    _make_track(run, "int16x8", as_json)
-
-
-def _make_track(run: Path, name: str, as_json: bool, **options: Any) -> None:
+def _make_track(run: Path, name: str, as_json: bool, qat_steps: int | None) -> None:
     from quant.runs.steps import make_track
 
     with watching() as watch, watch.step(name) as progress:
-        candidate = make_track(run, name, progress, **options)
+        candidate = make_track(run, name, progress, qat_steps=qat_steps)
     if as_json:
         show_json(_candidate(run, candidate))
         return

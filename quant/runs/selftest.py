@@ -13,7 +13,8 @@ from quant.errors import QuantError
 from quant.policy import Observations, Policy, load_policy, policy_digest
 from quant.runners import FloatRunner, Int8Runner, parity
 from quant.tracks.candidate import Candidate
-from quant.tracks.gptq import TRACK, Rounded
+from quant.tracks.gptq import Rounded
+from quant.tracks.registry import GPTQ
 from quant.tracks.plan import Choice, calibrate, make_plan
 from quant.worlds.reference import golden_path, reference_policy_path
 
@@ -70,7 +71,7 @@ def virtual_board() -> None:
     candidate, observations = _candidate()
     seen = observations[:DECISIONS]
     with Bench(VirtualBoard(), build_pack([candidate])) as bench:
-        decided = bench.device.decide(TRACK, seen, interfaces=False).values
+        decided = bench.device.decide(GPTQ, seen, interfaces=False).values
     differing = int(np.count_nonzero(decided != Int8Runner(candidate).values(seen)))
     if differing:
         raise SelfTestError(f"the virtual board differs from the host in {differing} of {decided.size} values")

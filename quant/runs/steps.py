@@ -65,7 +65,8 @@ from quant.runs.run import Run, origins_of
 from quant.runs.settings import Settings, read_settings, write_settings
 from quant.runs.sources import episodes_of, read_sources, world_of
 from quant.tracks.candidate import Candidate
-from quant.tracks.registry import TRACKS, Job
+from quant.tracks.job import Infer, Job
+from quant.tracks.registry import TRACKS
 from quant.tracks.storage import save_candidate, save_curve
 from quant.worlds.repeatable import check_repeatable
 from quant.worlds.rollout import Recorder, rollout
@@ -179,7 +180,7 @@ def make_track(folder: Path, name: str, progress: Progress = no_progress, *, qat
     settings = settings if qat_steps is None else replace(settings, qat_steps=qat_steps)
     policy, dataset = read_inputs(folder)
     with threadpool_limits(1):
-        made = TRACKS[name](Job(policy, dataset, _infer, _training_seed(settings), settings.qat_steps, progress))
+        made = TRACKS[name].make(Job(policy, dataset, _infer, _training_seed(settings), settings.qat_steps, progress))
     _keep_candidate(made.candidate, folder, settings)
     if made.curve is not None:
         save_curve(name, made.curve, folder)

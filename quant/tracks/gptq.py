@@ -28,6 +28,7 @@ from quant.tracks.candidate import Candidate
 from quant.tracks.export import candidate_of, checked
 from quant.tracks.flatbuffer_writer import write_model
 from quant.tracks.integers import IntegerLayer, nearest_layers
+from quant.tracks.job import Infer, Job, Made
 from quant.tracks.plan import (
     Calibration,
     Choice,
@@ -39,15 +40,12 @@ from quant.tracks.plan import (
     simulate,
 )
 from quant.tracks.ptq import decision_error, search, search_frames
+from quant.tracks.registry import GPTQ, PER_TENSOR, RESIDUAL
 from quant.tracks.rounding import correct_bias, round_layer
 from quant.tracks.sensitivity import Sensitivity, sensitivity
 
-TRACK, PER_TENSOR, RESIDUAL = "ptq-gptq", "ptq-gptq-pt", "ptq-residual"
 FINER = 16
 """Steps of residuals to a step of the codes: 4 bits more, and three quarters of int8 to spare beyond the ends."""
-
-Infer = Callable[[Candidate, Observations], F32]
-"""(N, A) float32 values of a candidate, in the arithmetic of verdicts."""
 
 FEATURE_MARGINS = (0.1, 0.05, 0.02)
 """Shares of a feature's width tried as margin at each of its ends; PTQ has one for all. Never none."""
@@ -95,7 +93,7 @@ class Rounded:
         head = nearest_layers(plan.head, plan.head_ranges, plan.z, plan.per_tensor)
         return Rounded(plan, tuple(encoder), tuple(head))
 
-    def candidate(self, dataset: Dataset, track: str = TRACK) -> Candidate:
+    def candidate(self, dataset: Dataset, track: str = GPTQ) -> Candidate:
         """As models."""
         return candidate_of(track, self.plan, dataset, write_model(self.encoder), write_model(self.head))
 
@@ -123,13 +121,28 @@ def _through(layers: tuple[IntegerLayer, ...], x: F32) -> F32:
     return x
 
 
+def make(job: Job) -> Made:
+    """Track `GPTQ`."""
+    return Made(run_gptq(job.policy, job.dataset, job.infer, job.progress))
+
+
+def make_per_tensor(job: Job) -> Made:
+    """Track `PER_TENSOR`."""
+    return Made(run_gptq(job.policy, job.dataset, job.infer, job.progress, track=PER_TENSOR, per_tensor=True))
+
+
+def make_residual(job: Job) -> Made:
+    """Track `RESIDUAL`."""
+    return Made(run_gptq(job.policy, job.dataset, job.infer, job.progress, track=RESIDUAL, residual=FINER))
+
+
 def run_gptq(
     policy: Policy,
     dataset: Dataset,
     infer: Infer,
     progress: Progress = no_progress,
     *,
-    track: str = TRACK,
+    track: str = GPTQ,
     per_tensor: bool = False,
     residual: int = 0,
 ) -> Candidate:
@@ -138,7 +151,7 @@ def run_gptq(
     Args:
         policy: in float.
         dataset: the shared one; held-out frames are never looked at.
-        infer: computes a candidate's values (see `Infer`).
+        infer: computes a candidate's values (see `quant.tracks.job.Infer`).
         progress: told after each trial of a layer.
         track: the candidate's name.
         per_tensor: whether the weights of a layer share one scale, for kernels that know no other.

@@ -21,7 +21,8 @@ from quant.policy.observations import F32, Observations
 from quant.policy.policy import Activation, Box, Dense, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import checked
-from quant.tracks.gptq import Infer, best_of
+from quant.tracks.gptq import best_of
+from quant.tracks.job import Infer, Job, Made
 from quant.tracks.plan import (
     FUSED,
     Ends,
@@ -34,8 +35,7 @@ from quant.tracks.plan import (
     fold_inputs,
 )
 from quant.tracks.ptq import search_frames
-
-TRACK = "int16x8"
+from quant.tracks.registry import INT16
 
 ACTIVATIONS: frozenset[Activation] = FUSED | {"tanh", "sigmoid"}
 """Those with int16 kernels."""
@@ -52,13 +52,18 @@ TABLE_REACH: dict[Activation, float] = {"tanh": 8.0, "sigmoid": 16.0}
 LEAST_REACH = 2.0**-4
 
 
+def make(job: Job) -> Made:
+    """Track `INT16`."""
+    return Made(run_int16(job.policy, job.dataset, job.infer, job.progress))
+
+
 def run_int16(policy: Policy, dataset: Dataset, infer: Infer, progress: Progress = no_progress) -> Candidate:
     """Makes the candidate.
 
     Args:
         policy: in float.
         dataset: the shared one; held-out frames are never looked at.
-        infer: computes a candidate's values (see `quant.tracks.gptq.Infer`).
+        infer: computes a candidate's values (see `quant.tracks.job.Infer`).
         progress: told after each trial of a layer.
 
     Raises:
@@ -67,8 +72,8 @@ def run_int16(policy: Policy, dataset: Dataset, infer: Infer, progress: Progress
     refuse(policy)
     frames = search_frames(dataset)
     starts = [(f"equalized by {exponent}", wide_plan(policy, frames, exponent)) for exponent in EXPONENTS]
-    kept, log = best_of(TRACK, starts, policy, dataset, infer, progress)
-    return checked(kept.candidate(dataset, TRACK), kept.plan, log)
+    kept, log = best_of(INT16, starts, policy, dataset, infer, progress)
+    return checked(kept.candidate(dataset, INT16), kept.plan, log)
 
 
 def refuse(policy: Policy) -> None:
@@ -78,9 +83,9 @@ def refuse(policy: Policy) -> None:
             if layer.activation not in ACTIVATIONS:
                 raise InputError(
                     f"{layer.activation} has no int16 kernel in TFLite-Micro",
-                    where=f"{name} layer {index}, track {TRACK}",
+                    where=f"{name} layer {index}, track {INT16}",
                     expected=" or ".join(sorted(ACTIVATIONS)),
-                    hint=f"leave {TRACK} out of --tracks, or train the policy with another activation",
+                    hint=f"leave {INT16} out of --tracks, or train the policy with another activation",
                 )
 
 

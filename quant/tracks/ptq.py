@@ -14,7 +14,9 @@ from quant.policy.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Box, Discrete, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import export
+from quant.tracks.job import Job, Made
 from quant.tracks.plan import Choice, Plan, calibrate, equalize, make_plan, simulate
+from quant.tracks.registry import PTQ
 
 MARGINS = (0.02, 0.05, 0.1, 0.2)
 """Never none: what comes after the recording lies beyond it sooner or later."""
@@ -25,8 +27,6 @@ PASSES = 2
 
 MAX_SEARCH_FRAMES = 6000
 """Frames the search measures its error on, spread evenly over calibration and training frames."""
-
-TRACK = "ptq"
 
 
 def find_plan(policy: Policy, dataset: Dataset, progress: Progress = no_progress) -> tuple[Plan, list[str]]:
@@ -42,10 +42,15 @@ def find_plan(policy: Policy, dataset: Dataset, progress: Progress = no_progress
     ]
 
 
+def make(job: Job) -> Made:
+    """Track `PTQ`."""
+    return Made(run_ptq(job.policy, job.dataset, job.progress))
+
+
 def run_ptq(policy: Policy, dataset: Dataset, progress: Progress = no_progress) -> Candidate:
     """Makes the PTQ candidate of a policy with the shared dataset."""
     plan, log = find_plan(policy, dataset, progress)
-    return export(TRACK, plan, dataset, log)
+    return export(PTQ, plan, dataset, log)
 
 
 def equalizations(policy: Policy, dataset: Dataset) -> tuple[Policy, ...]:

@@ -21,10 +21,10 @@ from quant.policy.observations import Observations
 from quant.policy.policy import Box, Dense, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import export
+from quant.tracks.job import Job, Made
 from quant.tracks.plan import FUSED, PEER_RANGE, LayerRanges, Plan, Range, simulate
-from quant.tracks.ptq import decision_error, search_frames
-
-TRACK = "qat"
+from quant.tracks.ptq import decision_error, find_plan, search_frames
+from quant.tracks.registry import QAT
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,16 @@ class QatResult:
 
     candidate: Candidate
     curve: tuple[tuple[int, float, float], ...]
+
+
+def make(job: Job) -> Made:
+    """Track `QAT`: starts from PTQ's plan, which it finds again for itself."""
+    options = QatOptions(seed=job.seed)
+    if job.qat_steps is not None:
+        options = replace(options, steps=job.qat_steps, bias_steps=job.qat_steps // 2)
+    plan, log = find_plan(job.policy, job.dataset)
+    result = run_qat(job.policy, job.dataset, plan, options, job.progress)
+    return Made(replace(result.candidate, log=(*log, *result.candidate.log)), result.curve)
 
 
 def run_qat(
@@ -95,7 +105,7 @@ def run_qat(
         *(f"step {step}: loss {loss:.6g}, simulated error {error:.6g}" for step, loss, error in curve[1:]),
         f"kept: simulated error {best_error:.6g}" + (", PTQ's own weights" if best_plan is start else ""),
     ]
-    return QatResult(export(TRACK, best_plan, dataset, log), tuple(curve))
+    return QatResult(export(QAT, best_plan, dataset, log), tuple(curve))
 
 
 def _batches(plan: Plan, frames: Observations, options: QatOptions) -> Any:

@@ -1,94 +1,82 @@
-"""The ways from a policy to two INT8 models, by name: what a run may make, and how each is made."""
+"""The ways from a policy to two INT8 models, by name: what a run may make, and where each is made.
+
+Importing this costs nothing: whoever only names tracks, as a help text does, loads none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Collection
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, cast
 
-from quant.dataset import Dataset
 from quant.errors import InputError, did_you_mean
-from quant.files import Progress, no_progress
-from quant.policy.policy import Policy
-from quant.tracks import gptq, int16, ptq, qat
-from quant.tracks.candidate import Candidate
-from quant.tracks.gptq import Infer
 
-Curve = tuple[tuple[int, float, float], ...]
-"""Rows of (step, training loss, simulated error)."""
+if TYPE_CHECKING:
+    from quant.policy.policy import Policy
+    from quant.tracks.job import Job, Made
+
+PTQ, QAT, GPTQ, PER_TENSOR, RESIDUAL, INT16 = "ptq", "qat", "ptq-gptq", "ptq-gptq-pt", "ptq-residual", "int16x8"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every track is given.
+class Track:
+    """A way from a policy to two INT8 models.
 
     Attributes:
-        policy: in float.
-        dataset: the shared one.
-        infer: computes a candidate's values in the arithmetic of verdicts.
-        seed: of training.
-        qat_steps: optimizer steps on all weights; None for the default.
-        progress: told how far the track is.
+        name: as users write it, in file names too.
+        makes: what it makes, as the help of its command says it.
+        maker: ``module:function`` from `Job` to `Made`.
+        refusal: ``module:function`` that raises InputError where it can make nothing of a policy; None: it always can.
+        trains: whether it takes optimizer steps.
     """
 
-    policy: Policy
-    dataset: Dataset
-    infer: Infer
-    seed: int = 0
-    qat_steps: int | None = None
-    progress: Progress = no_progress
+    name: str
+    makes: str
+    maker: str
+    refusal: str | None = None
+    trains: bool = False
+
+    def make(self, job: Job) -> Made:
+        """Makes the candidate."""
+        return cast("Made", resolve_name(self.maker)(job))
+
+    def refuse(self, policy: Policy) -> None:
+        """Raises InputError where it cannot make models of this policy."""
+        if self.refusal is not None:
+            resolve_name(self.refusal)(policy)
 
 
-@dataclass(frozen=True)
-class Made:
-    """A candidate, and the loss curve where there was training."""
-
-    candidate: Candidate
-    curve: Curve | None = None
-
-
-def _ptq(job: Job) -> Made:
-    return Made(ptq.run_ptq(job.policy, job.dataset, job.progress))
-
-
-def _qat(job: Job) -> Made:
-    """Starts from PTQ's plan, which it finds again for itself."""
-    options = qat.QatOptions(seed=job.seed)
-    if job.qat_steps is not None:
-        options = replace(options, steps=job.qat_steps, bias_steps=job.qat_steps // 2)
-    plan, log = ptq.find_plan(job.policy, job.dataset)
-    result = qat.run_qat(job.policy, job.dataset, plan, options, job.progress)
-    return Made(replace(result.candidate, log=(*log, *result.candidate.log)), result.curve)
-
-
-def _gptq(job: Job) -> Made:
-    return Made(gptq.run_gptq(job.policy, job.dataset, job.infer, job.progress))
-
-
-def _per_tensor(job: Job) -> Made:
-    make = partial(gptq.run_gptq, job.policy, job.dataset, job.infer, job.progress)
-    return Made(make(track=gptq.PER_TENSOR, per_tensor=True))
-
-
-def _residual(job: Job) -> Made:
-    make = partial(gptq.run_gptq, job.policy, job.dataset, job.infer, job.progress)
-    return Made(make(track=gptq.RESIDUAL, residual=gptq.FINER))
-
-
-def _int16(job: Job) -> Made:
-    return Made(int16.run_int16(job.policy, job.dataset, job.infer, job.progress))
-
-
-TRACKS: dict[str, Callable[[Job], Made]] = {
-    ptq.TRACK: _ptq,
-    qat.TRACK: _qat,
-    gptq.TRACK: _gptq,
-    gptq.PER_TENSOR: _per_tensor,
-    gptq.RESIDUAL: _residual,
-    int16.TRACK: _int16,
+TRACKS = {
+    track.name: track
+    for track in (
+        Track(PTQ, "the PTQ candidate of a run", "quant.tracks.ptq:make"),
+        Track(QAT, "the QAT candidate of a run, starting from PTQ's ranges", "quant.tracks.qat:make", trains=True),
+        Track(
+            GPTQ,
+            "the candidate with weights rounded by second order, starting from PTQ's plan",
+            "quant.tracks.gptq:make",
+        ),
+        Track(
+            PER_TENSOR,
+            "the candidate of ptq-gptq with one scale for the weights of a layer",
+            "quant.tracks.gptq:make_per_tensor",
+        ),
+        Track(
+            RESIDUAL,
+            "the candidate of ptq-gptq whose features bring what their rounding left over",
+            "quant.tracks.gptq:make_residual",
+        ),
+        Track(
+            INT16,
+            "the candidate with int16 activations and int8 weights",
+            "quant.tracks.int16:make",
+            refusal="quant.tracks.int16:refuse",
+        ),
+    )
 }
-"""In the order in which runs make and list them."""
-DEFAULT_TRACKS = (ptq.TRACK, qat.TRACK)
+"""By name, in the order in which runs make and list them."""
+DEFAULT_TRACKS = (PTQ, QAT)
 """What a run makes where nothing is said."""
 
 
@@ -98,8 +86,8 @@ def check_tracks(tracks: Collection[str], policy: Policy) -> None:
     Raises:
         InputError: one cannot.
     """
-    if int16.TRACK in tracks:
-        int16.refuse(policy)
+    for track in tracks:
+        TRACKS[track].refuse(policy)
 
 
 def parse_tracks(text: str) -> tuple[str, ...]:

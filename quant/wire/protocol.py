@@ -18,6 +18,8 @@ VERSION = 2
 DELIMITER = 0x00
 HEADER_SIZE = 6
 CRC_SIZE = 4
+DEFAULT_BAUD = 921600
+"""Of the line, where nobody says otherwise: the firmware's ``CONFIG_QUANT_UART_BAUD``."""
 MAX_PAYLOAD = 3072
 """Bytes of payload either side accepts."""
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import serial
 
-from quant.boards.board import DEFAULT_BAUD
 from quant.errors import LinkError
+from quant.wire.protocol import DEFAULT_BAUD
 
 _CHUNK = 65_536
 _POLL = 0.02

@@ -22,9 +22,10 @@ from quant.tracks.candidate import Candidate
 from quant.tracks.export import export
 from quant.tracks.flatbuffer_writer import write_model
 from quant.tracks.integers import IntegerLayer, nearest_layers
+from quant.tracks.job import Job
 from quant.tracks.plan import PEER_RANGE, Choice, LayerRanges, Plan, Range, calibrate, make_plan, simulate
 from quant.tracks.qat import QatOptions, QatResult
-from quant.tracks.registry import DEFAULT_TRACKS, TRACKS, Job, parse_tracks
+from quant.tracks.registry import DEFAULT_TRACKS, TRACKS, parse_tracks
 from quant.tracks.rounding import correct_bias, descend, measure, round_columns, round_layer
 from quant.tracks.sensitivity import SLOPES, sensitivity
 from tests.tracks import strategies
@@ -297,7 +298,7 @@ def test_the_registry_makes_each_track_by_its_name() -> None:
     job = Job(POLICY, DATASET, infer, progress=lambda done, total: ticks.append((done, total)))
     for name in ("ptq", "ptq-gptq"):
         ticks.clear()
-        result = TRACKS[name](job)
+        result = TRACKS[name].make(job)
         assert result.candidate.track == name and len(name) <= 15 and result.curve is None
         assert ticks[-1][0] == ticks[-1][1] and [done for done, _ in ticks] == sorted(done for done, _ in ticks)
     assert DEFAULT_TRACKS == ("ptq", "qat")
@@ -311,8 +312,8 @@ def test_the_registry_trains_as_it_is_told(made: Candidate, monkeypatch: pytest.
         return QatResult(replace(made, log=("trained",)), ((0, 1.0, 2.0),))
 
     monkeypatch.setattr("quant.tracks.qat.run_qat", train)
-    result = TRACKS["qat"](Job(POLICY, DATASET, infer, seed=3, qat_steps=10))
-    TRACKS["qat"](Job(POLICY, DATASET, infer))
+    result = TRACKS["qat"].make(Job(POLICY, DATASET, infer, seed=3, qat_steps=10))
+    TRACKS["qat"].make(Job(POLICY, DATASET, infer))
     assert asked == [QatOptions(seed=3, steps=10, bias_steps=5), QatOptions()]
     assert result.curve == ((0, 1.0, 2.0),)
     assert result.candidate.log[-1] == "trained" and "chosen" in " ".join(result.candidate.log)

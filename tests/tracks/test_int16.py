@@ -22,8 +22,9 @@ from quant.runs.settings import Settings
 from quant.runs.sources import Sources
 from quant.tracks import gptq, int16, ptq
 from quant.tracks.candidate import Candidate
+from quant.tracks.job import Job
 from quant.tracks.plan import Range, simulate
-from quant.tracks.registry import TRACKS, Job, check_tracks
+from quant.tracks.registry import TRACKS, check_tracks
 from quant.tracks.storage import load_candidate, save_candidate
 from tests.tracks import strategies
 from tests.tracks.test_gptq import DATASET, POLICY, error_of, infer
@@ -195,7 +196,7 @@ def test_more_tracks_than_a_board_holds_are_refused_before_anything_is_written(t
 def test_the_registry_makes_it_and_its_files_come_back(tmp_path: Path, made: Candidate) -> None:
     ticks: list[tuple[int, int]] = []
     job = Job(POLICY, DATASET, infer, progress=lambda done, total: ticks.append((done, total)))
-    candidate = TRACKS["int16x8"](job).candidate
+    candidate = TRACKS["int16x8"].make(job).candidate
     assert candidate.hashes == made.hashes and ticks[-1][0] == ticks[-1][1]
     save_candidate(candidate, tmp_path)
     loaded = load_candidate(tmp_path, "int16x8")

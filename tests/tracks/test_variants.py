@@ -16,6 +16,7 @@ from quant.runners.flatbuffer import FullyConnected
 from quant.tracks import gptq, ptq
 from quant.tracks.candidate import Affine, Candidate
 from quant.tracks.integers import IntegerLayer
+from quant.tracks.job import Job
 from quant.tracks.plan import (
     PEER_RANGE,
     Choice,
@@ -28,7 +29,7 @@ from quant.tracks.plan import (
     simulate,
     weight_scale,
 )
-from quant.tracks.registry import TRACKS, Job
+from quant.tracks.registry import TRACKS
 from quant.tracks.rounding import SHARES, descend, measure, round_columns, round_layer
 from quant.tracks.storage import load_candidate, save_candidate
 from tests.tracks import strategies
@@ -38,7 +39,7 @@ from tests.tracks.test_gptq import DATASET, POLICY, error_of, infer
 @pytest.fixture(scope="module")
 def made() -> dict[str, Candidate]:
     job = Job(POLICY, DATASET, infer)
-    return {name: TRACKS[name](job).candidate for name in ("ptq-gptq", "ptq-gptq-pt", "ptq-residual")}
+    return {name: TRACKS[name].make(job).candidate for name in ("ptq-gptq", "ptq-gptq-pt", "ptq-residual")}
 
 
 def test_the_registry_names_them(made: dict[str, Candidate]) -> None:

@@ -17,9 +17,10 @@ import time
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any
 
-from quant.boards.board import DEFAULT_BAUD, Board, Embedded, Prepared, Work
+from quant.boards.board import Board, Embedded, Prepared, Work
 from quant.boards.virtual.firmware import VirtualOptions
 from quant.boards.virtual.service import CountFaults, FaultCounts, Flash, PowerCycle, Request, Start, serve
+from quant.wire.protocol import DEFAULT_BAUD
 
 if TYPE_CHECKING:
     from serial import SerialBase
