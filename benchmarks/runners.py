@@ -11,7 +11,7 @@ import time
 
 from threadpoolctl import threadpool_limits
 
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.runners import ENGINES, FloatRunner, Int8Runner, Runner
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quant.errors import InputError
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.policy.policy import Box, Dense, Discrete, Policy
 from quant.worlds import convoy, rules
 from quant.worlds.convoy import ConvoyVectorEnv

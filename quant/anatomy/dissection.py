@@ -45,7 +45,7 @@ from quant.anatomy.simulation import (
 from quant.dataset.augmentation import PEER_FEATURES
 from quant.errors import InputError
 from quant.evaluation.open_loop import ACTION_TOLERANCE, AUGMENTED, agreements
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Discrete, Policy
 from quant.runners import Int8Runner
 from quant.tracks.candidate import Candidate

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import InputError
-from quant.policy.observations import F32, Mask, Observations
+from quant.observation.observations import F32, Mask, Observations
 from quant.policy.policy import Dense, Policy, Pooling
 from quant.runners import Model, Pool, read_model
 from quant.runners.flatbuffer import FullyConnected, Layer, Quantized

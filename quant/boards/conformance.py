@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.runners import Decision
 
 STAGES = ("quantize peers", "encoder", "pool", "quantize ego", "head", "output")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quant.boards.report import STAGE_NAMES, Quantiles
 from quant.errors import InputError, LinkError, ProtocolError, did_you_mean
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Discrete
 from quant.runners.runner import Decision
 from quant.tracks.candidate import Codes, Part

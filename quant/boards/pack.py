@@ -18,7 +18,7 @@ import numpy as np
 
 from quant.errors import InputError
 from quant.files import sha256
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.policy.policy import Box
 from quant.runners import Model, Pool, Quantized, read_model
 from quant.runners.fixed_point import INT32_MAX, Multiplier

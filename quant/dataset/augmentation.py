@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.policy.observations import F32, Mask, Observations
+from quant.observation.observations import F32, Mask, Observations
 
 PEER_FEATURES = ("rel_x/100 m", "rel_y/100 m", "rel_speed/30 m/s", "rel_heading/pi", "accel/10 m/s2", "age/500 ms")
 """The field's peer features and their normalization; hard braking is augmented only where a peer has these six."""

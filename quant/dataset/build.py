@@ -12,7 +12,7 @@ from quant.dataset.augmentation import augment, derived_columns
 from quant.dataset.recording import Recording
 from quant.dataset.storage import Dataset, Origin, Split
 from quant.errors import InputError
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.policy.policy import Policy
 
 SHARES = {Split.CALIBRATION: 0.2, Split.TRAINING: 0.5, Split.HELD_OUT: 0.3}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quant.errors import InputError
 from quant.files import read_bytes, sha256
-from quant.policy.observations import EGO, PEER_MASK, PEERS, Observations
+from quant.observation.observations import EGO, PEER_MASK, PEERS, Observations
 from quant.policy.policy import Policy
 
 Kind = Literal["drive", "rollout"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from quant.dataset.augmentation import PEER_FEATURES
 from quant.errors import InputError, StaleError
 from quant.files import read_bytes, read_json, sha256, write_json, write_npy
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import Policy
 
 PEER_INPUTS = "quant_dataset_peer_inputs.npy"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Dense, Discrete, Policy
 from quant.runners.runner import FloatRunner, Int8Runner, Runner
 from quant.tracks.candidate import Candidate

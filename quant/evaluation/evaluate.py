@@ -19,7 +19,7 @@ from quant.evaluation.evaluation import ARITHMETIC, FLOAT, FLOAT_ARITHMETIC, Clo
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Paired
 from quant.files import Progress, no_progress
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import Policy
 from quant.runners.runner import FloatRunner, Int8Runner
 from quant.tracks.candidate import Candidate

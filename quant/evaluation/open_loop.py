@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from quant.errors import InputError
 from quant.evaluation.statistics import Bits, Estimate, proportion
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.policy.policy import ActionSpace, Box, Discrete
 
 ACTION_TOLERANCE = 0.02

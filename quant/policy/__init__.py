@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from quant.observation.observations import EGO, PEER_MASK, PEERS, Observations
 from quant.policy.loading import load_policy
-from quant.policy.observations import EGO, PEER_MASK, PEERS, Observations
 from quant.policy.policy import ActionSpace, Activation, Box, Dense, Discrete, Fact, Forward, Policy, Pooling
 from quant.policy.storage import policy_digest, save_policy
 

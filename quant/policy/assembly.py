@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from quant.errors import InputError
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Activation, Dense, Fact, Policy, Pooling
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)

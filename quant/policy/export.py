@@ -13,7 +13,7 @@ from typing import Any
 from quant.errors import InputError
 from quant.files import write_bytes
 from quant.native import import_tensorflow
-from quant.policy.observations import EGO, PEER_MASK, PEERS
+from quant.observation.observations import EGO, PEER_MASK, PEERS
 from quant.policy.policy import Activation, Dense, Policy, Pooling
 from quant.policy.saved_model import DESCRIPTION, GRAPH, SIGNATURE
 from quant.policy.storage import describe

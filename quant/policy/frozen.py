@@ -10,8 +10,8 @@ import numpy as np
 
 from quant.errors import InputError
 from quant.native import import_tensorflow
+from quant.observation.observations import EGO, F32, PEER_MASK, PEERS
 from quant.policy.graph import GraphReader, operations
-from quant.policy.observations import EGO, F32, PEER_MASK, PEERS
 
 _FORBIDDEN = {
     *("ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc", "Save", "SaveSlices"),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import InputError
-from quant.policy.observations import EGO, F32, PEER_MASK, PEERS
+from quant.observation.observations import EGO, F32, PEER_MASK, PEERS
 from quant.policy.policy import Activation, Dense, Pooling
 
 ACTIVATIONS: dict[str, Activation] = {

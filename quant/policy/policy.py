@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.policy.observations import F32, Mask, Observations
+from quant.observation.observations import F32, Mask, Observations
 
 Activation = Literal["linear", "relu", "relu6", "tanh", "elu", "sigmoid"]
 Pooling = Literal["max", "mean", "sum"]

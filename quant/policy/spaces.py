@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from quant.errors import InputError
-from quant.policy.observations import EGO, PEER_MASK, PEERS
+from quant.observation.observations import EGO, PEER_MASK, PEERS
 from quant.policy.policy import ActionSpace, Box, Discrete
 
 MAX_ACTION_WIDTH = 65_536

@@ -14,12 +14,12 @@ import numpy as np
 
 from quant.errors import InputError
 from quant.files import sha256
+from quant.observation.observations import EGO, F32, PEER_MASK, PEERS, Observations
 from quant.policy.archive import read_checkpoint
 from quant.policy.assembly import DEFAULT_MAX_PEERS, Given, assemble, probe, settle
 from quant.policy.frozen import Frozen
 from quant.policy.graph import Output
 from quant.policy.keras_import import load_keras
-from quant.policy.observations import EGO, F32, PEER_MASK, PEERS, Observations
 from quant.policy.policy import ActionSpace, Activation, Box, Dense, Discrete, Fact, Policy, Pooling
 from quant.policy.saved_model import DESCRIPTION, folder_digest, load_saved_model
 from quant.policy.storage import described_policy, read_description

@@ -18,7 +18,7 @@ from quant.dataset import Dataset, Split
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.second_opinion import SecondOpinion
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import Policy
 from quant.report.board_tests import BoardTests
 from quant.runners import FloatRunner, Int8Runner, ParityReport

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.policy.observations import F32, Mask, Observations
+from quant.observation.observations import F32, Mask, Observations
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import InputError
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.runners.engines import EngineName
 from quant.runners.runner import Decision, Int8Runner
 from quant.tracks.candidate import Candidate, Codes

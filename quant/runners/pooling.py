@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import InputError
-from quant.policy.observations import Mask
+from quant.observation.observations import Mask
 from quant.policy.policy import Pooling
 from quant.runners.fixed_point import INT32_MAX, Multiplier, multiply_by_quantized_multiplier, quantize_multiplier
 from quant.runners.flatbuffer import Quantized

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from quant.errors import InputError
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import ACTIVATIONS, ActionSpace, Dense, Policy
 from quant.runners.engines import Engine, EngineName, make_engine
 from quant.runners.gather import Peers

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.files import sha256
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.policy.policy import ActionSpace, Pooling
 
 Part = Literal["peer_encoder", "policy_head"]

@@ -16,7 +16,7 @@ import numpy as np
 from quant.dataset import Dataset
 from quant.errors import QuantError
 from quant.native import import_tensorflow, silent_stderr
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.policy.policy import Activation, Dense
 from quant.tracks.candidate import Candidate, Part, SubModel, code_type
 from quant.tracks.plan import PEER_RANGE, LayerRanges, Plan, Range, needs_short_scale, weight_scale

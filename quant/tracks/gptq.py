@@ -22,7 +22,7 @@ import numpy as np
 
 from quant.dataset import Dataset
 from quant.files import Progress, no_progress
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import Policy, pool
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import candidate_of, checked

@@ -17,7 +17,7 @@ import math
 from quant.dataset import Dataset
 from quant.errors import InputError
 from quant.files import Progress, no_progress
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import Activation, Box, Dense, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import checked

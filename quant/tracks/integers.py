@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.policy.policy import ACTIVATIONS, Activation, Dense
 from quant.tracks.candidate import Bits, Int8
 from quant.tracks.plan import LayerRanges, Range, needs_short_scale, short, weight_scale

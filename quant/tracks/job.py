@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from quant.dataset import Dataset
 from quant.files import Progress, no_progress
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import Policy
 from quant.tracks.candidate import Candidate
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import ACTIVATIONS, Activation, Box, Dense, Policy, pool
 from quant.tracks.candidate import Affine, Bits, code_limits
 

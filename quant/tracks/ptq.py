@@ -10,7 +10,7 @@ import numpy as np
 
 from quant.dataset import Dataset, Split
 from quant.files import Progress, no_progress
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Box, Discrete, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import export

@@ -17,7 +17,7 @@ import numpy as np
 from quant.dataset import Dataset, Split
 from quant.files import Progress, no_progress
 from quant.native import import_tensorflow
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.policy.policy import Box, Dense, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import export

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.policy.policy import Dense
 from quant.tracks.integers import IntegerLayer, layer_scale
 from quant.tracks.plan import LayerRanges, Range, needs_short_scale, short

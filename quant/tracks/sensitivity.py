@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import ACTIVATIONS, ActionSpace, Activation, Box, Dense, Policy, pool
 
 BEYOND = 5 / 255

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 
 from quant.errors import ProtocolError
-from quant.policy.observations import F32, Mask
+from quant.observation.observations import F32, Mask
 from quant.tracks.candidate import Bits, Codes
 from quant.wire.protocol import (
     DECIDE_INTERFACES,

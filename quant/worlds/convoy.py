@@ -43,7 +43,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from quant.errors import InputError
-from quant.policy.observations import EGO, F32, PEER_MASK, PEERS, Mask
+from quant.observation.observations import EGO, F32, PEER_MASK, PEERS, Mask
 from quant.worlds.convoy_course import (
     DELAYS,
     FREE_SPEED,

@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.policy.observations import F32, Mask
+from quant.observation.observations import F32, Mask
 from quant.worlds.convoy_scenarios import AHEAD_SLOTS, BEHIND, BESIDE, SLOTS, STEP_S, STEPS
 from quant.worlds.kinematics import IDM_ACCELERATION, LENGTH, STANDSTILL, idm, move
 from quant.worlds.scenarios import ScenarioSet

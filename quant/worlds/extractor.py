@@ -12,7 +12,7 @@ import torch
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from quant.policy.observations import EGO, PEER_MASK, PEERS
+from quant.observation.observations import EGO, PEER_MASK, PEERS
 
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
 

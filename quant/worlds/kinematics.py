@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.worlds.convoy_scenarios import STEP_S
 
 LENGTH = 4.5

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import InputError
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.worlds.rollout import Act, Episodes, rollout
 from quant.worlds.scenarios import ScenarioSet
 from quant.worlds.world import World

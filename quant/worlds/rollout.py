@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import InputError
-from quant.policy.observations import EGO, PEER_MASK, PEERS, Observations
+from quant.observation.observations import EGO, PEER_MASK, PEERS, Observations
 from quant.policy.policy import Discrete
 from quant.worlds.scenarios import ScenarioSet
 from quant.worlds.world import World

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.worlds.convoy_scenarios import EGO_SCALE, PEER_SCALE
 from quant.worlds.kinematics import LENGTH, STANDSTILL, required_deceleration
 

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.errors import InputError, QuantError
-from quant.policy.observations import F32, Mask
+from quant.observation.observations import F32, Mask
 from quant.policy.policy import Discrete
 from quant.worlds.convoy import ACTIONS, ConvoyVectorEnv
 from quant.worlds.convoy_scenarios import BEHIND, BESIDE, COLUMNS, EGO_SCALE, PEER_SCALE, SLOTS, STEP_S, STEPS

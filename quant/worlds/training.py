@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from quant.errors import InputError
 from quant.files import sha256, write_bytes, write_json
-from quant.policy.observations import EGO, F32, PEER_MASK, PEERS, Observations
+from quant.observation.observations import EGO, F32, PEER_MASK, PEERS, Observations
 from quant.worlds.rollout import Act, Episodes, Recorder, rollout
 from quant.worlds.rules import always_brake, neutral, rule
 from quant.worlds.scenarios import LOSSY, NOMINAL, ScenarioSet

@@ -26,7 +26,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
 from quant.errors import InputError, did_you_mean
-from quant.policy.observations import EGO, PEER_MASK, PEERS
+from quant.observation.observations import EGO, PEER_MASK, PEERS
 from quant.policy.policy import ActionSpace, Box, Discrete
 from quant.worlds.base import CONVOY, World
 from quant.worlds.scenarios import NOMINAL, ScenarioSet, canonical, empty_set

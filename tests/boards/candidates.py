@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.policy.policy import Dense, Policy
 from quant.runners import Quantized, read_model
 from quant.runners.flatbuffer import FullyConnected, Layer, Unary

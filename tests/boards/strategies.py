@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from quant.policy.observations import F32, Mask
+from quant.observation.observations import F32, Mask
 from quant.wire.messages import (
     STAGES,
     BenchReply,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from quant.files import sha256
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.policy.policy import Discrete
 from quant.runners import Int8Runner, Model, Quantized
 from quant.tracks.candidate import Candidate, Part

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from quant.boards.conformance import STAGES, compare
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.runners import Decision, Int8Runner
 from tests.runners.candidates import quantize_policy, random_observations, random_policy
 

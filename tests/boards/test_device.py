@@ -12,7 +12,7 @@ import pytest
 from quant.boards.device import Device, DeviceRunner
 from quant.boards.report import Quantiles
 from quant.errors import DeviceError, InputError, LinkError, ProtocolError
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.policy.policy import Box, Discrete, Pooling
 from quant.runners import Decision, Int8Runner, Runner
 from quant.tracks.candidate import PARTS, Candidate

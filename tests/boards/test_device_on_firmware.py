@@ -14,7 +14,7 @@ from quant.boards.device import Device
 from quant.boards.pack import build_pack, read_pack
 from quant.boards.virtual.board import VirtualBoard, VirtualOptions
 from quant.errors import DeviceError
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.policy.policy import Pooling
 from quant.runners import Decision, Int8Runner
 from quant.tracks.candidate import PARTS, Candidate, code_type

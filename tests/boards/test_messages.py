@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quant.errors import ProtocolError
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.wire import messages as m
 from quant.wire.protocol import (
     DECIDE_INTERFACES,

@@ -8,7 +8,7 @@ import pytest
 from quant.evaluation import closed_loop
 from quant.evaluation.actors import Actor, Neutral, gate_actors, three_bit
 from quant.evaluation.closed_loop import drive
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.policy.policy import Box, Discrete
 from quant.worlds.world import load_world
 from tests.evaluation.synthetic import policy

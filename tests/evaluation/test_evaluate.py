@@ -11,7 +11,7 @@ from quant.errors import InputError, StaleError
 from quant.evaluation.actors import NEUTRAL, THREE_BIT
 from quant.evaluation.evaluate import evaluate
 from quant.evaluation.evaluation import Evaluation, check_together, evaluation_from_json
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.policy.policy import Policy
 from quant.tracks.candidate import Candidate
 from quant.worlds.world import load_world

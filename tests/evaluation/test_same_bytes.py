@@ -22,7 +22,7 @@ from quant.evaluation.closed_loop import drive
 from quant.evaluation.evaluate import evaluate
 from quant.evaluation.outcomes import SliceOutcome
 from quant.files import sha256
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.policy.policy import Discrete, Policy, Pooling
 from quant.runners.gather import Peers
 from quant.runners.runner import FloatRunner, Int8Runner

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from quant.policy.observations import F32, Observations
+from quant.observation.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Activation, Box, Dense, Discrete, Policy, Pooling
 from quant.runners.flatbuffer import FullyConnected, FusedActivation, Layer, Quantized, Unary
 from quant.tracks.candidate import Affine, Candidate, SubModel

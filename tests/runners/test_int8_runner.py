@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from quant.errors import InputError
-from quant.policy.observations import Observations
+from quant.observation.observations import Observations
 from quant.policy.policy import Box, Policy, Pooling
 from quant.runners import ENGINES, FloatRunner, Int8Runner, make_engine, parity, parity_from_json, read_model, tflm
 from quant.tracks.candidate import Candidate, SubModel

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from quant.policy.observations import F32
+from quant.observation.observations import F32
 from quant.tracks.candidate import Affine, Bits
 
 features = arrays(np.float32, st.tuples(st.integers(1, 5), st.just(3)), elements=st.floats(-40, 40, width=32))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from quant.errors import QuantError
+from quant.observation.observations import F32
 from quant.policy import Box
-from quant.policy.observations import F32
 from quant.runners import Int8Runner, interface, read_model, release_dependent
 from quant.runners.flatbuffer import FullyConnected
 from quant.tracks.candidate import PARTS

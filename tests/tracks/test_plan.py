@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from quant.observation.observations import F32
 from quant.policy import Box, Dense, Discrete, Observations, Policy
-from quant.policy.observations import F32
 from quant.policy.policy import pool
 from quant.tracks.candidate import Affine
 from quant.tracks.plan import (

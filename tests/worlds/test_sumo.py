@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from quant.errors import InputError, QuantError
-from quant.policy.observations import EGO, Observations
+from quant.observation.observations import EGO, Observations
 from quant.worlds import sumo
 from quant.worlds.convoy import ConvoyVectorEnv
 from quant.worlds.convoy_scenarios import BEHIND, BESIDE, COLUMNS

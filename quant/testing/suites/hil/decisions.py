@@ -14,8 +14,8 @@ from quant.boards.device import Device
 from quant.boards.measure import conform
 from quant.boards.report import DeviceReport
 from quant.errors import DeviceError
+from quant.observation.observations import F32
 from quant.policy import Observations
-from quant.policy.observations import F32
 from quant.runners import Int8Runner
 from quant.runs.run import Run
 from quant.testing.hil_plugin import Record
