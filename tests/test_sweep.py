@@ -16,6 +16,7 @@ import pytest
 from quant.acceptance.limits import Limits
 from quant.commands import console
 from quant.dataset import Split
+from quant.dataset.storage import Made
 from quant.errors import InputError, QuantError
 from quant.evaluation.statistics import Bits
 from quant.files import read_json, write_json
@@ -264,7 +265,7 @@ def test_figures_are_those_of_the_runs_and_the_same_models_count_once(sweep: Swe
 def test_frames_are_chosen_and_confirmed_by_whole_blocks(sweep: Sweep) -> None:
     run = open_run(sweep.run_folder(0))
     entry = summary_of(sweep).entries[0]
-    rows = run.dataset.rows(Split.HELD_OUT, augmented=False)
+    rows = run.dataset.rows(Split.HELD_OUT, Made.SEEN)
     blocks = run.dataset.column("block")[rows]
     assert len(entry.trial.chosen) == len(rows) and 0 < entry.trial.chosen.sum() < len(rows)
     for block in np.unique(blocks):

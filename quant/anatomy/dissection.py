@@ -44,7 +44,7 @@ from quant.anatomy.simulation import (
 )
 from quant.dataset.augmentation import PEER_FEATURES
 from quant.errors import InputError
-from quant.evaluation.open_loop import ACTION_TOLERANCE, AUGMENTED, agreements
+from quant.evaluation.open_loop import ACTION_TOLERANCE, MADE, agreements
 from quant.observation.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Discrete, Policy
 from quant.runners import Int8Runner
@@ -147,7 +147,7 @@ class _Work:
         self.network, self.frames, self.origins, self.tolerance = network, frames, origins, tolerance
         self.reference: F32 = policy.forward(frames).values
         self.simulation = Simulation(network, frames)
-        seen = np.ones(len(frames), np.bool_) if origins is None else np.asarray(origins != AUGMENTED)
+        seen = np.ones(len(frames), np.bool_) if origins is None else ~np.isin(origins, MADE)
         self.seen = seen if seen.any() else ~seen
         exact = self.simulation.values({})
         self.folding_error = float(np.abs(exact - self.reference).max())

@@ -3,19 +3,23 @@
 Recorded drives have few peers and little hard braking; an INT8 model calibrated on them alone clips what it was built
 for. An augmented frame keeps a recorded ego, takes its peers from the recording's own peers (its own first), and, where
 the recording lacks it, has one of them brake hard. Features of the ego that are functions of the peers (their number,
-the lowest acceleration, the largest closing speed) are recognized in the recording and recomputed, so that the frame is
-consistent.
+the lowest acceleration, the largest closing speed) are recomputed, and so are their copies in the older frames of a
+stack, so that the frame is consistent.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.observation.contract import Contract
+from quant.observation.functions import ACCELERATION, PeerFunction, functions_of
+from quant.observation.functions import REL_SPEED as REL_SPEED_NAME
 from quant.observation.observations import F32, Mask, Observations
+from quant.observation.presets import PEERS
 
 PEER_FEATURES = ("rel_x/100 m", "rel_y/100 m", "rel_speed/30 m/s", "rel_heading/pi", "accel/10 m/s2", "age/500 ms")
 """The field's peer features and their normalization; hard braking is augmented only where a peer has these six."""
@@ -30,32 +34,13 @@ ENOUGH_HARD_BRAKING = 0.05
 JITTER = 0.02
 """Standard deviation of the noise on a peer put into another frame, as a share of the feature's range."""
 
-Derived = Callable[[F32, Mask], F32]
-
-
-def _count(peers: F32, mask: Mask) -> F32:
-    return np.asarray(mask.sum(axis=1) / mask.shape[1], np.float32)
-
-
-def _lowest(feature: int) -> Derived:
-    def lowest(peers: F32, mask: Mask) -> F32:
-        values = np.where(mask, peers[:, :, feature], np.float32(0))
-        return np.asarray(values.min(axis=1, initial=0), np.float32)
-
-    return lowest
-
-
-def _largest_closing(peers: F32, mask: Mask) -> F32:
-    closing = np.where(mask, -peers[:, :, REL_SPEED], np.float32(0))
-    return np.asarray(closing.max(axis=1, initial=0), np.float32)
-
 
 def derived_columns(observations: Observations) -> dict[int, str]:
     """Ego columns that are, in every frame, a known function of the peers: ``{column: name}``."""
     known = known_functions(observations.peers.shape[2])
     found: dict[int, str] = {}
     for name, function in known.items():
-        value = function(observations.peers, observations.mask)
+        value = function.of(observations.peers, observations.mask)
         for column in range(observations.ego.shape[1]):
             # A constant column fits by chance; then there is nothing to learn from it either.
             if np.ptp(value) > 0 and np.allclose(observations.ego[:, column], value, atol=1e-5):
@@ -63,15 +48,10 @@ def derived_columns(observations: Observations) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def known_functions(peer_size: int) -> dict[str, Derived]:
+def known_functions(peer_size: int) -> dict[str, PeerFunction]:
     """Functions of the set of peers that the field's ego states carry."""
-    if peer_size != len(PEER_FEATURES):
-        return {"number of peers": _count}
-    return {
-        "number of peers": _count,
-        "lowest peer acceleration": _lowest(ACCEL),
-        "largest closing speed": _largest_closing,
-    }
+    names = [column.name for column in PEERS]
+    return functions_of(names if peer_size == len(names) else [""] * peer_size)
 
 
 def hard_braking(observations: Observations) -> NDArray[np.bool_]:
@@ -81,7 +61,9 @@ def hard_braking(observations: Observations) -> NDArray[np.bool_]:
     return np.asarray((observations.mask & (observations.peers[:, :, ACCEL] < HARD_BRAKING)).any(axis=1))
 
 
-def augment(observations: Observations, derived: dict[int, str], seed: int) -> tuple[Observations, NDArray[np.int64]]:
+def augment(
+    observations: Observations, derived: Mapping[int, str], seed: int, contract: Contract | None = None
+) -> tuple[Observations, NDArray[np.int64]]:
     """Adds frames until each peer count 0..P holds 1/(P+1) as many frames as were recorded, and enough brake hard.
 
     Where fewer than `ENOUGH_HARD_BRAKING` of the recorded frames have a hard-braking peer, half of the frames added for
@@ -92,6 +74,7 @@ def augment(observations: Observations, derived: dict[int, str], seed: int) -> t
         observations: recorded frames of one split.
         derived: columns of the ego to recompute, from `derived_columns`.
         seed: of the generator.
+        contract: of the observation; where it has a stack, the older frames' copies of derived columns follow too.
 
     Returns:
         the added frames and, for each, the recorded frame (row of ``observations``) its ego comes from.
@@ -114,8 +97,43 @@ def augment(observations: Observations, derived: dict[int, str], seed: int) -> t
         added, base = Observations.concatenate([added, more]), np.concatenate([base, more_base])
     functions = known_functions(observations.peers.shape[2])
     for column, name in derived.items():
-        added.ego[:, column] = functions[name](added.peers, added.mask)
+        added.ego[:, column] = functions[name].of(added.peers, added.mask)
+    if contract is not None:
+        _follow(contract, observations, base, added)
     return added, base
+
+
+def _follow(contract: Contract, observations: Observations, base: NDArray[np.int64], added: Observations) -> None:
+    """Copies, in the older frames of a stack, of what is a function of the peers; in place.
+
+    The strangers of a frame were there before too, moving as they move now. Its own peers were as the recorded copies
+    say where it kept them all; of those it kept only some of, these moved likewise.
+    """
+    functions, sources = contract.functions, contract.sources
+    own = np.minimum(observations.counts[base], added.counts)
+    slots = np.arange(contract.max_peers)
+    kept_all = added.counts >= observations.counts[base]
+    mine = slots < own[:, None]
+    for column, lag in enumerate(contract.lags):
+        function = functions.get(sources[column])
+        if lag == 0 or function is None:
+            continue
+        peers = _moved_back(contract, added.peers, lag)
+        recorded = observations.ego[base, column]
+        before = np.where(kept_all, recorded, function.of(peers, added.mask & mine))
+        low, high = (ends[column] for ends in contract.bounds(peers=False))
+        added.ego[:, column] = np.clip(function.combine(before, function.of(peers, added.mask & ~mine)), low, high)
+
+
+def _moved_back(contract: Contract, peers: F32, lag: int) -> F32:
+    """The peers ``lag`` decisions earlier, had they kept their acceleration: their relative speed was another."""
+    acceleration, speed = (contract.index_of(name, peers=True) for name in (ACCELERATION, REL_SPEED_NAME))
+    if acceleration is None or speed is None or contract.period_ms is None:
+        return peers
+    scales = contract.peers[acceleration].scale or 1.0, contract.peers[speed].scale or 1.0
+    moved = peers.copy()
+    moved[..., speed] -= np.float32(lag * contract.period_ms / 1000 * scales[0] / scales[1]) * peers[..., acceleration]
+    return moved
 
 
 def _missing_hard_braking(observations: Observations, added: Observations) -> int:

@@ -2,28 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.dataset.augmentation import augment, derived_columns
+from quant.dataset.augmentation import augment
+from quant.dataset.filling import fill
 from quant.dataset.recording import Recording
-from quant.dataset.storage import Dataset, Origin, Split
+from quant.dataset.storage import Dataset, Made, Origin, Split
 from quant.errors import InputError
+from quant.files import sha256
+from quant.observation.contract import Contract
 from quant.observation.observations import Observations
+from quant.observation.resolve import Sizes, resolve
 from quant.policy.policy import Policy
 
 SHARES = {Split.CALIBRATION: 0.2, Split.TRAINING: 0.5, Split.HELD_OUT: 0.3}
 """Share of each recording's blocks that goes to a split."""
 
+FILLED = "filled"
+"""Name and kind of the origin of filled frames."""
 MOST_IN_COMMON = 0.05
 """Share of a recording's frames with peers above which another recording that holds them too is the same drive."""
 
 
-def build_dataset(policy: Policy, policy_sha256: str, recordings: Sequence[Recording], seed: int) -> Dataset:
+FILLED_FRAMES = 6000
+"""Frames made to fill the range, at the most; never more than were seen, and never less than `LEAST_FILLED`."""
+LEAST_FILLED = 600
+
+
+def contract_of(policy: Policy, recordings: Sequence[Recording], given: Mapping[str, Any] | None = None) -> Contract:
+    """The contract of a policy's input, from what its checkpoint states, these recordings show and a user says."""
+    sizes = Sizes(policy.ego_size, policy.peer_size, policy.max_peers)
+    return resolve(sizes, policy.bounds, [recording.series for recording in recordings], given)
+
+
+def build_dataset(
+    policy: Policy,
+    policy_sha256: str,
+    recordings: Sequence[Recording],
+    seed: int,
+    given: Mapping[str, Any] | None = None,
+) -> Dataset:
     """Splits each recording by blocks, augments each split from its own frames only, and lets the float policy answer.
+
+    Each split also gets frames of its own that fill the range which the observation's contract declares.
+
+    Args:
+        policy: in float.
+        policy_sha256: its digest.
+        recordings: drives and rollouts.
+        seed: of splitting, augmentation and filling.
+        given: what the user says of the observation (`quant.observation.storage.read_given`).
 
     Raises:
         InputError: no recordings, or what `check_recordings` refuses.
@@ -35,14 +69,16 @@ def build_dataset(policy: Policy, policy_sha256: str, recordings: Sequence[Recor
     index: list[NDArray[np.int32]] = []
     origins: list[Origin] = []
     assigned = assign_splits(recordings, seed)
+    contract = contract_of(policy, recordings, given)
+    derived = {column: function.name for column, function in contract.functions.items()}
+    contract = contract.completed([recording.observations for recording in recordings])
     for number, (recording, splits) in enumerate(zip(recordings, assigned, strict=True)):
-        derived = derived_columns(recording.observations)
         origins.append(Origin(recording.name, recording.kind, recording.sha256, len(recording.observations), derived))
         for split in Split:
             rows = np.flatnonzero(splits == split)
             recorded = recording.observations[rows]
-            added, base = augment(recorded, derived, seed=_mix(seed, number, split))
-            for observations, frames, augmented in ((recorded, rows, 0), (added, rows[base], 1)):
+            added, base = augment(recorded, derived, _mix(seed, number, split), contract)
+            for observations, frames, made in ((recorded, rows, Made.SEEN), (added, rows[base], Made.AUGMENTED)):
                 parts.append(observations)
                 columns = (
                     np.full(len(frames), split),
@@ -50,9 +86,17 @@ def build_dataset(policy: Policy, policy_sha256: str, recordings: Sequence[Recor
                     recording.block[frames],
                     frames,
                     observations.counts,
-                    np.full(len(frames), augmented),
+                    np.full(len(frames), made),
                 )
                 index.append(np.stack(columns, axis=1).astype(np.int32))
+    filled, numbers = _filled(contract, recordings, assigned, seed)
+    parts += filled
+    index += [
+        _filled_index(split, len(recordings), part, frames)
+        for (split, frames), part in zip(numbers, filled, strict=True)
+    ]
+    digest = sha256(json.dumps(contract.to_json(), sort_keys=True).encode())
+    origins.append(Origin(FILLED, FILLED, digest, sum(map(len, filled)), derived))
     observations = Observations.concatenate(parts)
     forward = policy.forward(observations)
     return Dataset(
@@ -65,7 +109,37 @@ def build_dataset(policy: Policy, policy_sha256: str, recordings: Sequence[Recor
         policy_sha256=policy_sha256,
         max_peers=policy.max_peers,
         seed=seed,
+        contract=contract,
     )
+
+
+def _filled(
+    contract: Contract, recordings: Sequence[Recording], assigned: Sequence[NDArray[np.int64]], seed: int
+) -> tuple[list[Observations], list[tuple[Split, NDArray[np.int64]]]]:
+    """The filled frames of each split, started from recorded ones of that split alone, and their numbers."""
+    seen = sum(len(recording.observations) for recording in recordings)
+    count = min(max(seen, LEAST_FILLED), FILLED_FRAMES)
+    parts, numbers, first = [], [], 0
+    for split, share in SHARES.items():
+        own = [one.observations[splits == split] for one, splits in zip(recordings, assigned, strict=True)]
+        frames = round(share * count)
+        parts.append(fill(contract, frames, _mix(seed, len(recordings), split), Observations.concatenate(own)))
+        numbers.append((split, np.arange(first, first + frames)))
+        first += frames
+    return parts, numbers
+
+
+def _filled_index(split: Split, origin: int, frames: Observations, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
+    n = len(frames)
+    columns = (
+        np.full(n, split),
+        np.full(n, origin),
+        np.full(n, split),
+        numbers,
+        frames.counts,
+        np.full(n, Made.FILLED),
+    )
+    return np.stack(columns, axis=1).astype(np.int32)
 
 
 def check_recordings(recordings: Sequence[Recording], *, complete: bool = True) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from quant.errors import InputError
 from quant.files import read_bytes, sha256
 from quant.observation.observations import EGO, PEER_MASK, PEERS, Observations
+from quant.observation.resolve import Series
 from quant.policy.policy import Policy
 
 Kind = Literal["drive", "rollout"]
@@ -55,6 +56,7 @@ class Recording:
         observations: N frames.
         block: (N,) int64; frames of one block (a time block of a drive, an episode of a world) are never split.
         sha256: of the drive's file; of the scenarios for rollouts.
+        t_ms: (N,) milliseconds of each frame; None where nobody wrote them down.
     """
 
     name: str
@@ -62,6 +64,13 @@ class Recording:
     observations: Observations
     block: NDArray[np.int64]
     sha256: str
+    t_ms: NDArray[np.float64] | None = None
+
+    @property
+    def series(self) -> Series:
+        """Its observations in order: a row follows the one before it where both are of one block, or of one drive."""
+        same = self.block[1:] == self.block[:-1] if self.kind == "rollout" else np.ones(len(self.block) - 1, np.bool_)
+        return Series(self.observations, np.concatenate([np.zeros(min(len(self.block), 1), np.bool_), same]), self.t_ms)
 
 
 def read_drive(path: Path, policy: Policy) -> Recording:
@@ -94,7 +103,8 @@ def read_drive(path: Path, policy: Policy) -> Recording:
     slots = policy.max_peers - peers.shape[1]
     observations = Observations(ego, np.pad(peers, ((0, 0), (0, slots), (0, 0))), np.pad(present, ((0, 0), (0, slots))))
     block = np.arange(len(ego), dtype=np.int64) // BLOCK_FRAMES
-    return Recording(path.name, "drive", observations, block, sha256(content))
+    times = np.asarray(arrays[T_MS], np.float64) if T_MS in arrays else None
+    return Recording(path.name, "drive", observations, block, sha256(content), times)
 
 
 def _arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from quant.dataset.augmentation import PEER_FEATURES
 from quant.errors import InputError, StaleError
 from quant.files import read_bytes, read_json, sha256, write_json, write_npy
+from quant.observation.contract import Contract
 from quant.observation.observations import F32, Observations
+from quant.observation.storage import contract_from_json
 from quant.policy.policy import Policy
 
 PEER_INPUTS = "quant_dataset_peer_inputs.npy"
@@ -26,8 +28,8 @@ INDEX = "quant_dataset_index.npy"
 DESCRIPTION = "quant_dataset.json"
 FILES = (PEER_INPUTS, POLICY_INPUTS, PEER_OUTPUTS, POLICY_OUTPUTS, INDEX)
 
-SCHEMA_VERSION = 1
-COLUMNS = ("split", "origin", "block", "frame", "peers", "augmented")
+SCHEMA_VERSION = 2
+COLUMNS = ("split", "origin", "block", "frame", "peers", "made")
 
 
 class Split(IntEnum):
@@ -36,6 +38,14 @@ class Split(IntEnum):
     CALIBRATION = 0
     TRAINING = 1
     HELD_OUT = 2
+
+
+class Made(IntEnum):
+    """How a row came about."""
+
+    SEEN = 0
+    AUGMENTED = 1
+    FILLED = 2
 
 
 @dataclass(frozen=True)
@@ -59,11 +69,13 @@ class Dataset:
         policy_inputs: (N, D + E) float32, [z, ego].
         policy_outputs: (N, A) float32, logits, or actions before clipping.
         index: (N, 6) int32, the columns `COLUMNS`: split; origin, its place in ``origins``; block of that recording;
-            frame of that recording; peers, the number present; augmented, 1 where the frame was made from that frame.
+            frame of that recording; peers, the number present; made, a code of `Made`: an augmented frame was made from
+            that frame.
         origins: the recordings.
         policy_sha256: digest of the policy that computed the outputs.
         max_peers: P.
-        seed: of splitting and augmentation.
+        seed: of splitting, augmentation and filling.
+        contract: of the observation, with a bound everywhere.
     """
 
     peer_inputs: F32
@@ -75,6 +87,7 @@ class Dataset:
     policy_sha256: str
     max_peers: int
     seed: int
+    contract: Contract
 
     def __len__(self) -> int:
         return len(self.index)
@@ -98,17 +111,19 @@ class Dataset:
             )
         )
 
-    def rows(self, split: Split, *, augmented: bool | None = None) -> NDArray[np.int64]:
-        """Frames of a split; only the augmented or only the recorded ones where asked."""
+    def rows(self, split: Split, *made: Made) -> NDArray[np.int64]:
+        """Frames of a split; only those that came about so, where it is said."""
         chosen = self.column("split") == split
-        if augmented is not None:
-            chosen &= self.column("augmented") == int(augmented)
+        if made:
+            chosen &= np.isin(self.column("made"), made)
         return np.flatnonzero(chosen)
 
     @property
     def unvaried(self) -> tuple[str, ...]:
-        """Features with one value in all frames that tracks learn from, by name: candidates cannot take another."""
-        rows = np.concatenate([self.rows(Split.CALIBRATION), self.rows(Split.TRAINING)])
+        """Features with one value in all frames that tracks learn from, but the filled ones, by name."""
+        rows = np.concatenate(
+            [self.rows(split, Made.SEEN, Made.AUGMENTED) for split in Split if split < Split.HELD_OUT]
+        )
         peers, ego = self.peer_inputs[self.peer_rows(rows)], self.policy_inputs[rows, self.peer_outputs.shape[1] :]
         known = peers.shape[1] == len(PEER_FEATURES)
         names = [f"peers' {name}" for name in PEER_FEATURES] if known else _numbered("peers' feature", peers)
@@ -161,6 +176,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "policy_sha256": dataset.policy_sha256,
         "seed": dataset.seed,
         "max_peers": dataset.max_peers,
+        "contract": dataset.contract.to_json(),
         "arrays": {
             name: {
                 "shape": list(array.shape),
@@ -173,8 +189,9 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "splits": {
             name: {
                 "code": int(split),
-                "recorded": len(dataset.rows(split, augmented=False)),
-                "augmented": len(dataset.rows(split, augmented=True)),
+                "recorded": len(dataset.rows(split, Made.SEEN)),
+                "augmented": len(dataset.rows(split, Made.AUGMENTED)),
+                "filled": len(dataset.rows(split, Made.FILLED)),
                 "frames_by_peer_count": np.bincount(
                     dataset.column("peers")[dataset.rows(split)], minlength=dataset.max_peers + 1
                 ).tolist(),
@@ -222,6 +239,7 @@ def load_dataset(folder: Path, policy: Policy | None = None, policy_sha256: str 
             policy_sha256=str(description["policy_sha256"]),
             max_peers=int(description["max_peers"]),
             seed=int(description["seed"]),
+            contract=contract_from_json(description["contract"], path),
         )
         digest = str(description["digest"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -303,7 +321,7 @@ def _check_index(dataset: Dataset, path: Path) -> None:
         "split": max(Split),
         "origin": len(dataset.origins) - 1,
         "peers": dataset.max_peers,
-        "augmented": 1,
+        "made": max(Made),
     }
     for name, most in highest.items():
         _check_column(dataset, name, most, path)

@@ -20,8 +20,10 @@ from quant.policy.policy import ActionSpace, Box, Discrete
 ACTION_TOLERANCE = 0.02
 """Two continuous actions agree within this share of the action's range."""
 
-AUGMENTED = "augmented"
-"""Origin of frames that were made and not seen; they are shown, and do not count among all frames."""
+RECORDED, ROLLOUT, AUGMENTED, FILLED = "recorded", "rollout", "augmented", "filled"
+"""Where a frame comes from."""
+MADE = (AUGMENTED, FILLED)
+"""Origins of frames that were made and not seen; they are shown, and do not count among all frames."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class OpenLoop:
 
     Attributes:
         tolerance: of the agreement of a Box, as a share of the range; None for Discrete.
-        overall: all frames but the augmented ones, where there are others.
+        overall: all frames but those that were made, where there are others.
         by_peers: one entry for each count 0..P; None where no frame has that many.
         by_origin: in alphabetical order of the origins; empty where origins are not known.
     """
@@ -105,7 +107,7 @@ def compare(
             float(error[rows].max()),
         )
 
-    seen = np.ones(len(counts), np.bool_) if origins is None else np.asarray(origins != AUGMENTED)
+    seen = np.ones(len(counts), np.bool_) if origins is None else ~np.isin(origins, MADE)
     return OpenLoop(
         tolerance if isinstance(space, Box) else None,
         on(seen if seen.any() else ~seen),

@@ -237,6 +237,8 @@ def _stated(column: Column, low: float, high: float) -> Column:
     least, most = INTRINSIC.get(column.function or "", (-np.inf, np.inf))
     known = dict(column.known)
     ends: dict[str, float | None] = {"low": column.low, "high": column.high}
+    if max(low, least) >= min(high, most):  # it is not what it is called; the checkpoint's word counts
+        least, most = -np.inf, np.inf
     if np.isfinite(low):
         ends["low"], known["low"] = max(low, least), "checkpoint"
     if np.isfinite(high):

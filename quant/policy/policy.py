@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.observation.observations import F32, Mask, Observations
+from quant.observation.resolve import Bounds
 
 Activation = Literal["linear", "relu", "relu6", "tanh", "elu", "sigmoid"]
 Pooling = Literal["max", "mean", "sum"]
@@ -148,6 +149,7 @@ class Policy:
         action_space: what the head's outputs mean.
         max_peers: P, the number of peer slots of an observation.
         facts: what the importer knows and how it knows it.
+        bounds: of its inputs, where the checkpoint states them.
         origin: format and SHA-256 of the file the policy came from, as ``format sha256:...``.
     """
 
@@ -158,6 +160,7 @@ class Policy:
     max_peers: int = 8
     facts: tuple[Fact, ...] = ()
     origin: str = ""
+    bounds: Bounds | None = None
 
     @property
     def peer_size(self) -> int:

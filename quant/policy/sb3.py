@@ -129,6 +129,7 @@ def load_sb3(content: bytes, where: str, given: Given) -> Policy:
         max_peers=sizes.max_peers,
         facts=tuple(facts),
         origin=f"stable-baselines3 sha256:{sha256(content)}",
+        bounds=sizes.bounds,
     )
     return assemble(policy, where)
 

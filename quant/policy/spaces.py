@@ -12,21 +12,35 @@ import numpy as np
 
 from quant.errors import InputError
 from quant.observation.observations import EGO, PEER_MASK, PEERS
+from quant.observation.resolve import Bounds
 from quant.policy.policy import ActionSpace, Box, Discrete
 
 MAX_ACTION_WIDTH = 65_536
 _SHAPE = r"'{key}': (?:Box\(.*?, \(((?:\d{{1,9}}, ?)*(?:\d{{1,9}})?)\), \w+\)|MultiBinary\((\d{{1,9}})\))"
+_NUMBERS = r"(\[[^()]*?\]|[^,()\[\]]+)"
+_BOUNDS = rf"'{{key}}': Box\({_NUMBERS}, ?{_NUMBERS}, ?\("
+UNBOUNDED = 1e6
+"""A bound as far as this is none: nobody normalizes to it, and float32's own ends are written for infinity."""
 _KEY = re.compile(r"[{ ]'(\w+)': [A-Z]")
 
 
 @dataclass(frozen=True)
 class ObservationSizes:
-    """Sizes of one observation: ego (E,), peers (P, F), peer_mask (P,); ``others`` are keys no set policy knows."""
+    """Sizes of one observation: ego (E,), peers (P, F), peer_mask (P,).
+
+    Attributes:
+        ego: E.
+        max_peers: P.
+        peer: F.
+        others: keys no set policy knows.
+        bounds: what the Boxes state; of a peer's feature the widest of all slots.
+    """
 
     ego: int
     max_peers: int
     peer: int
     others: tuple[str, ...]
+    bounds: Bounds
 
 
 def observation_sizes(space: Any, where: str) -> ObservationSizes:
@@ -54,7 +68,29 @@ def observation_sizes(space: Any, where: str) -> ObservationSizes:
             f"peers {peers} and peer_mask {mask} do not fit together", where=where, expected="(P, F), (P,)"
         )
     others = tuple(key for key in _KEY.findall(text) if key not in shapes)
-    return ObservationSizes(ego[0], peers[0], peers[1], others)
+    bounds = Bounds(*_box_bounds(text, EGO, ego), *_box_bounds(text, PEERS, peers))
+    return ObservationSizes(ego[0], peers[0], peers[1], others, bounds)
+
+
+def _box_bounds(text: str, key: str, shape: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The least and the most value of each feature, as ``Box(low, high, shape, dtype)`` prints them.
+
+    Infinite where it states none: as gym before 0.22, which printed the shape alone, or where NumPy abbreviated.
+    """
+    width = shape[-1]
+    unstated = (-math.inf,) * width, (math.inf,) * width
+    found = re.search(_BOUNDS.format(key=key), text[:1_000_000], re.DOTALL)
+    if found is None:
+        return unstated
+    try:
+        low, high = (np.array(end.replace("[", " ").replace("]", " ").split(), np.float32) for end in found.groups())
+        low, high = (np.broadcast_to(end, shape) if end.size == 1 else end.reshape(shape) for end in (low, high))
+    except ValueError:
+        return unstated
+    low, high = low.reshape(-1, width).min(axis=0), high.reshape(-1, width).max(axis=0)
+    # A type's own ends are how a Box without bounds is often written.
+    low, high = np.where(np.abs(low) < UNBOUNDED, low, -np.inf), np.where(np.abs(high) < UNBOUNDED, high, np.inf)
+    return tuple(map(float, low)), tuple(map(float, high))
 
 
 def _shape(text: str, key: str) -> tuple[int, ...] | None:

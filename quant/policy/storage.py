@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from quant.errors import InputError
 from quant.files import write_bytes
+from quant.observation.resolve import Bounds
 from quant.policy.archive import Archive, open_archive
 from quant.policy.assembly import POOLINGS, Given, assemble, settle
 from quant.policy.policy import Activation, Dense, Fact, Policy
@@ -67,7 +70,13 @@ def describe(policy: Policy) -> dict[str, Any]:
         **_structure(policy),
         "facts": [{"name": f.name, "value": f.value, "how": f.how, "source": f.source} for f in policy.facts],
         "origin": policy.origin,
+        **({} if policy.bounds is None else {"bounds": _bounds_json(policy.bounds)}),
     }
+
+
+def _bounds_json(bounds: Bounds) -> dict[str, list[float | None]]:
+    """Null for what is not bounded: JSON has no infinity."""
+    return {name: [end if math.isfinite(end) else None for end in ends] for name, ends in asdict(bounds).items()}
 
 
 def _structure(policy: Policy) -> dict[str, Any]:
@@ -125,8 +134,34 @@ def described_policy(
     settle("max_peers", given.max_peers, max_peers, "stated", DESCRIPTION, where=where)
     settle("encoder_activation", given.encoder_activation, encoder[0].activation, "stated", DESCRIPTION, where=where)
     return Policy(
-        encoder, head, pooling, space, max_peers, _facts(description, where), str(description.get("origin", ""))
+        encoder,
+        head,
+        pooling,
+        space,
+        max_peers,
+        _facts(description, where),
+        str(description.get("origin", "")),
+        _bounds(description, head[0].inputs - encoder[-1].outputs, encoder[0].inputs, where),
     )
+
+
+def _bounds(description: dict[str, Any], ego: int, peer: int, where: str) -> Bounds | None:
+    stated = description.get("bounds")
+    if stated is None:
+        return None
+    widths = {"ego_low": ego, "ego_high": ego, "peers_low": peer, "peers_high": peer}
+    ends = {}
+    for name, width in widths.items():
+        values = stated.get(name) if isinstance(stated, dict) else None
+        if not isinstance(values, list) or len(values) != width or not all(_is_end(value) for value in values):
+            raise InputError(f"bounds.{name} is damaged", where=where, expected=f"{width} numbers or null")
+        endless = -math.inf if name.endswith("low") else math.inf
+        ends[name] = tuple(endless if value is None else float(value) for value in values)
+    return Bounds(**ends)
+
+
+def _is_end(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and math.isfinite(value))
 
 
 def read_description(content: bytes, where: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from quant.acceptance.decision import Verdict
 from quant.anatomy import Anatomy, dissect
 from quant.boards.report import DeviceReport
 from quant.dataset import Dataset, Split
+from quant.dataset.storage import Made
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.second_opinion import SecondOpinion
@@ -107,7 +108,7 @@ class Material:
     def frames(self) -> Frames:
         """What the float policy and every candidate decide on the held-out frames that were seen and not made."""
         rows = self.dataset.rows(Split.HELD_OUT)
-        seen = self.dataset.column("augmented")[rows] == 0
+        seen = self.dataset.column("made")[rows] == Made.SEEN
         rows = rows[seen] if seen.any() else rows
         observations = self.dataset.observations(rows)
         space = self.policy.action_space

@@ -19,7 +19,7 @@ from quant.dataset import Split
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.gate import blindness, open_loop_blindness
-from quant.evaluation.open_loop import AUGMENTED, Closeness
+from quant.evaluation.open_loop import MADE, Closeness
 from quant.files import read_json, sha256
 from quant.runs.reading import open_run
 from quant.runs.run import Run, origins_of
@@ -150,7 +150,8 @@ def _frames(run: Run) -> dict[str, str]:
     """SHA-256 of what is seen in the held-out frames, by origin: what the policy answers is not part of it."""
     rows = run.dataset.rows(Split.HELD_OUT)
     origins = origins_of(run.dataset, rows)
-    seen = [str(name) for name in np.unique(origins) if name != AUGMENTED] or [AUGMENTED]
+    names = [str(name) for name in np.unique(origins)]
+    seen = [name for name in names if name not in MADE] or names
     return {name: _digest(run, rows[origins == name]) for name in seen}
 
 

@@ -24,7 +24,7 @@ from quant.acceptance.limits import Limits
 from quant.dataset import Split
 from quant.evaluation.evaluation import FLOAT, Evaluation, rounded
 from quant.evaluation.gate import blindness
-from quant.evaluation.open_loop import AUGMENTED, agreements
+from quant.evaluation.open_loop import MADE, agreements
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.power import holm
 from quant.evaluation.statistics import LEVEL, Bits, Drop, Estimate, Paired, proportion
@@ -353,7 +353,7 @@ def _compared(run: Run, limits: Limits) -> dict[str, Trial]:
     """Recorded or rolled-out held-out frames of every candidate. Every other block is to choose by."""
     dataset, space = run.dataset, run.policy.action_space
     rows = dataset.rows(Split.HELD_OUT)
-    seen = origins_of(dataset, rows) != AUGMENTED
+    seen = ~np.isin(origins_of(dataset, rows), MADE)
     rows = rows[seen] if seen.any() else rows
     frames = dataset.observations(rows)
     blocks = np.stack([dataset.column("origin")[rows], dataset.column("block")[rows]], axis=1)

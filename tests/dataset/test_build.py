@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from quant.dataset import Dataset, Recording, Split, build_dataset, read_drive
 from quant.dataset.build import MOST_IN_COMMON, SHARES, assign_splits, check_recordings
+from quant.dataset.storage import Made
 from quant.errors import InputError
 from quant.policy import Observations, Policy, policy_digest
 from tests.tracks import strategies
@@ -85,7 +86,7 @@ def test_no_recordings_are_refused() -> None:
 
 def test_no_frame_is_lost_and_none_is_in_two_splits() -> None:
     made = built(drive(600, 1), drive(430, 2, block=70))
-    recorded = np.concatenate([made.rows(split, augmented=False) for split in Split])
+    recorded = np.concatenate([made.rows(split, Made.SEEN) for split in Split])
     pairs = np.stack([made.column("origin")[recorded], made.column("frame")[recorded]], axis=1)
     assert len(np.unique(pairs, axis=0)) == len(pairs) == 600 + 430
     everything = np.concatenate([made.rows(split) for split in Split])
@@ -101,11 +102,11 @@ def test_augmented_rows_are_made_of_frames_of_their_own_split_only() -> None:
     split_of: dict[tuple[int, int], Split] = {}
     for number in range(len(drives)):
         for split in Split:
-            rows = made.rows(split, augmented=False)
+            rows = made.rows(split, Made.SEEN)
             rows = rows[made.column("origin")[rows] == number]
             split_of |= {(number, int(frame)): split for frame in made.column("frame")[rows]}
     for split in Split:
-        rows = made.rows(split, augmented=True)
+        rows = made.rows(split, Made.AUGMENTED)
         assert len(rows) > 10
         seen = made.observations(rows)
         for row, ego, peers, mask in zip(rows, seen.ego, seen.peers, seen.mask, strict=True):
@@ -124,7 +125,8 @@ def test_peers_never_cross_from_one_split_to_another() -> None:
     peers = np.broadcast_to(100 * splits[:, None, None].astype(np.float32), plain.observations.peers.shape).copy()
     made = built(replace(plain, observations=replace(plain.observations, peers=peers)))
     for split in Split:
-        rows = made.rows(split)
+        # Filled frames may have features from anywhere.
+        rows = made.rows(split, Made.SEEN, Made.AUGMENTED)
         assert np.ptp(made.column("split")[rows]) == 0
         shown = made.observations(rows)
         found = np.rint(shown.peers[shown.mask][:, 0] / 100)
@@ -148,7 +150,7 @@ def test_outputs_are_the_float_policys_own() -> None:
 def test_observations_give_back_the_same_sets_of_peers(seed: int, picks: list[int]) -> None:
     recorded_drive = strategies.recording(200, seed, most=8)
     made = built(recorded_drive)
-    recorded = np.concatenate([made.rows(split, augmented=False) for split in Split])
+    recorded = np.concatenate([made.rows(split, Made.SEEN) for split in Split])
     rows = recorded[np.array(picks, np.int64) % len(recorded)]
     seen = made.observations(rows)
     original = recorded_drive.observations[made.column("frame")[rows].astype(np.int64)]
@@ -200,7 +202,7 @@ def test_recordings_supply_each_other_the_splits_they_lack(blocks: tuple[tuple[i
     for seed in range(5):
         made = built(*(drive(600, number, peers_in=has) for number, has in enumerate(blocks)), seed=seed)
         for split in Split:
-            assert made.column("peers")[made.rows(split, augmented=False)].any()
+            assert made.column("peers")[made.rows(split, Made.SEEN)].any()
 
 
 def test_drives_may_lack_peers_where_a_world_is_to_bring_them() -> None:
@@ -276,7 +278,7 @@ def test_equal_inputs_give_equal_datasets_and_the_seed_matters() -> None:
 
 def test_two_drives_of_one_length_are_split_differently() -> None:
     made = built(drive(600, 1), drive(600, 2))
-    splits = [made.index[(made.column("origin") == number) & (made.column("augmented") == 0)] for number in (0, 1)]
+    splits = [made.index[(made.column("origin") == number) & (made.column("made") == 0)] for number in (0, 1)]
     by_frame = [rows[np.argsort(rows[:, 3]), 0] for rows in splits]
     assert not np.array_equal(*by_frame)
 

@@ -90,7 +90,7 @@ def test_the_description_says_shape_dtype_unit_and_splits(folder: Path) -> None:
         entry = description["arrays"][name]
         assert entry["shape"] == list(array.shape) and entry["dtype"] == array.dtype.name and entry["unit"]
     assert description["arrays"][INDEX]["unit"] == list(COLUMNS)
-    counted = [split["recorded"] + split["augmented"] for split in description["splits"].values()]
+    counted = [split["recorded"] + split["augmented"] + split["filled"] for split in description["splits"].values()]
     assert sum(counted) == len(DATASET)
     assert [sum(split["frames_by_peer_count"]) for split in description["splits"].values()] == counted
     assert description["origins"][0]["frames"] == 600
@@ -202,7 +202,7 @@ def test_a_missing_entry_is_named(folder: Path, key: str) -> None:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("split", 3), ("split", -1), ("origin", 1), ("origin", -1), ("peers", 9), ("peers", -1), ("augmented", 2),
+    [("split", 3), ("split", -1), ("origin", 2), ("origin", -1), ("peers", 9), ("peers", -1), ("made", 3),
      ("frame", 600), ("frame", -1)],
 )  # fmt: skip
 def test_an_index_that_names_what_is_not_there_is_refused(folder: Path, column: str, value: int) -> None:

@@ -101,12 +101,12 @@ from quant.commands import main
 from quant.evaluation.parallel import map_tasks
 from tests.evaluation.test_parallel import says_that_it_runs
 
-@cli.cli.command("works")
+@main.cli.command("works")
 def works():
     map_tasks(says_that_it_runs, None, [0, 1], workers=2)
 
 sys.argv = ["quant", "works"]
-cli.main()
+main.main()
 """
 
 

@@ -16,6 +16,7 @@ import pytest
 from quant.acceptance.comparison import Change, compare
 from quant.anatomy import advise
 from quant.dataset import Split
+from quant.dataset.storage import Made
 from quant.evaluation.evaluation import FLOAT, ClosedLoop, Evaluation
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.second_opinion import SecondOpinion
@@ -200,7 +201,7 @@ def test_clipping_and_ranges_are_those_of_explain(explained: dict[str, Any], dri
 
 
 def test_bars_of_a_histogram_are_the_shares_of_the_codes(driven_material: Material) -> None:
-    rows = driven_material.dataset.rows(Split.HELD_OUT, augmented=False)
+    rows = driven_material.dataset.rows(Split.HELD_OUT, Made.SEEN)
     codes = Int8Runner(driven_material.candidates["qat"]).decide(driven_material.dataset.observations(rows)).outputs
     output = next(one for one in driven_material.frames.interfaces["qat"] if one.name == "output")
     shares = [

@@ -18,6 +18,7 @@ import pytest
 
 from quant.acceptance.limits import Limits
 from quant.dataset import Split
+from quant.dataset.storage import Made
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import FLOAT
 from quant.report import tables
@@ -174,7 +175,7 @@ def test_the_frames_are_those_of_the_evaluation(driven_material: Material) -> No
 def test_the_codes_are_those_of_present_peers(driven_material: Material) -> None:
     found = driven_material.frames
     dataset = driven_material.dataset
-    rows = dataset.rows(Split.HELD_OUT, augmented=False)
+    rows = dataset.rows(Split.HELD_OUT, Made.SEEN)
     present = int(dataset.column("peers")[rows].sum())
     for track, interfaces in found.interfaces.items():
         sizes = {one.name: int(one.codes.sum()) for one in interfaces}

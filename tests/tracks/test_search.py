@@ -12,6 +12,7 @@ from scipy.special import rel_entr, softmax
 
 from benchmarks.tracks import plain_candidate
 from quant.dataset import Dataset, Split, build_dataset, read_drive
+from quant.dataset.storage import Made
 from quant.policy import Box, Discrete, Policy, load_policy, policy_digest
 from quant.runners import Int8Runner
 from quant.tracks import ptq
@@ -218,7 +219,7 @@ def test_policies_of_every_kind_train_and_run(policy: Policy) -> None:
 
 def mean_error(policy: Policy, dataset: Dataset, candidate: Candidate) -> float:
     """Of the action, on recorded frames that no track has seen."""
-    rows = dataset.rows(Split.HELD_OUT, augmented=False)
+    rows = dataset.rows(Split.HELD_OUT, Made.SEEN)
     frames = dataset.observations(rows)
     wanted = policy.action_space.clip(policy.forward(frames).values)
     return float(np.abs(Int8Runner(candidate).values(frames) - wanted).mean())

@@ -1,0 +1,255 @@
+"""Frames that fill the range a policy's input is declared to have, made by its contract and never impossible.
+
+A recording ends where the drive ended; a candidate made of it clips beyond. A filled frame has any number of peers and
+features from anywhere between their bounds, their ends included. What depends on something else follows from it: the
+ego's functions of the peers are computed, peers lie in the field of view, and the older frames of a stack come from a
+moment before in which the ego and the same peers, but for one that has come or gone, moved as they could have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.observation.contract import Contract
+from quant.observation.functions import (
+    ACCELERATION,
+    AGE,
+    BRAKING_RECEIVED,
+    HEADING,
+    REL_HEADING,
+    REL_SPEED,
+    REL_X,
+    REL_Y,
+    SPEED,
+)
+from quant.observation.observations import F32, Mask, Observations
+
+AT_AN_END = 0.15
+"""Share of the values that stand at the end of their range, half of them at each."""
+AROUND_RECORDED = 0.5
+"""Share of the frames that start from a recorded one and draw some of its features anew."""
+DRAWN_ANEW = 0.5
+"""Share of a recorded frame's features that are drawn anew."""
+COMES_OR_GOES = 0.1
+"""Chance that a peer was not there one decision before, and that one was that is not there now."""
+BRAKES_ANEW = 0.3
+"""Chance that a peer's or the ego's acceleration was another one decision before."""
+SMALL_STEP, STAYS = 0.02, 0.3
+"""Of a feature nothing is known of, from one decision to the next: a share of its range, and how often it stays."""
+DECAY = 0.95
+"""Of the signal that braking was received, from one decision to the next (the field's)."""
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """Ego features by column of lag 0 (N, E), of which only those columns count; peers (N, P, F) and who is there."""
+
+    ego: F32
+    peers: F32
+    mask: Mask
+
+
+def fill(contract: Contract, frames: int, seed: int, recorded: Observations | None = None) -> Observations:
+    """Makes frames that fill the contract's range.
+
+    Args:
+        contract: with a bound everywhere (`Contract.completed`).
+        frames: how many; every number of peers has as many.
+        seed: of the generator; the same frames for the same seed.
+        recorded: to start some of them from.
+
+    Returns:
+        ``frames`` observations; peers stand in the first slots.
+    """
+    generator = np.random.default_rng(seed)
+    now = _anywhere(contract, frames, generator)
+    if recorded is not None and len(recorded) and frames:
+        now = _around(contract, now, recorded, generator)
+    return Observations(_ego_of(contract, now, generator), _placed(now.peers, now.mask), now.mask)
+
+
+def _anywhere(contract: Contract, frames: int, generator: np.random.Generator) -> _Moment:
+    slots = contract.max_peers
+    counts = generator.permutation(np.arange(frames) % (slots + 1))
+    mask = np.arange(slots) < counts[:, None]
+    ego = _drawn(contract.bounds(peers=False), (frames,), generator)
+    peers = _drawn(contract.bounds(peers=True), (frames, slots), generator)
+    _look_ahead(contract, peers, generator)
+    return _Moment(ego, peers, mask)
+
+
+def _drawn(bounds: tuple[F32, F32], shape: tuple[int, ...], generator: np.random.Generator) -> F32:
+    """Uniform between the bounds, `AT_AN_END` of them at one."""
+    low, high = bounds
+    size = (*shape, len(low))
+    share = generator.random(size, np.float32)
+    end = generator.random(size, np.float32)
+    share = np.where(end < AT_AN_END / 2, np.float32(0), np.where(end > 1 - AT_AN_END / 2, np.float32(1), share))
+    return np.clip(low + share * (high - low), low, high).astype(np.float32)
+
+
+def _look_ahead(contract: Contract, peers: F32, generator: np.random.Generator) -> None:
+    """Puts peers into the field of view, where there is one; in place."""
+    x, y = contract.index_of(REL_X, peers=True), contract.index_of(REL_Y, peers=True)
+    if contract.view_deg is None or x is None or y is None or contract.view_deg >= 90:
+        return
+    scales = contract.peers[x].scale or 1.0, contract.peers[y].scale or 1.0
+    reach = np.abs(peers[..., x]) * np.float32(np.tan(np.radians(contract.view_deg)) * scales[0] / scales[1])
+    low, high = _ends(contract, y, peers=True)
+    share = generator.random(reach.shape, np.float32)
+    end = generator.random(reach.shape, np.float32)
+    share = np.where(end < AT_AN_END / 2, np.float32(0), np.where(end > 1 - AT_AN_END / 2, np.float32(1), share))
+    peers[..., y] = np.clip((2 * share - 1) * reach, np.maximum(low, -reach), np.minimum(high, reach))
+
+
+def _around(contract: Contract, drawn: _Moment, recorded: Observations, generator: np.random.Generator) -> _Moment:
+    """Some of the frames keep most of a recorded one; peers it lacks are as drawn."""
+    frames, slots = drawn.mask.shape
+    base = generator.integers(len(recorded), size=frames)
+    chosen = generator.random((frames, 1)) < AROUND_RECORDED
+    ego_low, ego_high = contract.bounds(peers=False)
+    keeps = chosen & (generator.random(drawn.ego.shape) >= DRAWN_ANEW)
+    ego = np.where(keeps, np.clip(recorded.ego[base], ego_low, ego_high), drawn.ego)
+    order = np.argsort(~recorded.mask[base], axis=1, kind="stable")
+    own, own_mask = (
+        np.take_along_axis(recorded.peers[base], order[:, :, None], axis=1),
+        np.take_along_axis(recorded.mask[base], order, axis=1),
+    )
+    low, high = contract.bounds(peers=True)
+    # Where and how fast a peer is hangs together: a peer is kept whole or drawn whole, but for one feature or so.
+    kept = chosen & own_mask & (generator.random((frames, slots)) >= DRAWN_ANEW)
+    peers = np.where(kept[:, :, None], np.clip(own, low, high), drawn.peers)
+    return _Moment(ego.astype(np.float32), peers.astype(np.float32), drawn.mask)
+
+
+def _ego_of(contract: Contract, now: _Moment, generator: np.random.Generator) -> F32:
+    """(N, E) with functions computed, and older frames of a stack as they may have been."""
+    ego = now.ego.copy()
+    functions = contract.functions
+    lags, sources = np.array(contract.lags), contract.sources
+    moment = now
+    for lag in range(contract.depth):
+        if lag:
+            moment = _before(contract, moment, generator)
+        placed = _placed(moment.peers, moment.mask)
+        values = {column: function.of(placed, moment.mask) for column, function in functions.items()}
+        for column in np.flatnonzero(lags == lag):
+            source = sources[column]
+            ego[:, column] = values[source] if source in values else moment.ego[:, source]
+    low, high = contract.bounds(peers=False)
+    return np.clip(ego, low, high).astype(np.float32)
+
+
+def _before(contract: Contract, now: _Moment, generator: np.random.Generator) -> _Moment:
+    """One decision earlier, of each frame."""
+    seconds = (contract.period_ms or 100.0) / 1000
+    peers_before = _peers_before(contract, now, seconds, generator)
+    return _Moment(_ego_before(contract, now.ego, seconds, generator), *peers_before)
+
+
+def _ego_before(contract: Contract, ego: F32, seconds: float, generator: np.random.Generator) -> F32:
+    before = _stepped(ego, contract.bounds(peers=False), generator)
+    names = {one.name: i for i, one in enumerate(contract.ego) if one.copy_of is None}
+    speed, acceleration, braking = (names.get(name) for name in (SPEED, ACCELERATION, BRAKING_RECEIVED))
+    if acceleration is not None:
+        before[:, acceleration] = _other(ego[:, acceleration], _ends(contract, acceleration, peers=False), generator)
+    if speed is not None and acceleration is not None:
+        step = _ratio(contract, (acceleration, speed), seconds, peers=False) * before[:, acceleration]
+        before[:, speed] = ego[:, speed] - step
+    if HEADING in names:
+        turn = generator.uniform(-1, 1, len(ego)) * seconds / (contract.ego[names[HEADING]].scale or 1.0)
+        least, most = _ends(contract, names[HEADING], peers=False)
+        before[:, names[HEADING]] = least + np.mod(ego[:, names[HEADING]] - turn - least, most - least)
+    if braking is not None:
+        # It was a little higher; or it is new, and what was before is free.
+        was = np.where(ego[:, braking] > 0, ego[:, braking] / np.float32(DECAY), np.float32(0))
+        fresh = generator.random(len(ego), np.float32) * (generator.random(len(ego)) < 0.5)
+        before[:, braking] = np.where(ego[:, braking] >= _ends(contract, braking, peers=False)[1], fresh, was)
+    low, high = contract.bounds(peers=False)
+    return np.clip(before, low, high).astype(np.float32)
+
+
+def _peers_before(contract: Contract, now: _Moment, seconds: float, generator: np.random.Generator) -> tuple[F32, Mask]:
+    peers = now.peers
+    before = _stepped(peers, contract.bounds(peers=True), generator)
+    names = {one.name: i for i, one in enumerate(contract.peers)}
+    if ACCELERATION in names:
+        column = names[ACCELERATION]
+        before[..., column] = _other(peers[..., column], _ends(contract, column, peers=True), generator)
+    if ACCELERATION in names and REL_SPEED in names:
+        columns = names[ACCELERATION], names[REL_SPEED]
+        step = _ratio(contract, columns, seconds, peers=True) * before[..., names[ACCELERATION]]
+        before[..., names[REL_SPEED]] = peers[..., names[REL_SPEED]] - step
+    if REL_X in names and REL_SPEED in names:
+        step = _ratio(contract, (names[REL_SPEED], names[REL_X]), seconds, peers=True) * before[..., names[REL_SPEED]]
+        before[..., names[REL_X]] = peers[..., names[REL_X]] - step
+    if AGE in names:
+        before[..., names[AGE]] = _drawn(contract.bounds(peers=True), peers.shape[:2], generator)[..., names[AGE]]
+    if REL_HEADING in names:
+        before[..., names[REL_HEADING]] = peers[..., names[REL_HEADING]]
+    low, high = contract.bounds(peers=True)
+    came = now.mask & (generator.random(now.mask.shape) < COMES_OR_GOES)
+    went = ~now.mask & (generator.random(now.mask.shape) < COMES_OR_GOES)
+    return np.clip(before, low, high).astype(np.float32), (now.mask & ~came) | went
+
+
+def _stepped(x: F32, bounds: tuple[F32, F32], generator: np.random.Generator) -> F32:
+    """A little to either side, or as it is."""
+    low, high = bounds
+    step = generator.standard_normal(x.shape, np.float32) * np.float32(SMALL_STEP) * (high - low)
+    return np.where(generator.random(x.shape) < STAYS, x, x + step).astype(np.float32)
+
+
+def _other(x: F32, ends: tuple[float, float], generator: np.random.Generator) -> F32:
+    """As it is, or anywhere."""
+    anew = generator.uniform(*ends, x.shape).astype(np.float32)
+    return np.where(generator.random(x.shape) < BRAKES_ANEW, anew, x)
+
+
+def _ends(contract: Contract, column: int, *, peers: bool) -> tuple[float, float]:
+    low, high = contract.bounds(peers=peers)
+    return float(low[column]), float(high[column])
+
+
+def _ratio(contract: Contract, columns: tuple[int, int], seconds: float, *, peers: bool) -> np.float32:
+    """What a value of the first column makes of the second within a time, its integral, in normalized values."""
+    own = contract.peers if peers else contract.ego
+    return np.float32(seconds * (own[columns[0]].scale or 1.0) / (own[columns[1]].scale or 1.0))
+
+
+def _placed(peers: F32, mask: Mask) -> F32:
+    """Absent slots are zero, as in recordings."""
+    return np.where(mask[:, :, None], peers, np.float32(0)).astype(np.float32)
+
+
+def impossible(contract: Contract, observations: Observations) -> Mapping[str, NDArray[np.bool_]]:
+    """(N,) for each rule of the contract, True where a frame breaks it: none may, of those that `fill` makes."""
+    found: dict[str, NDArray[np.bool_]] = {}
+    ego, peers, mask = observations.ego, observations.peers, observations.mask
+    low, high = contract.bounds(peers=False)
+    found["ego beyond its bounds"] = np.asarray(((ego < low) | (ego > high)).any(axis=1))
+    low, high = contract.bounds(peers=True)
+    beyond = ((peers < low) | (peers > high)).any(axis=2)
+    found["peers beyond their bounds"] = np.asarray((beyond & mask).any(axis=1))
+    x, y = contract.index_of(REL_X, peers=True), contract.index_of(REL_Y, peers=True)
+    if contract.view_deg is not None and x is not None and y is not None and contract.view_deg < 90:
+        scales = contract.peers[x].scale or 1.0, contract.peers[y].scale or 1.0
+        reach = np.abs(peers[..., x]) * np.float32(np.tan(np.radians(contract.view_deg)) * scales[0] / scales[1])
+        found["peers out of view"] = np.asarray(((np.abs(peers[..., y]) > reach + 1e-5) & mask).any(axis=1))
+    lags, sources = contract.lags, contract.sources
+    for column, function in contract.functions.items():
+        found[f"{function.name} is another"] = np.abs(ego[:, column] - function.of(peers, mask)) > 1e-5
+    for lag in range(1, contract.depth):
+        older = {contract.ego[sources[i]].function: ego[:, i] for i in range(len(lags)) if lags[i] == lag}
+        number = older.get("number of peers")
+        if number is not None:
+            slots = np.float32(contract.max_peers)
+            found[f"no number of peers, {lag} back"] = np.abs(number * slots - np.rint(number * slots)) > 1e-3
+            for name, values in older.items():
+                if name is not None and name != "number of peers":
+                    found[f"{name} of nobody, {lag} back"] = (number < 1e-6) & (values != 0)
+    return found
