@@ -62,7 +62,8 @@ class Run:
         unvaried = self.dataset.unvaried
         if not unvaried:
             return verdict
-        warning = f"never varied in what was recorded or driven, so only filled frames show other values: {', '.join(unvaried)}"
+        names = ", ".join(unvaried)
+        warning = f"never varied in what was recorded or driven, so only filled frames show other values: {names}"
         return replace(verdict, warnings=(*verdict.warnings, warning))
 
 
