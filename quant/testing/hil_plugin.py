@@ -24,7 +24,8 @@ import pytest
 
 from quant.errors import InputError, QuantError
 from quant.report.board_tests import SUITE
-from quant.testing.plugin import given_path
+from quant.testing.closing import Line, closing, is_worker, workers
+from quant.testing.plugin import GROUP, RecordSuite, asks_for, given_path
 
 if TYPE_CHECKING:
     from pytest_embedded.dut import Dut
@@ -57,7 +58,9 @@ class Figure:
 _figures_key: pytest.StashKey[list[Figure]] = pytest.StashKey()
 _outcomes_key: pytest.StashKey[dict[str, bool]] = pytest.StashKey()
 _board_key: pytest.StashKey[Board] = pytest.StashKey()
-_report_key: pytest.StashKey[DeviceReport] = pytest.StashKey()
+
+HIL = "hil"
+"""The marker of tests that need a board."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,29 +72,50 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes room for the figures and the outcomes."""
+    """Makes room for the figures and the outcomes, and finds the board that was asked for, before anything else."""
     config.stash[_figures_key] = []
     config.stash[_outcomes_key] = {}
+    if is_worker(config) or config.option.collectonly:
+        return
+    asked = asks_for(HIL, config.option.markexpr)
+    if workers(config) > 1 and config.option.dist != "loadgroup" and (asked or config.getoption("--board")):
+        raise pytest.UsageError(
+            f"a board has one owner: not -n {workers(config)} with --dist {config.option.dist}\n"
+            "  hint: leave out -n, or add --dist loadgroup, which keeps the tests of the board in one process"
+        )
+    if asked:
+        _board(config)
+
+
+def _board(config: pytest.Config) -> Board:
+    """The board, found once."""
+    if _board_key not in config.stash:
+        try:
+            config.stash[_board_key] = _find(config)
+        except QuantError as error:
+            raise pytest.UsageError(str(error)) from error
+    return config.stash[_board_key]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keeps the tests of the board together, where workers of pytest-xdist share the tests: a board has one owner."""
+    if is_worker(item.config) and item.get_closest_marker(HIL) and not item.get_closest_marker("xdist_group"):
+        item.add_marker(pytest.mark.xdist_group(GROUP))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Finds the board the selected tests need; without one they are skipped, or refused where they were asked for."""
-    hil = [item for item in items if item.get_closest_marker("hil")]
+    hil = [item for item in items if item.get_closest_marker(HIL)]
     if not hil or config.option.collectonly:
         return
-    named = config.getoption("--board")
-    if named is None and "hil" not in (config.getoption("-m") or ""):
+    if config.getoption("--board") is None and HIL not in (config.getoption("-m") or ""):
         for item in hil:
             item.add_marker(pytest.mark.skip(reason="no board: --board virtual rehearses, --board esp32 tests one"))
         return
     from quant.boards.board_map import WITHOUT_HARDWARE
 
-    try:
-        board = _find(config)
-    except QuantError as error:
-        raise pytest.UsageError(str(error)) from error
-    config.stash[_board_key] = board
+    board = _board(config)
     if board.name in WITHOUT_HARDWARE:
         for item in hil:
             if item.get_closest_marker("board_only"):
@@ -104,7 +128,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Notes which of the board's tests failed: a verdict does not rest on a board that failed one."""
     made = yield
-    if item.get_closest_marker("hil") and (made.failed or (made.when == "call" and made.passed)):
+    if item.get_closest_marker(HIL) and (made.failed or (made.when == "call" and made.passed)):
         outcomes = item.config.stash[_outcomes_key]
         name = _name(item)
         outcomes[name] = made.passed and outcomes.get(name, True)
@@ -114,7 +138,10 @@ def pytest_runtest_makereport(
 def _name(item: pytest.Item) -> str:
     """What a run calls a test: one of the package's own has the same name from whichever file it was imported."""
     module = getattr(getattr(item, "function", None), "__module__", "")
-    return f"{module}::{item.name}" if module.startswith(f"{SUITE}.") else item.nodeid
+    if module.startswith(f"{SUITE}."):
+        return f"{module}::{item.name}"
+    # Its node id, to which pytest-xdist would add the name of its group.
+    return item.nodeid if item.parent is None else f"{item.parent.nodeid}::{item.name}"
 
 
 def _find(config: pytest.Config) -> Board:
@@ -223,7 +250,7 @@ def keep(
     limits: Limits,
     bench: Bench,
     publish: Callable[[Verdict], None],
-    record_testsuite_property: Callable[[str, object], None],
+    record_suite: RecordSuite,
     pytestconfig: pytest.Config,
 ) -> Iterator[Callable[[DeviceReport], None]]:
     """Takes the board's report. When the session ends the run gets it, every recorded figure, and what follows.
@@ -238,7 +265,7 @@ def keep(
     pack = read_pack(build_pack(list(run.candidates.values()))).sha256
     board = Identity.of(bench.board.name, bench.device.identity)
     for name in ("name", "evidence", "chip", "mac", "elf_sha256"):
-        record_testsuite_property(f"board.{name}", getattr(board, name))
+        record_suite(f"board.{name}", getattr(board, name))
     shown: list[DeviceReport] = []
     yield shown.append
     figures = pytestconfig.stash[_figures_key]
@@ -270,7 +297,8 @@ def report(
 
     shown = measure(bench.device, bench.board.name, run.candidates, frames)
     keep(shown)
-    pytestconfig.stash[_report_key] = shown
+    title = f"{shown.board}: ms a decision by number of peers, {shown.board.evidence}"
+    closing(pytestconfig).say(title, list(_times(shown)))
     return shown
 
 
@@ -301,16 +329,12 @@ def record(
     return one
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints what a decision took, by number of peers, if the board was measured."""
-    shown = config.stash.get(_report_key, None)
-    if shown is None:
-        return
-    terminalreporter.section(f"{shown.board}: ms a decision by number of peers, {shown.board.evidence}")
+def _times(shown: DeviceReport) -> Iterator[Line]:
+    """What a decision took, by number of peers."""
     for track, own in shown.tracks.items():
         rows: dict[str, list[float]] = {"peers": [times.peers for times in own.times]}
         for name in ("median", "p99", "maximum"):
             rows[name] = [getattr(times.total, name) / 1000 for times in own.times]
         for name, values in rows.items():
             cells = "".join(f"{value:8}" if name == "peers" else f"{value:8.3f}" for value in values)
-            terminalreporter.line(f"{track:6} {name:8}{cells}")
+            yield f"{track:6} {name:8}{cells}", {}

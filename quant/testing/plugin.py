@@ -6,19 +6,27 @@
 Without ``--run`` the reference policy is quantized and judged once a session, in a temporary folder. A test that holds
 a criterion records it first and asserts after, so that the figures of a failed criterion are in the JUnit file too. An
 unproven criterion is skipped with its reason; it never counts as passed.
+
+Where all tests of a marker are, a project may say in its ``pytest.ini``; ``-m MARKER`` then collects nothing else:
+
+    suites =
+        hil = tests/hil
 """
 
 from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from quant.errors import QuantError
+from quant.testing.closing import Line, closing, is_worker, plain, receive, send, write
+from quant.testing.once import made_once
 
 # Before anybody imports them: these modules are tests, and a failed assertion shows its values.
 pytest.register_assert_rewrite("quant.testing.suites")
@@ -32,13 +40,20 @@ if TYPE_CHECKING:
     from quant.runs.run import Run
 
 Hold = Callable[..., None]
+RecordSuite = Callable[[str, object], None]
 
 _tracks_key: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()
-_verdict_key: pytest.StashKey[Verdict] = pytest.StashKey()
-_comparison_key: pytest.StashKey[Comparison] = pytest.StashKey()
+_suites_key: pytest.StashKey[dict[str, tuple[Path, ...]]] = pytest.StashKey()
+_narrowed_key: pytest.StashKey[str] = pytest.StashKey()
 
 REGRESSION = "regression"
 """The marker of tests that hold a run against the baseline."""
+GROUP = "run"
+"""Of pytest-xdist, with ``--dist loadgroup``: what judges a run is in one worker, and so are the tests of its board."""
+_JUDGES = {"verdict", "comparison", "limits"}
+"""The fixtures of tests that judge a run."""
+SUITES = "suites"
+"""The key of ``pytest.ini`` that says where the tests of a marker are."""
 MARKERS = {
     "slow": "takes more than a few seconds",
     "hil": "needs a board (--board)",
@@ -54,6 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--run", metavar="DIR", help="judge this run folder (default: a run of the reference policy)")
     group.addoption("--limits", metavar="FILE", help="limits, TOML or JSON (default: the nearest pyproject.toml)")
     group.addoption("--baseline", metavar="FILE", help="hold --run against this baseline (default: baseline.json)")
+    parser.addini(SUITES, "where all tests of a marker are, a line each: MARKER = PATH ...", type="linelist")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,14 +80,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if folder is not None:
         config.stash[_tracks_key] = _tracks(given_path(config, folder))
     # What was asked for by name is never skipped: a gate that held nothing must not be green.
-    asked = config.getoption("--baseline") is not None or _asks_for_regression(config.option.markexpr)
+    asked = config.getoption("--baseline") is not None or asks_for(REGRESSION, config.option.markexpr)
     reason = _without_baseline(config)
     if asked and reason:
         raise pytest.UsageError(reason)
+    config.stash[_suites_key] = _suites(config)
+    _narrow(config)
 
 
-def _asks_for_regression(expression: str) -> bool:
-    """Whether ``-m`` selects a test for this marker, and not for the lack of another, as ``not hil`` would."""
+def asks_for(marker: str, expression: str) -> bool:
+    """Whether ``-m`` selects a test for this marker, and not for the lack of another, as ``not slow`` would."""
 
     def selects(node: ast.expr, marks: frozenset[str]) -> bool:
         if isinstance(node, ast.BoolOp):
@@ -81,20 +99,89 @@ def _asks_for_regression(expression: str) -> bool:
             return not selects(node.operand, marks)
         return isinstance(node, ast.Name) and node.id in marks
 
+    parsed = _parsed(expression)
+    return parsed is not None and selects(parsed, frozenset({marker})) and not selects(parsed, frozenset())
+
+
+def needs(marker: str, expression: str) -> bool:
+    """Whether ``-m`` selects no test without this marker, whatever others it has."""
+
+    def implies(node: ast.expr) -> bool:
+        if isinstance(node, ast.BoolOp):
+            return (any if isinstance(node.op, ast.And) else all)(map(implies, node.values))
+        return isinstance(node, ast.Name) and node.id == marker
+
+    parsed = _parsed(expression)
+    return parsed is not None and implies(parsed)
+
+
+def _parsed(expression: str) -> ast.expr | None:
     try:
-        parsed = ast.parse(expression.strip(), mode="eval").body
+        return ast.parse(expression.strip(), mode="eval").body
     except SyntaxError:
         # pytest itself says what is wrong with it.
-        return False
-    return selects(parsed, frozenset({REGRESSION})) and not selects(parsed, frozenset())
+        return None
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips what holds a run against a baseline where there is no run or no baseline, and says which."""
+def _suites(config: pytest.Config) -> dict[str, tuple[Path, ...]]:
+    """Where the tests of each marker are, as the project says."""
+    found = {}
+    for line in config.getini(SUITES):
+        marker, equals, paths = line.partition("=")
+        places = tuple(Path(os.path.normpath(config.rootpath / path)) for path in paths.split())
+        missing = [str(place) for place in places if not place.exists()]
+        if not equals or not places or missing:
+            wrong = f"there is no {', '.join(missing)}" if missing else f"not MARKER = PATH ...: {line}"
+            raise pytest.UsageError(f"{config.inipath}, {SUITES}: {wrong}")
+        found[marker.strip()] = places
+    return found
+
+
+def _narrow(config: pytest.Config) -> None:
+    """Collects only where the tests of the marker are, if no other can be meant and no place was named.
+
+    A board's first test then does not wait for thousands of others to be imported.
+    """
+    if config.args_source is config.ArgsSource.ARGS:
+        return
+    for marker, places in config.stash[_suites_key].items():
+        if needs(marker, config.option.markexpr):
+            config.args = [str(place) for place in places]
+            shown = " ".join(os.path.relpath(place, config.rootpath) for place in places)
+            config.stash[_narrowed_key] = f"-m {marker}: all in {shown} ({SUITES} in {config.inipath})"
+            return
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Says where alone tests are collected, if so."""
+    return config.stash.get(_narrowed_key, None)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keeps together what judges a run, where workers of pytest-xdist share the tests: a session has one verdict."""
+    if is_worker(item.config) and _JUDGES & set(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.xdist_group(GROUP))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Refuses a test that its marker would not find; skips what has no run or no baseline to be held against."""
+    for marker, places in config.stash[_suites_key].items():
+        lost = [item.nodeid for item in items if item.get_closest_marker(marker) and not _within(item.path, places)]
+        if lost:
+            raise pytest.UsageError(
+                f"{lost[0]} has the marker {marker}, and -m {marker} would not find it\n"
+                f"  hint: name its file in {config.inipath}, {SUITES}"
+            )
+    yield
     reason = _without_baseline(config)
     for item in items:
         if reason and item.get_closest_marker(REGRESSION):
             item.add_marker(pytest.mark.skip(reason=reason.replace("\n  ", "; ")))
+
+
+def _within(path: Path, places: tuple[Path, ...]) -> bool:
+    return any(path.is_relative_to(place) for place in places)
 
 
 def _without_baseline(config: pytest.Config) -> str:
@@ -157,57 +244,71 @@ def limits(pytestconfig: pytest.Config) -> Limits:
 @pytest.fixture(scope="session")
 def run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run under test, read back and checked; made of the reference policy where none is given."""
-    from quant.runs.job import reference_run
     from quant.runs.reading import open_run
 
     folder = pytestconfig.getoption("--run")
     try:
-        if folder is None:
-            return reference_run(tmp_path_factory.mktemp("quant") / "reference")
-        return open_run(given_path(pytestconfig, folder))
+        return open_run(
+            _reference(pytestconfig, tmp_path_factory) if folder is None else given_path(pytestconfig, folder)
+        )
     except QuantError as error:
         pytest.exit(str(error), returncode=error.exit_code)
 
 
+def _reference(config: pytest.Config, factory: pytest.TempPathFactory) -> Path:
+    """A run of the reference policy, this process's own: the tests of a board write into it."""
+    from quant.runs.job import reference_run
+
+    made = made_once(config, factory, "reference", reference_run)
+    return Path(shutil.copytree(made, factory.mktemp("quant") / "reference")) if is_worker(config) else made
+
+
 @pytest.fixture(scope="session")
-def comparison(
-    run: Run, pytestconfig: pytest.Config, record_testsuite_property: Callable[[str, object], None]
-) -> Comparison:
+def record_suite(record_testsuite_property: Callable[[str, object], None], pytestconfig: pytest.Config) -> RecordSuite:
+    """``record_testsuite_property``, which a worker of pytest-xdist does not have."""
+    if not is_worker(pytestconfig):
+        return record_testsuite_property
+    noted = closing(pytestconfig).properties
+    return lambda name, value: noted.append((name, str(value)))
+
+
+@pytest.fixture(scope="session")
+def comparison(run: Run, pytestconfig: pytest.Config, record_suite: RecordSuite) -> Comparison:
     """The run held against the baseline; every figure of it is in the JUnit file, whatever came of it."""
     from quant.acceptance.baseline import load_baseline
     from quant.acceptance.comparison import compare
+    from quant.report.comparison import comparison as comparison_table
+    from quant.report.text import as_text
     from quant.runs.regression import snapshot
 
     try:
         found = compare(load_baseline(_baseline_path(pytestconfig)), snapshot(run))
     except QuantError as error:
         pytest.exit(str(error), returncode=error.exit_code)
-    pytestconfig.stash[_comparison_key] = found
-    record_testsuite_property("baseline", found.before)
-    record_testsuite_property("regression", found.headline)
+    closing(pytestconfig).say(REGRESSION, list(plain(as_text(comparison_table(found), 80))))
+    record_suite("baseline", found.before)
+    record_suite("regression", found.headline)
     for finding in found.findings:
-        record_testsuite_property(f"regression.{finding.subject}.{finding.name}", f"{finding.change.value}: {finding}")
+        record_suite(f"regression.{finding.subject}.{finding.name}", f"{finding.change.value}: {finding}")
     return found
 
 
 @pytest.fixture(scope="session")
-def publish(
-    run: Run, pytestconfig: pytest.Config, record_testsuite_property: Callable[[str, object], None]
-) -> Callable[[Verdict], None]:
+def publish(run: Run, pytestconfig: pytest.Config, record_suite: RecordSuite) -> Callable[[Verdict], None]:
     """Puts a verdict into the JUnit file and into the summary at the end of the session; the last one counts."""
 
     def put(found: Verdict) -> None:
-        pytestconfig.stash[_verdict_key] = found
-        record_testsuite_property("run", str(run.folder))
-        record_testsuite_property("winner", found.winner or "none")
-        record_testsuite_property("status", found.status)
-        record_testsuite_property("basis", found.basis)
-        record_testsuite_property("device", found.device)
+        closing(pytestconfig).say("acceptance", list(_told(found)))
+        record_suite("run", str(run.folder))
+        record_suite("winner", found.winner or "none")
+        record_suite("status", found.status)
+        record_suite("basis", found.basis)
+        record_suite("device", found.device)
         for name, digest in found.hashes.items():
-            record_testsuite_property(f"sha256.{name}", digest or "none")
+            record_suite(f"sha256.{name}", digest or "none")
         for assessment in found.assessments:
             for criterion in assessment.criteria:
-                record_testsuite_property(f"{assessment.track}.{criterion.name}", str(criterion))
+                record_suite(f"{assessment.track}.{criterion.name}", str(criterion))
 
     return put
 
@@ -252,31 +353,38 @@ def hold(record_property: Callable[[str, object], None]) -> Hold:
     return hold_all
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the winner and every criterion, if a verdict was reached, and what became of the baseline's figures."""
-    held = config.stash.get(_comparison_key, None)
-    if held is not None:
-        from quant.report.comparison import comparison
-        from quant.report.text import as_text
-
-        terminalreporter.section(REGRESSION)
-        terminalreporter.write(as_text(comparison(held), 80))
-    found = config.stash.get(_verdict_key, None)
-    if found is None:
-        return
+def _told(found: Verdict) -> Iterator[Line]:
+    """The winner and every criterion."""
     from quant.report.terminal import status_line
 
-    terminalreporter.section("acceptance")
     for assessment in found.assessments:
         for criterion in assessment.criteria:
-            terminalreporter.line(f"{assessment.track}  {criterion}", **_markup(criterion))
+            yield f"{assessment.track}  {criterion}", _markup(criterion)
     for line in (*found.gate, *(f"Warning: {warning}" for warning in found.warnings)):
-        terminalreporter.line(line)
-    terminalreporter.line(found.headline, bold=True)
+        yield line, {}
+    yield found.headline, {"bold": True}
     for line in (*found.why, *(f"against {rival.track}: {rival.comparison}" for rival in found.against)):
-        terminalreporter.line(f"  {line}")
-    terminalreporter.line(status_line(found))
+        yield f"  {line}", {}
+    yield status_line(found), {}
 
 
 def _markup(criterion: Criterion) -> dict[str, bool]:
     return {{"pass": "green", "fail": "red", "unproven": "yellow"}[criterion.outcome.value]: True}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints what the session has to say: the verdict, what became of the baseline's figures, what a board took."""
+    write(terminalreporter, closing(config))
+
+
+@pytest.hookimpl(trylast=True)  # the session's fixtures are taken down by then
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker of pytest-xdist: gives it to the session that has a terminal and a JUnit file."""
+    if is_worker(session.config):
+        send(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended."""
+    receive(node.config, getattr(node, "workeroutput", {}))
