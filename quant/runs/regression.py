@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.runs.folder import MANIFEST, WINNER
 from quant.acceptance.baseline import Figure, Snapshot, load_baseline
 from quant.acceptance.comparison import FRAMES
 from quant.acceptance.criterion import Evidence
@@ -21,9 +20,10 @@ from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.gate import blindness, open_loop_blindness
 from quant.evaluation.open_loop import AUGMENTED, Closeness
 from quant.files import read_json, sha256
+from quant.policy.policy import Discrete, Policy
+from quant.runs.folder import MANIFEST, WINNER
 from quant.runs.reading import open_run
 from quant.runs.run import Run, origins_of
-from quant.policy.policy import Discrete, Policy
 from quant.tracks.candidate import PARTS
 from quant.worlds.scenarios import ScenarioSet
 

@@ -1,0 +1,86 @@
+"""A run as the steps and the pages know it: its artifacts, read and checked, and the verdict on them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.acceptance.assessment import assess
+from quant.acceptance.decision import Verdict
+from quant.acceptance.decision import decide as decide_between
+from quant.acceptance.limits import Limits
+from quant.boards.report import DeviceReport
+from quant.dataset import Dataset
+from quant.evaluation.evaluation import FLOAT, Evaluation
+from quant.evaluation.open_loop import AUGMENTED
+from quant.evaluation.second_opinion import SecondOpinion
+from quant.policy import Policy
+from quant.runners import ParityReport
+from quant.runs.settings import Settings
+from quant.tracks.candidate import Candidate
+from quant.worlds.scenarios import ScenarioSet
+from quant.worlds.world import World
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back and checked.
+
+    Attributes:
+        folder: where it is.
+        settings: what was asked for.
+        policy: the float policy.
+        dataset: the shared dataset.
+        candidates: by track.
+        evaluations: by track, and ``float``.
+        parity: of the other engines, by track.
+        devices: what boards showed of the candidates, by board.
+        world, scenarios: None where driving was not tested.
+        second: what SUMO showed of the same drivers; None where it was not asked.
+    """
+
+    folder: Path
+    settings: Settings
+    policy: Policy
+    dataset: Dataset
+    candidates: dict[str, Candidate]
+    evaluations: dict[str, Evaluation]
+    parity: dict[str, ParityReport]
+    devices: dict[str, DeviceReport]
+    world: World | None
+    scenarios: ScenarioSet | None
+    second: SecondOpinion | None = None
+
+    def verdict(self, limits: Limits) -> Verdict:
+        """The decision under these limits, with what the dataset leaves open."""
+        verdict = verdict_of(self.candidates, self.evaluations, limits, self.devices.values())
+        unvaried = self.dataset.unvaried
+        if not unvaried:
+            return verdict
+        warning = f"never varied in the dataset, so no candidate can take another value: {', '.join(unvaried)}"
+        return replace(verdict, warnings=(*verdict.warnings, warning))
+
+
+def verdict_of(
+    candidates: Mapping[str, Candidate],
+    evaluations: Mapping[str, Evaluation],
+    limits: Limits,
+    devices: Collection[DeviceReport] = (),
+) -> Verdict:
+    """Assesses every candidate and decides between them."""
+    reference = evaluations[FLOAT]
+    assessments = [
+        assess(candidate, evaluations[name], reference, limits, [d.evidence(name) for d in devices if name in d.tracks])
+        for name, candidate in candidates.items()
+    ]
+    return decide_between(assessments, evaluations, limits)
+
+
+def origins_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+    """(N,) ``recorded``, ``rollout`` or ``augmented`` for each frame."""
+    kinds = np.array(["recorded" if origin.kind == "drive" else "rollout" for origin in dataset.origins])
+    return np.where(dataset.column("augmented")[rows] == 1, AUGMENTED, kinds[dataset.column("origin")[rows]])
