@@ -14,8 +14,8 @@ from quant.policy import Observations, Policy, load_policy, policy_digest
 from quant.runners import FloatRunner, Int8Runner, parity
 from quant.tracks.candidate import Candidate
 from quant.tracks.gptq import Rounded
-from quant.tracks.registry import GPTQ
 from quant.tracks.plan import Choice, calibrate, make_plan
+from quant.tracks.registry import GPTQ
 from quant.worlds.reference import golden_path, reference_policy_path
 
 TOLERANCE = 1e-4

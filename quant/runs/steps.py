@@ -65,7 +65,7 @@ from quant.runs.run import Run, origins_of
 from quant.runs.settings import Settings, read_settings, write_settings
 from quant.runs.sources import episodes_of, read_sources, world_of
 from quant.tracks.candidate import Candidate
-from quant.tracks.job import Infer, Job
+from quant.tracks.job import Job
 from quant.tracks.registry import TRACKS
 from quant.tracks.storage import save_candidate, save_curve
 from quant.worlds.repeatable import check_repeatable
