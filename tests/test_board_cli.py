@@ -15,7 +15,7 @@ import pytest
 
 from quant.policy import save_policy
 from quant.runs.folder import MANIFEST
-from tests.commandline import Outcome, quant
+from tests.commandline import Outcome, command, quant
 from tests.tracks import strategies
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -89,8 +89,8 @@ def serve(run: Path, tmp_path: Path) -> Start:
     """Starts ``quant board serve`` and waits until it says its port."""
 
     def start(*arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "quant", "board", "serve", *map(str, arguments)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        words = command("board", "serve", *arguments)
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout is not None
         process.stdout.readline()
         return process
