@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from quant.policy import save_policy
 from quant.runs.folder import MANIFEST
 from tests.commandline import Outcome, command, quant
 from tests.tracks import strategies
@@ -27,8 +26,7 @@ FRAME = {"ego": [0.5, 0.0, 0.25, -0.1, 0.0, 0.3], "peers": [[0.1] * 6, [-0.2] * 
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with both tracks, whose board commands change nothing in it."""
     folder = tmp_path_factory.mktemp("boards")
-    save_policy(strategies.policy(2, ego=6), folder / "policy.npz")
-    strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, ego=6, slots=4, most=3))
+    strategies.write_inputs(folder)
     drive = ("--drive", folder / "drive.npz", "--qat-steps", "2")
     done = quant("run", folder / "policy.npz", *drive, "--out", folder / "run")
     assert done.code == 0, done.err

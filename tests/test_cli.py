@@ -36,9 +36,8 @@ def contents(folder: Path) -> dict[str, str]:
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy, another one, and drives of both widths."""
     folder = tmp_path_factory.mktemp("material")
-    save_policy(POLICY, folder / "policy.npz")
+    strategies.write_inputs(folder, POLICY)
     save_policy(OTHER_POLICY, folder / "other.npz")
-    strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, ego=6, slots=4, most=3))
     strategies.write_drive(folder / "ego5.npz", strategies.frames(700, 1, ego=5, slots=4, most=3))
     strategies.write_drive(folder / "short.npz", strategies.frames(150, 1, ego=6, slots=4, most=3))
     (folder / "garbage.zip").write_bytes(b"no checkpoint at all")

@@ -19,7 +19,6 @@ import pytest
 from distributed import Client
 
 from quant.acceptance.limits import Limits
-from quant.policy import save_policy
 from quant.runs.reading import open_run
 from quant.runs.settings import Settings
 from quant.runs.sources import read_sources
@@ -40,10 +39,7 @@ PATIENCE = 120
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("material")
-    save_policy(strategies.policy(2, ego=6), folder / "policy.npz")
-    strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, ego=6, slots=4, most=3))
-    return folder
+    return strategies.write_inputs(tmp_path_factory.mktemp("material"))
 
 
 def asked(material: Path, *more: object) -> tuple[object, ...]:
