@@ -44,14 +44,23 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-        # mkstemp makes 0600; an artifact is as readable as any file its owner makes.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
+        open_up(Path(temporary), 0o666)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def open_up(temporary: Path, mode: int) -> None:
+    """Makes what :mod:`tempfile` made for its owner alone as readable as any file that its owner makes.
+
+    Args:
+        temporary: the file or folder.
+        mode: before the umask takes its part: 0o666 of a file, 0o777 of a folder.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(mode & ~umask)
 
 
 def write_text(path: Path, text: str) -> None:

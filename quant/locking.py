@@ -1,18 +1,16 @@
 """One owner at a time, between processes, of whatever a file stands for.
 
-The lock is the kernel's (``flock``), so it is free the moment its owner dies, however it dies. The file says who has
-it; what it says is for people only and never decides anything. A descriptor is not inherited, so a program that the
-owner starts does not keep the lock.
+The lock is the kernel's (``flock``, taken by :mod:`filelock`), so it is free the moment its owner dies, however it
+dies. The file says who has it; what it says is for people only and never decides anything. A descriptor is not
+inherited, so a program that the owner starts does not keep the lock.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sys
-import time
 from abc import ABC, abstractmethod
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Self
 from quant.errors import InputError
 
 _POLL_SECONDS = 0.1
+_LONGEST_OWNER = 65536
 
 
 class FileLock(ABC):
@@ -35,11 +34,22 @@ class FileLock(ABC):
     """
 
     def __init__(self, path: Path, *, wait: float = 0.0, keep: bool = True, mode: int = 0o666) -> None:
+        import filelock  # here: a word's completion needs no lock
+
         self.path = path
         self.wait = wait
         self._keep = keep
-        self._mode = mode
-        self._descriptor: int | None = None
+        self._descriptor = -1
+        self._lock = filelock.FileLock(
+            path,
+            timeout=wait,
+            mode=mode,
+            thread_local=False,
+            poll_interval=_POLL_SECONDS,
+            # A file that is there for as long as the lock is held would outlive its owner.
+            fallback_to_soft=False,
+            on_acquired=self._say_who,
+        )
 
     @abstractmethod
     def busy(self, holder: str) -> InputError:
@@ -51,59 +61,49 @@ class FileLock(ABC):
         Raises:
             InputError: somebody else still has it, or its file cannot be opened or locked.
         """
-        deadline = time.monotonic() + self.wait
-        while self._descriptor is None:
-            descriptor = _open(self.path, self._mode)
-            try:
-                self._take(descriptor, deadline)
-                if not self._is_current(descriptor):
-                    # Its last owner has removed the file since it was opened: the lock of a file that is gone is none.
-                    os.close(descriptor)
-                    continue
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, json.dumps(_owner()).encode(), 0)
-            except BaseException:
-                os.close(descriptor)
-                raise
-            self._descriptor = descriptor
+        import filelock
 
-    def _take(self, descriptor: int, deadline: float) -> None:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise self.busy(_holder(descriptor)) from None
-            except OSError as error:
-                # Some network file systems have no locks.
-                raise InputError(
-                    f"cannot be locked: {error.strerror}",
-                    where=self.path,
-                    expected="a file system that has locks",
-                    hint="work in a folder on a disk of this machine",
-                ) from error
-            time.sleep(_POLL_SECONDS)
+        if self._lock.is_locked:
+            return
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            raise self.busy(_holder(self.path)) from None
+        except OSError as error:
+            raise self._unusable(error) from error
 
-    def _is_current(self, descriptor: int) -> bool:
-        if self._keep:
-            return True
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(descriptor), self.path.stat())
-        return False
+    def _unusable(self, error: OSError) -> InputError:
+        if error.filename is not None:  # of open(2); flock(2) knows a descriptor only
+            return InputError(
+                f"the lock's file cannot be opened: {error.strerror}",
+                where=self.path,
+                expected="a file that can be written",
+            )
+        # Some network file systems have no locks.
+        return InputError(
+            f"cannot be locked: {error.strerror}",
+            where=self.path,
+            expected="a file system that has locks",
+            hint="work in a folder on a disk of this machine",
+        )
+
+    def _say_who(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        with contextlib.suppress(OSError):  # a full disk: nobody will read who it was
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(_owner()).encode(), 0)
 
     def release(self) -> None:
         """Gives it back; the second time it does nothing."""
-        if self._descriptor is None:
+        if not self._lock.is_locked:
             return
         if self._keep:
+            # Not by its path, where another may have put a link to a file of ours.
             os.ftruncate(self._descriptor, 0)
         else:
+            # Whoever has opened it already finds that it has no name any more, and makes it anew.
             self.path.unlink(missing_ok=True)
-        # Closing alone would leave it to a child that has not come to closing its copy yet.
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        os.close(self._descriptor)
-        self._descriptor = None
+        self._lock.release()
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -115,29 +115,6 @@ class FileLock(ABC):
         self.release()
 
 
-def _open(path: Path, mode: int) -> int:
-    try:
-        # Not created by O_CREAT on a file that exists: a sticky folder refuses that for another user's file.
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise _unusable(path, error) from error
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    except OSError as error:
-        raise _unusable(path, error) from error
-    with contextlib.suppress(PermissionError):  # another user was faster: it is theirs to open up
-        os.fchmod(descriptor, mode)
-    return descriptor
-
-
-def _unusable(path: Path, error: OSError) -> InputError:
-    return InputError(
-        f"the lock's file cannot be opened: {error.strerror}", where=path, expected="a file that can be written"
-    )
-
-
 def _owner() -> dict[str, object]:
     return {
         "pid": os.getpid(),
@@ -146,9 +123,10 @@ def _owner() -> dict[str, object]:
     }
 
 
-def _holder(descriptor: int) -> str:
+def _holder(path: Path) -> str:
     try:
-        owner = json.loads(os.pread(descriptor, 65536, 0))
+        with path.open("rb") as file:
+            owner = json.loads(file.read(_LONGEST_OWNER))
         return f"process {owner['pid']} ({owner['command']}) since {owner['since']}"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"

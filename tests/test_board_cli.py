@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from quant.policy import save_policy
 from quant.runs.folder import MANIFEST
-from tests.commandline import Outcome, quant
+from tests.commandline import Outcome, command, quant
 from tests.tracks import strategies
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -27,8 +26,7 @@ FRAME = {"ego": [0.5, 0.0, 0.25, -0.1, 0.0, 0.3], "peers": [[0.1] * 6, [-0.2] * 
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with both tracks, whose board commands change nothing in it."""
     folder = tmp_path_factory.mktemp("boards")
-    save_policy(strategies.policy(2, ego=6), folder / "policy.npz")
-    strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, ego=6, slots=4, most=3))
+    strategies.write_inputs(folder)
     drive = ("--drive", folder / "drive.npz", "--qat-steps", "2")
     done = quant("run", folder / "policy.npz", *drive, "--out", folder / "run")
     assert done.code == 0, done.err
@@ -89,8 +87,8 @@ def serve(run: Path, tmp_path: Path) -> Start:
     """Starts ``quant board serve`` and waits until it says its port."""
 
     def start(*arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "quant", "board", "serve", *map(str, arguments)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        words = command("board", "serve", *arguments)
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout is not None
         process.stdout.readline()
         return process

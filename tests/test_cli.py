@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from quant import files
 from quant.policy import save_policy
 from quant.runs.folder import MANIFEST, REPORT, WINNER
 from quant.runs.settings import read_settings
-from tests.commandline import quant, spawn
+from tests.commandline import imported_by, quant, spawn
 from tests.tracks import strategies
 
 POLICY = strategies.policy(2, ego=6)
@@ -38,9 +36,8 @@ def contents(folder: Path) -> dict[str, str]:
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy, another one, and drives of both widths."""
     folder = tmp_path_factory.mktemp("material")
-    save_policy(POLICY, folder / "policy.npz")
+    strategies.write_inputs(folder, POLICY)
     save_policy(OTHER_POLICY, folder / "other.npz")
-    strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, ego=6, slots=4, most=3))
     strategies.write_drive(folder / "ego5.npz", strategies.frames(700, 1, ego=5, slots=4, most=3))
     strategies.write_drive(folder / "short.npz", strategies.frames(150, 1, ego=6, slots=4, most=3))
     (folder / "garbage.zip").write_bytes(b"no checkpoint at all")
@@ -73,17 +70,11 @@ def untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def test_help_imports_nothing_heavy() -> None:
-    script = (
-        "import sys; sys.argv = ['quant', '--help']\n"
-        "from quant.commands.main import main\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        "heavy = {'numpy', 'tensorflow', 'tf_keras', 'torch', 'gymnasium', 'scipy', 'rich'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done, imported = imported_by("--help")
+    assert done.code == 0, done.err
+    assert not {"numpy", "tensorflow", "tf_keras", "torch", "gymnasium", "scipy", "rich"} & imported
     for command in ("run", "import", "dataset", "ptq", "qat", "evaluate", "decide", "show", "train"):
-        assert command in done.stdout
+        assert command in done.out
 
 
 def test_the_module_is_the_command() -> None:

@@ -16,7 +16,7 @@ from click.shell_completion import ShellComplete
 from quant.commands.completion import INSTALL
 from quant.commands.main import cli
 from quant.tracks.registry import TRACKS
-from tests.commandline import quant
+from tests.commandline import imported_by, quant
 
 SETTINGS = {"checkpoint": "x", "drives": [], "tracks": ["ptq", "ptq-gptq"], "schema_version": 1}
 HEAVY = {"tensorflow", "scipy", "gymnasium", "rich", "jinja2", "h5py"}
@@ -130,16 +130,7 @@ def test_a_real_bash_completes_commands_runs_and_tracks(in_bash: Callable[[str],
 
 @pytest.mark.parametrize("words", ["quant sh", "quant show r", "quant board info --board t"])
 def test_nothing_heavy_is_imported_for_a_word(desk: Path, words: str) -> None:
-    script = (
-        "import sys; sys.argv = ['quant']\n"
-        "from quant.commands.main import main\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        f"heavy = {HEAVY!r} & {{name.partition('.')[0] for name in sys.modules}}\n"
-        "assert not heavy, heavy"
-    )
     typed = {"_QUANT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=False, cwd=desk, env=os.environ | typed, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    done, imported = imported_by(**typed)
+    assert done.code == 0, done.err
+    assert done.out and not HEAVY & imported

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from quant.errors import did_you_mean, nearest
-from quant.policy import save_policy
 from tests.commandline import quant
 from tests.tracks import strategies
 
@@ -29,8 +28,7 @@ gymnasium.register("HintRoad-v0", entry_point="hint_world:Road")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy, a drive, and files that are neither."""
     folder = tmp_path_factory.mktemp("hints")
-    save_policy(strategies.policy(2, ego=6), folder / "policy.npz")
-    strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, ego=6, slots=4, most=3))
+    strategies.write_inputs(folder)
     (folder / "limits.toml").write_text("sucess_drop = 0.1\n")
     (folder / "boards.yaml").write_text("boards: {truck1: {chip: esp32, port: /dev/not-there}}\n")
     (folder / "hint_world.py").write_text(WORLD)

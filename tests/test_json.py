@@ -14,7 +14,6 @@ import pytest
 
 from quant.commands.main import cli
 from quant.commands.project import start_project
-from quant.policy import save_policy
 from quant.runs.folder import WINNER
 from quant.tracks.registry import TRACKS
 from tests.commandline import quant, spawn
@@ -75,10 +74,7 @@ WITH = {name for name, command in commands() if any("--json" in parameter.opts f
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy and a drive."""
-    folder = tmp_path_factory.mktemp("material")
-    save_policy(strategies.policy(2, ego=6), folder / "policy.npz")
-    strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, ego=6, slots=4, most=3))
-    return folder
+    return strategies.write_inputs(tmp_path_factory.mktemp("material"))
 
 
 @pytest.fixture(scope="module")

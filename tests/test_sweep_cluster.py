@@ -19,7 +19,6 @@ import pytest
 from distributed import Client
 
 from quant.acceptance.limits import Limits
-from quant.policy import save_policy
 from quant.runs.reading import open_run
 from quant.runs.settings import Settings
 from quant.runs.sources import read_sources
@@ -27,7 +26,7 @@ from quant.sweep import process
 from quant.sweep.cluster import run_jobs
 from quant.sweep.jobs import Sweep, plan_sweep
 from quant.sweep.process import Failure, run_job
-from tests.commandline import quant, spawn
+from tests.commandline import command, quant, spawn
 from tests.test_cli import contents
 from tests.tracks import strategies
 
@@ -40,10 +39,7 @@ PATIENCE = 120
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("material")
-    save_policy(strategies.policy(2, ego=6), folder / "policy.npz")
-    strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, ego=6, slots=4, most=3))
-    return folder
+    return strategies.write_inputs(tmp_path_factory.mktemp("material"))
 
 
 def asked(material: Path, *more: object) -> tuple[object, ...]:
@@ -132,11 +128,9 @@ def swept(material: Path, cluster: Cluster) -> Path:
     assert none.code == 2 and "has no worker" in none.err and "dask worker" in none.err
     cluster.add_worker()
     cluster.add_worker()
-    command = [sys.executable, "-m", "quant", "sweep", *map(str, asked(material, "--seeds", "1:3", "--out", folder))]
+    words = command("sweep", *asked(material, "--seeds", "1:3", "--out", folder, "--dask", cluster.address))
     cluster.wait_for(2)
-    done = subprocess.Popen(
-        [*command, "--dask", cluster.address], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    done = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     victim = cluster.workers[0]
     until(lambda: descendants(victim.pid) or done.poll() is not None)
     runs = descendants(victim.pid)
@@ -180,9 +174,7 @@ def test_an_interrupted_sweep_ends_its_runs_on_the_cluster(material: Path, clust
     endless = ("--qat-steps", 1_000_000)
     words = asked(material, *endless, "--seeds", "8", "--out", material / "cut", "--dask", cluster.address)
     worker = cluster.renew()
-    done = subprocess.Popen(
-        [sys.executable, "-m", "quant", "sweep", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    done = subprocess.Popen(command("sweep", *words), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     until(lambda: descendants(worker.pid) or done.poll() is not None)
     runs = descendants(worker.pid)
     assert runs, done.communicate()
@@ -200,7 +192,7 @@ def test_control_c_at_a_terminal_ends_a_local_sweep(material: Path) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ |= {"TERM": "xterm", "COLUMNS": "100"}
-        os.execv(sys.executable, [sys.executable, "-m", "quant", "sweep", *map(str, words)])
+        os.execv(sys.executable, command("sweep", *words))
     shown = b""
     deadline, runs = time.monotonic() + PATIENCE, list[int]()
     while b"\nquant: interrupted" not in shown and time.monotonic() < deadline:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from quant.boards.pack import read_pack
-from quant.policy import save_policy
 from quant.runs.reading import open_run, pack_of
 from quant.tracks.storage import model_name
 from tests.commandline import quant
@@ -22,10 +21,7 @@ THREE = ("ptq", "qat", "ptq-gptq")
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("three")
-    save_policy(POLICY, folder / "policy.npz")
-    strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, ego=6, slots=4, most=3))
-    return folder
+    return strategies.write_inputs(tmp_path_factory.mktemp("three"), POLICY)
 
 
 @pytest.fixture(scope="module")

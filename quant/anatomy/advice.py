@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from quant.anatomy.anatomy import Anatomy, Effect, Source
+from quant.anatomy.anatomy import Anatomy, Effect, Source, WeightFacts
 from quant.anatomy.simulation import OUTPUT
 
 NOTABLE = 0.10
@@ -87,6 +87,11 @@ def _of_sources(anatomy: Anatomy) -> Iterator[Advice]:
             yield from _of_tensor(source)
 
 
+def _about(rule: str, source: Source, why: str, what: str) -> Advice:
+    """Advice on one source, as weighty as its share of the cost."""
+    return Advice(rule, source.name, source.share, why, what)
+
+
 def _of_tensor(source: Source) -> Iterator[Advice]:
     tensor = source.tensor
     assert tensor is not None
@@ -94,10 +99,9 @@ def _of_tensor(source: Source) -> Iterator[Advice]:
     clipping = tensor.cut_off_cost / cost if cost else 0.0
     if share >= NOTABLE and clipping >= CUT_OFF_DECIDES:
         feature = _worst_feature(source)
-        yield Advice(
+        yield _about(
             "range too narrow",
-            source.name,
-            share,
+            source,
             f"the range of the {source.name} is too narrow: {tensor.cut_off:.1%} of the values lie beyond it{feature}, "
             f"by up to {tensor.beyond:.0%} of it; that is {clipping:.0%} of what it costs ({share:.0%} of all)",
             "record more frames like the worst ones, so that calibration sees these values, or widen the margin"
@@ -105,10 +109,9 @@ def _of_tensor(source: Source) -> Iterator[Advice]:
             else "calibrate on more frames like the worst ones, or keep more of this tensor's range",
         )
     elif tensor.cut_off >= SATURATED:
-        yield Advice(
+        yield _about(
             "saturated",
-            source.name,
-            share,
+            source,
             f"{tensor.cut_off:.1%} of the values of the {source.name}{_worst_feature(source)} lie beyond its range, by "
             f"up to {tensor.beyond:.0%} of it; on these frames this tensor costs {share:.0%} of all",
             "nothing here; but two logits cut off alike are a tie, and the first action wins"
@@ -140,7 +143,7 @@ def _too_coarse(source: Source) -> Advice:
         ),
     }
     rule, why, what = words[source.kind]
-    return Advice(rule, source.name, source.share, why, what)
+    return _about(rule, source, why, what)
 
 
 def _of_weights(anatomy: Anatomy, source: Source) -> Iterator[Advice]:
@@ -148,18 +151,16 @@ def _of_weights(anatomy: Anatomy, source: Source) -> Iterator[Advice]:
     assert weights is not None
     share, change = source.share, anatomy.change(source.exact)
     if share >= NOTABLE and weights.size >= ENOUGH_WEIGHTS and weights.levels < FEW_LEVELS:
-        yield Advice(
+        yield _about(
             "few weight levels",
-            source.name,
-            share,
+            source,
             f"the {source.name} use {weights.levels} of 255 codes and cost {share:.0%} of all",
             "their scale is far too coarse or they were rounded to fewer bits: quantize this layer again",
         )
     elif share >= NOTABLE and weights.unevenness >= UNEVEN:
-        yield Advice(
+        yield _about(
             "one scale for uneven outputs",
-            source.name,
-            share,
+            source,
             f"the {source.name} share one scale, though the largest is {weights.unevenness:.1f} times a typical "
             f"output's largest; they cost {share:.0%} of all",
             "give every output its own scale (per-channel), or equalize the layer",
@@ -172,32 +173,34 @@ def _of_weights(anatomy: Anatomy, source: Source) -> Iterator[Advice]:
             f"the {source.name} make up for other roundings: with them exact the error would {_grown(change)}",
             "",
         )
-    elif share >= DOMINANT and weights.bias_moved >= BIAS_MOVED:
-        yield Advice(
+    elif share >= DOMINANT:
+        yield _dominant(source, weights)
+
+
+def _dominant(source: Source, weights: WeightFacts) -> Advice:
+    """On weights that cost the most, for the likeliest cause."""
+    if weights.bias_moved >= BIAS_MOVED:
+        return _about(
             "biases moved",
-            source.name,
-            share,
+            source,
             f"a bias among the {source.name} is {weights.bias_moved:.1f} steps of the layer's output from the float "
-            f"policy's; they cost {share:.0%} of all without making up for anything",
+            f"policy's; they cost {source.share:.0%} of all without making up for anything",
             "undo the correction or training of these biases; where there was none, the conversion is at fault",
         )
-    elif share >= DOMINANT and weights.moved_rms >= MOVED:
-        yield Advice(
+    if weights.moved_rms >= MOVED:
+        return _about(
             "weights moved",
-            source.name,
-            share,
+            source,
             f"the {source.name} are {weights.moved_rms:.2f} steps from the float policy's (rounding alone is .29) and "
-            f"cost {share:.0%} of all without making up for anything",
+            f"cost {source.share:.0%} of all without making up for anything",
             "train longer or with a smaller learning rate, or start from the float weights again",
         )
-    elif share >= DOMINANT:
-        yield Advice(
-            "weight rounding",
-            source.name,
-            share,
-            f"the rounding of the {source.name} dominates: {share:.0%} of all",
-            "train through the rounding (QAT), round to second order instead of to the nearest, or correct the bias",
-        )
+    return _about(
+        "weight rounding",
+        source,
+        f"the rounding of the {source.name} dominates: {source.share:.0%} of all",
+        "train through the rounding (QAT), round to second order instead of to the nearest, or correct the bias",
+    )
 
 
 def _grown(change: float) -> str:

@@ -10,19 +10,18 @@ import contextlib
 import os
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quant.boards.board import Board, Embedded, Prepared, Work
+from quant.boards.board import Prepared, Work
 from quant.boards.build import FLASH_FILES, MODELS, build_folders
-from quant.boards.pty_line import PtyLine, open_pty_line
+from quant.boards.pty_board import PtyBoard
+from quant.boards.pty_line import PtyLine
 from quant.errors import InputError
 from quant.files import sha256, write_bytes
-from quant.wire.protocol import DEFAULT_BAUD
 
 if TYPE_CHECKING:
     from serial import SerialBase
@@ -144,7 +143,7 @@ def reset_reason(code: int) -> str:
     return "software" if code >= 0 else "panic"
 
 
-class LinuxBoard(Board):
+class LinuxBoard(PtyBoard):
     """The app as a process of this machine.
 
     Args:
@@ -154,22 +153,11 @@ class LinuxBoard(Board):
     """
 
     def __init__(self, elf: Path, *, mac: str | None = None, name: str = "linux") -> None:
-        self.name = name
-        self.chip: str | None = "linux"
-        self.baud = DEFAULT_BAUD
+        super().__init__(name, "linux")
         self.elf = elf
         self._mac = mac
-        self._line: PtyLine | None = None
         self._supervisor: Supervisor | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._pack: str | None = None
-
-    @property
-    def port(self) -> str:
-        """The pseudo-terminal's path."""
-        if self._line is None:
-            raise RuntimeError("the board is not open")
-        return self._line.path
 
     @property
     def restarts(self) -> int:
@@ -182,24 +170,21 @@ class LinuxBoard(Board):
             return
         if not self.elf.is_file():
             raise InputError("no such file", where=self.elf, expected="the app's ELF for ESP-IDF's linux target")
-        line = open_pty_line()
-        supervisor = Supervisor([str(self.elf.resolve())], line, self._environment)
-        self._folder, self._pack = tempfile.TemporaryDirectory(prefix="quant-linux-"), None
+        self._open_line()
+        self._pack = None
+        self._supervisor = Supervisor([str(self.elf.resolve())], self._device_line, self._environment)
         try:
-            supervisor.start()
+            self._supervisor.start()
         except BaseException:
-            line.close()
-            self._folder.cleanup()
+            self.close()
             raise
-        self._line, self._supervisor = line, supervisor
 
     def close(self) -> None:
         """Ends the process."""
-        if self._supervisor is not None and self._line is not None and self._folder is not None:
+        if self._supervisor is not None:
             self._supervisor.stop()
-            self._line.close()
-            self._folder.cleanup()
-        self._supervisor = self._line = self._folder = None
+        self._supervisor = None
+        self._close_line()
 
     def prepare(self, pack: bytes) -> Prepared:
         """Gives the process its pack; a process that has it goes on running."""
@@ -222,13 +207,8 @@ class LinuxBoard(Board):
         """The same as a hard reset: a process has no power of its own."""
         self._running().reset()
 
-    def embedded(self) -> Embedded:
-        """Pytest-embedded's serial service on the pseudo-terminal."""
-        return Embedded("serial", {"port": self.port, "baud": str(self.baud)})
-
     def _models(self) -> Path:
-        assert self._folder is not None
-        return Path(self._folder.name) / f"{MODELS}.bin"
+        return self._folder / f"{MODELS}.bin"
 
     def _running(self) -> Supervisor:
         if self._supervisor is None:

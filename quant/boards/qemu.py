@@ -20,18 +20,17 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from quant.boards.board import Board, Embedded, Prepared, Work
+from quant.boards.board import Prepared, Work
 from quant.boards.build import Build
-from quant.boards.pty_line import PtyLine, open_pty_line
+from quant.boards.pty_board import PtyBoard
+from quant.boards.pty_line import PtyLine
 from quant.errors import InputError
-from quant.wire.protocol import DEFAULT_BAUD
 
 if TYPE_CHECKING:
     from serial import SerialBase
@@ -190,7 +189,7 @@ def _flash_size_for(size: int) -> int:
     return next(megabytes << 20 for megabytes in (2, 4, 8, 16, 32, 64, 128) if size <= megabytes << 20)
 
 
-class QemuBoard(Board):
+class QemuBoard(PtyBoard):
     """A chip in QEMU.
 
     Args:
@@ -200,22 +199,11 @@ class QemuBoard(Board):
     """
 
     def __init__(self, build: Build, *, name: str = "qemu", more: tuple[str, ...] = ()) -> None:
-        self.name = name
-        self.chip: str | None = build.chip
-        self.baud = DEFAULT_BAUD
+        super().__init__(name, build.chip)
         self.build = build
         self._more = (*more, *shlex.split(os.environ.get(ARGUMENTS_ENVIRONMENT, "")))
-        self._line: PtyLine | None = None
         self._running: _Running | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._pack: bytes | None = None
-
-    @property
-    def port(self) -> str:
-        """The pseudo-terminal's path."""
-        if self._line is None:
-            raise RuntimeError("the board is not open")
-        return self._line.path
 
     def open(self) -> None:
         """Starts QEMU with the build's own models, until `prepare` brings others."""
@@ -229,14 +217,12 @@ class QemuBoard(Board):
                 expected="CONFIG_QUANT_EMULATED=y",
                 hint=f"{BUILD_COMMAND}, in esp_idf_app",
             )
-        self._folder = tempfile.TemporaryDirectory(prefix="quant-qemu-")
-        self._line = open_pty_line()
-        os.set_blocking(self._line.device_end, False)
+        self._open_line()
+        os.set_blocking(self._device_line.device_end, False)
         try:
             models = self.build.models_file()
-            folder = self._place()
-            (folder / "flash.bin").write_bytes(flash_image(self.build, models, folder))
-            (folder / "efuse.bin").write_bytes(MACHINES[self.build.chip].efuse_image())
+            (self._folder / "flash.bin").write_bytes(flash_image(self.build, models, self._folder))
+            (self._folder / "efuse.bin").write_bytes(MACHINES[self.build.chip].efuse_image())
             self._run(models)
         except BaseException:
             self.close()
@@ -245,11 +231,8 @@ class QemuBoard(Board):
     def close(self) -> None:
         """Ends QEMU."""
         self._stop()
-        if self._line is not None:
-            self._line.close()
-        if self._folder is not None:
-            self._folder.cleanup()
-        self._line = self._folder = self._pack = None
+        self._close_line()
+        self._pack = None
 
     def prepare(self, pack: bytes) -> Prepared:
         """Gives the machine its pack; one that has it goes on running."""
@@ -258,7 +241,7 @@ class QemuBoard(Board):
             return Prepared(Work.NOTHING, "the flash has this pack already", time.monotonic() - started)
         self.build.fits(pack)
         self._stop()
-        with (self._place() / "flash.bin").open("r+b") as flash:
+        with (self._folder / "flash.bin").open("r+b") as flash:
             flash.seek(self.build.models.offset)
             flash.write(pack.ljust(self.build.models.size, ERASED))
         self._run(pack)
@@ -276,26 +259,13 @@ class QemuBoard(Board):
         self._stop()
         self._run(pack)
 
-    def embedded(self) -> Embedded:
-        """Pytest-embedded's serial service on the pseudo-terminal.
-
-        Its own qemu service would start another QEMU, whose line is QEMU's standard output and takes whole lines only.
-        """
-        return Embedded("serial", {"port": self.port, "baud": str(self.baud)})
-
     def _flashed(self) -> bytes:
         if self._pack is None:
             raise RuntimeError("the board is not open")
         return self._pack
 
-    def _place(self) -> Path:
-        if self._folder is None:
-            raise RuntimeError("the board is not open")
-        return Path(self._folder.name)
-
     def _run(self, pack: bytes) -> None:
-        assert self._line is not None
-        self._running = _Running(self.build.chip, self._place(), self._line, self._more)
+        self._running = _Running(self.build.chip, self._folder, self._device_line, self._more)
         self._pack = pack
 
     def _stop(self) -> None:

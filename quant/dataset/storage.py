@@ -144,6 +144,11 @@ class Dataset:
         return Observations(self.policy_inputs[rows, self.peer_outputs.shape[1] :], peers, mask)
 
 
+def spread(n: int, most: int) -> NDArray[np.int64]:
+    """Up to ``most`` of n indices, in order and evenly from the first to the last."""
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
+
+
 def _numbered(name: str, x: F32) -> list[str]:
     return [f"{name} {index}" for index in range(x.shape[1])]
 
@@ -339,7 +344,7 @@ def _check_column(dataset: Dataset, name: str, most: int | NDArray[np.int64], pa
 
 
 def _check_outputs(dataset: Dataset, policy: Policy, folder: Path) -> None:
-    rows = np.linspace(0, len(dataset) - 1, num=min(len(dataset), 256), dtype=np.int64)
+    rows = spread(len(dataset), 256)
     hint = "make the dataset again: quant dataset"
     sizes = (
         dataset.peer_inputs.shape[1],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quant.errors import InputError
-from quant.files import write_bytes
+from quant.files import open_up, write_bytes
 from quant.native import import_tensorflow
 from quant.observation.observations import EGO, PEER_MASK, PEERS
 from quant.policy.policy import Activation, Dense, Policy, Pooling
@@ -39,9 +38,7 @@ def export_saved_model(policy: Policy, folder: Path) -> None:
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         _write_saved_model(policy, temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
+        open_up(temporary, 0o777)
         if folder.exists():
             old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
             folder.replace(old)

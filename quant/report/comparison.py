@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +12,7 @@ from quant.acceptance.comparison import SIGNIFICANCE, Change, Comparison, Findin
 from quant.acceptance.contest import points
 from quant.acceptance.criterion import quantity
 from quant.evaluation.evaluation import FLOAT
+from quant.report.layout import empty_table, line
 
 STYLES = {Change.BETTER: "green", Change.WORSE: "bold red", Change.MISSING: "bold red", Change.INCOMPARABLE: "yellow"}
 COLUMNS = ("", "before", "now", "change", "p", "")
@@ -39,8 +38,7 @@ def comparison(found: Comparison) -> Group:
 
 
 def _table(found: Comparison, reasons: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, width=WIDTH, title_justify="left", title_style="bold")
-    table.title = f"{found.now} against {found.before}"
+    table = empty_table(f"{found.now} against {found.before}", WIDTH)
     for index, column in enumerate(COLUMNS):
         table.add_column(column, justify="right" if 0 < index < len(COLUMNS) - 1 else "left", overflow="fold")
     for subject in dict.fromkeys(one.subject for one in found.findings):
@@ -88,5 +86,5 @@ def _seen(found: Comparison) -> list[str]:
     return [f"drops of success that could have been seen (80 % power): {', '.join(seen)}"] if seen else []
 
 
-def _line(words: str) -> Padding:
-    return Padding(Text(words), (0, 0, 0, 1), expand=False)
+def _line(words: str) -> RenderableType:
+    return line(words, indent=1)

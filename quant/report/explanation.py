@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from quant.anatomy import Advice, Anatomy, Effect, Source, WorstFrame
 from quant.policy.policy import ActionSpace, Discrete
+from quant.report.layout import add_row, empty_table, line
 
 LARGEST = 2
 """Sources named for each number of peers."""
@@ -30,22 +29,22 @@ def explanation(anatomy: Anatomy, advice: Sequence[Advice], space: ActionSpace) 
 
 def contrasts(sentences: Sequence[str]) -> Group:
     """What sets candidates apart, a line a sentence."""
-    return Group(Text("Between the candidates", style="bold"), *map(_line, sentences))
+    return Group(Text("Between the candidates", style="bold"), *map(line, sentences))
 
 
 def _summary(anatomy: Anatomy) -> Group:
     measured = anatomy.measured.overall
     return Group(
         Text(f"{anatomy.track.upper()}: why it errs", style="bold"),
-        _line(
+        line(
             f"{measured.n} held-out frames: mean error {measured.mae:.4g}, largest {measured.max_error:.3g}, another "
             f"action in {measured.disagreement:.2%}"
         ),
-        _line(
+        line(
             f"the simulation rounds a product once, TFLite-Micro {_otherwise(anatomy)}: {anatomy.unlike:.1%} of frames "
             f"end on another code, cost {anatomy.simulated.overall.cost:.3g} against {measured.cost:.3g}"
         ),
-        _line(f"without any rounding it is the float policy, within {anatomy.folding_error:.1g}"),
+        line(f"without any rounding it is the float policy, within {anatomy.folding_error:.1g}"),
     )
 
 
@@ -57,7 +56,7 @@ def _sources(anatomy: Anatomy) -> Group:
     table = _table("What each rounding costs", ("alone", _head(anatomy), "share", "exact", "bias", "spread", "cut"))
     for source in anatomy.sources:
         overall = source.alone.overall
-        _row(
+        add_row(
             table,
             source.name,
             _error(anatomy, overall),
@@ -67,7 +66,7 @@ def _sources(anatomy: Anatomy) -> Group:
             f"{overall.spread:.1e}",
             "-" if source.tensor is None else f"{source.tensor.cut_off:.1%}",
         )
-    return Group(table, *map(_line, LEGEND))
+    return Group(table, *map(line, LEGEND))
 
 
 def _together(anatomy: Anatomy) -> Table:
@@ -75,9 +74,9 @@ def _together(anatomy: Anatomy) -> Table:
     for group in anatomy.groups:
         overall = group.alone.overall
         change = f"{anatomy.change(group.exact):+.0%}"
-        _row(table, group.name, _error(anatomy, overall), f"{overall.cost:.2e}", change)
+        add_row(table, group.name, _error(anatomy, overall), f"{overall.cost:.2e}", change)
     whole = anatomy.simulated.overall
-    _row(table, "all of them", _error(anatomy, whole), f"{whole.cost:.2e}", "")
+    add_row(table, "all of them", _error(anatomy, whole), f"{whole.cost:.2e}", "")
     return table
 
 
@@ -97,7 +96,7 @@ def _slice(table: Table, anatomy: Anatomy, name: str, effect: Effect, alone: Seq
     total = sum(cost for cost, _ in costs)
     largest: list[tuple[float, Source]] = sorted(costs, key=lambda one: -one[0])[:LARGEST] if total else []
     words = ", ".join(f"{source.name} {cost / total:.0%}" for cost, source in largest)
-    _row(table, name, str(effect.n), f"{effect.mae:.4g}", words or "-")
+    add_row(table, name, str(effect.n), f"{effect.mae:.4g}", words or "-")
 
 
 def _worst(anatomy: Anatomy, space: ActionSpace) -> Group | None:
@@ -105,7 +104,7 @@ def _worst(anatomy: Anatomy, space: ActionSpace) -> Group | None:
         return None
     table = _table("The worst frames", ("row", "origin", "peers", "float", "int8", "parts at"), left=(1, 5))
     for frame in anatomy.worst:
-        _row(
+        add_row(
             table,
             str(frame.row),
             frame.origin or "-",
@@ -114,7 +113,7 @@ def _worst(anatomy: Anatomy, space: ActionSpace) -> Group | None:
             _action(frame.candidate, space),
             frame.parts_at,
         )
-    return Group(table, *map(_line, _inputs(anatomy.worst[0])))
+    return Group(table, *map(line, _inputs(anatomy.worst[0])))
 
 
 def _inputs(frame: WorstFrame) -> list[str]:
@@ -127,9 +126,9 @@ def _inputs(frame: WorstFrame) -> list[str]:
 def _advice(anatomy: Anatomy, advice: Sequence[Advice]) -> Group:
     lines: list[RenderableType] = []
     for one in advice:
-        lines.append(_line(f"- {one.why}", "bold"))
+        lines.append(line(f"- {one.why}", "bold"))
         if one.what:
-            lines.append(_line(f"  try: {one.what}"))
+            lines.append(line(f"  try: {one.what}"))
     return Group(Text(f"{anatomy.track.upper()}: why, and what to try", style="bold"), *lines)
 
 
@@ -156,16 +155,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _table(title: str, columns: Sequence[str], left: Sequence[int] = (0,)) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = empty_table(title)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index in left else "right", overflow="fold")
     return table
-
-
-def _row(table: Table, *cells: str) -> None:
-    # As text: rich would take brackets for its markup.
-    table.add_row(*map(Text, cells))
-
-
-def _line(words: str, style: str = "") -> Padding:
-    return Padding(Text(words, style=style), (0, 0, 0, 2), expand=False)

@@ -13,22 +13,18 @@ from numpy.typing import NDArray
 from quant.acceptance.comparison import Comparison
 from quant.acceptance.decision import Verdict
 from quant.anatomy import Anatomy, dissect
-from quant.boards.report import DeviceReport
-from quant.dataset import Dataset, Split
+from quant.dataset import Split
 from quant.dataset.storage import Made
 from quant.errors import InputError
-from quant.evaluation.evaluation import FLOAT, Evaluation
-from quant.evaluation.second_opinion import SecondOpinion
+from quant.evaluation.evaluation import FLOAT
 from quant.observation.observations import F32, Observations
-from quant.policy.policy import Policy
 from quant.report.board_tests import BoardTests
-from quant.runners import FloatRunner, Int8Runner, ParityReport
+from quant.report.results import Results
+from quant.runners import FloatRunner, Int8Runner
 from quant.runners.flatbuffer import Quantized
 from quant.runners.runner import Decision
 from quant.tracks.candidate import Affine, Candidate
 from quant.tracks.ptq import equalizations
-from quant.worlds.scenarios import ScenarioSet
-from quant.worlds.world import World
 
 Curve = tuple[tuple[int, float, float], ...]
 """(step, training loss, simulated error) of each point; a loss that is not known is NaN."""
@@ -36,44 +32,27 @@ WORST = 5
 """Worst frames looked at, as `quant explain` does."""
 
 
-@dataclass(frozen=True, eq=False)
-class Material:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Material(Results):
     """A finished run, as a report needs it.
 
     Attributes:
         settings: the content of ``settings.json``.
         manifest: the content of ``manifest.json``.
-        policy: the float policy.
-        dataset: the shared dataset.
-        candidates: by track.
-        evaluations: by track, and ``float``.
-        parity: of the other engines, by track.
-        devices: what boards showed, by board.
-        world, scenarios: None where driving was not tested.
         verdict: as it stands in ``winner.json``.
         curves: training curves by track.
         origins: (N,) of every held-out frame: ``recorded``, ``rollout`` or ``augmented``.
         tests: figures that the tests of each board recorded, by board.
         baseline: the run held against the accepted one; None where there is none.
-        second: what SUMO showed of the same drivers; None where it was not asked.
     """
 
     settings: Mapping[str, Any]
     manifest: Mapping[str, Any]
-    policy: Policy
-    dataset: Dataset
-    candidates: Mapping[str, Candidate]
-    evaluations: Mapping[str, Evaluation]
-    parity: Mapping[str, ParityReport]
-    devices: Mapping[str, DeviceReport]
-    world: World | None
-    scenarios: ScenarioSet | None
     verdict: Verdict
     curves: Mapping[str, Curve]
     origins: NDArray[Any]
     tests: Mapping[str, BoardTests] = field(default_factory=dict)
     baseline: Comparison | None = None
-    second: SecondOpinion | None = None
 
     @property
     def tracks(self) -> tuple[str, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from quant.evaluation.second_opinion import Figures, SecondOpinion
 from quant.evaluation.statistics import Estimate
+from quant.report.layout import line
 from quant.report.terminal import NOTHING, table
 from quant.worlds.sumo import SUMO
 from quant.worlds.world import CONVOY
@@ -27,7 +27,7 @@ def second_opinion(opinion: SecondOpinion) -> Group:
         parts += [Text(f"{name}, the first {n:,} scenarios"), table(COLUMNS, [_row(one) for one in rows])]
     style = "green" if opinion.agrees else "bold yellow"
     head, *others = opinion.sentences
-    parts += [_line(head, style), *(_line(sentence, _style(sentence)) for sentence in others)]
+    parts += [line(head, style), *(line(sentence, _style(sentence)) for sentence in others)]
     return Group(*parts, *_notes(opinion))
 
 
@@ -53,12 +53,8 @@ def _notes(opinion: SecondOpinion) -> Iterator[RenderableType]:
     averaged = {one.slice: one.averaged for one in opinion.figures if one.averaged != one.n}
     numbers = " and ".join(f"{n:,} {name}" for name, n in averaged.items())
     star = f"; * over all of the convoy world's episodes: {numbers}" if averaged else ""
-    yield _line(f"needless braking in m/s an episode{star}")
+    yield line(f"needless braking in m/s an episode{star}")
 
 
 def _style(sentence: str) -> str:
     return "bold yellow" if sentence.partition(":")[0].isupper() else ""
-
-
-def _line(words: str, style: str = "") -> Padding:
-    return Padding(Text(words, style=style), (0, 0, 0, 2), expand=False)

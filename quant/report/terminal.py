@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from rich import box
 from rich.console import Group, JustifyMethod, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -22,12 +20,11 @@ from quant.evaluation.open_loop import Closeness
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Estimate, Paired
 from quant.policy.policy import Fact
+from quant.report.layout import add_row, empty_table, line
 from quant.runners import ParityReport
 
 NOTHING = "-"
 STYLES = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.UNPROVEN: "yellow"}
-
-Cell = str | Text
 
 
 def report(
@@ -66,7 +63,7 @@ def known(facts: Sequence[Fact]) -> Table:
     """What is known of the policy and how."""
     table = _table("Policy", ("fact", "value", "how it is known"))
     for fact in facts:
-        _row(table, fact.name, fact.value, f"{fact.how}: {fact.source}" if fact.source else fact.how)
+        add_row(table, fact.name, fact.value, f"{fact.how}: {fact.source}" if fact.source else fact.how)
     return table
 
 
@@ -76,7 +73,7 @@ def head_to_head(evaluations: Mapping[str, Evaluation], verdict: Verdict) -> Tab
     table = _table("Head to head", ("", *(track.upper() for track in tracks)), right=True)
     reference = evaluations[FLOAT]
     if reference.closed_loop is None:
-        _row(table, "driving", *("not tested" for _ in tracks))
+        add_row(table, "driving", *("not tested" for _ in tracks))
     else:
         for index, outcome in enumerate(reference.closed_loop.slices):
             _add_slice(table, [evaluations[track] for track in tracks], index, outcome)
@@ -84,10 +81,10 @@ def head_to_head(evaluations: Mapping[str, Evaluation], verdict: Verdict) -> Tab
     for name, figure in FRAMES.items():
         figures = [_frame_figure(evaluations[track], figure) for track in tracks]
         if set(figures) != {NOTHING}:
-            _row(table, name, *figures)
+            add_row(table, name, *figures)
     table.add_section()
     sizes = {assessment.track: assessment for assessment in verdict.assessments}
-    _row(table, "bytes, encoder + head", *(_bytes(sizes.get(track)) for track in tracks))
+    add_row(table, "bytes, encoder + head", *(_bytes(sizes.get(track)) for track in tracks))
     return table
 
 
@@ -99,9 +96,9 @@ def against_float(verdict: Verdict) -> Table:
         own = {one.track: one for one in verdict.standings if one.slice == name}
         first = next(iter(own.values()))
         table.add_section()
-        _row(table, Text(f"{name}, n = {first.contest.success.n}{', blind' if first.blind else ''}", style="bold"))
+        add_row(table, Text(f"{name}, n = {first.contest.success.n}{', blind' if first.blind else ''}", style="bold"))
         for label, figure in STANDING.items():
-            _row(table, f"  {label}", *(figure(own[track]) for track in tracks))
+            add_row(table, f"  {label}", *(figure(own[track]) for track in tracks))
     return table
 
 
@@ -110,7 +107,7 @@ def pairs(verdict: Verdict) -> Table:
     columns = ("one alone", "succeeds", "p", "Holm", "collides", "p", "could see")
     table = _table("Against each other, episode by episode", columns, right=True)
     for pair in verdict.pairs:
-        _row(table, f"{pair.first} : {pair.second}", *(figure(pair) for figure in PAIRS))
+        add_row(table, f"{pair.first} : {pair.second}", *(figure(pair) for figure in PAIRS))
     return table
 
 
@@ -133,7 +130,7 @@ def by_peers(evaluations: Mapping[str, Evaluation]) -> Table:
             rows.setdefault(origin, []).append(origin_closeness)
     for name, closenesses in rows.items():
         n = next((str(one.n) for one in closenesses if one is not None), "0")
-        _row(table, name, n, *(_agreement_and_error(one) for one in closenesses))
+        add_row(table, name, n, *(_agreement_and_error(one) for one in closenesses))
     return table
 
 
@@ -145,19 +142,19 @@ def criteria(verdict: Verdict) -> Table:
     )
     for index, name in enumerate(names):
         row = [assessment.criteria[index] for assessment in verdict.assessments]
-        _row(table, name, _limit(row[0]), *(_outcome(criterion) for criterion in row))
+        add_row(table, name, _limit(row[0]), *(_outcome(criterion) for criterion in row))
     return table
 
 
 def gate(verdict: Verdict) -> Group:
     """How the gate's own actors fared, a line each."""
-    return Group(Text("Gate self-test", style="bold"), *map(_line, verdict.gate))
+    return Group(Text("Gate self-test", style="bold"), *map(line, verdict.gate))
 
 
 def engines(parity: Mapping[str, ParityReport]) -> Group:
     """How far TFLite-Micro itself and LiteRT are from the arithmetic of the verdict, a line a track."""
     title = Text("Engines, against the arithmetic of the verdict", style="bold")
-    return Group(title, *map(_line, engine_lines(parity)))
+    return Group(title, *map(line, engine_lines(parity)))
 
 
 def engine_lines(parity: Mapping[str, ParityReport]) -> tuple[str, ...]:
@@ -181,9 +178,9 @@ def on_board(device: DeviceReport) -> Group:
     tracks = list(device.tracks.values())
     for row in zip(*(own.times for own in tracks), strict=False):
         cells = [f"{t.total.median:.1f} / {t.total.p99:.1f} / {t.total.maximum:.1f}" for t in row]
-        _row(times, str(row[0].peers), *cells)
+        add_row(times, str(row[0].peers), *cells)
     lines = [f"{track}: {own.conformance}; {_arena(own)}" for track, own in device.tracks.items()]
-    return Group(Text(title, style="bold"), times, *map(_line, lines))
+    return Group(Text(title, style="bold"), times, *map(line, lines))
 
 
 def _arena(own: TrackReport) -> str:
@@ -194,11 +191,11 @@ def _arena(own: TrackReport) -> str:
 def winner(verdict: Verdict) -> Group:
     """The verdict in words: headline, reasons, rivals, warnings, and what is unproven."""
     lines: list[RenderableType] = [Text(verdict.headline, style="bold green" if verdict.winner else "bold red")]
-    lines += [_line(sentence) for sentence in verdict.why]
-    lines += [_line(f"against {rival.track}: {rival.comparison}") for rival in verdict.against]
-    lines += [_line(f"Warning: {warning}", "yellow") for warning in verdict.warnings]
+    lines += [line(sentence) for sentence in verdict.why]
+    lines += [line(f"against {rival.track}: {rival.comparison}") for rival in verdict.against]
+    lines += [line(f"Warning: {warning}", "yellow") for warning in verdict.warnings]
     if verdict.winner is not None:
-        lines += [_line(str(criterion), _style(criterion)) for criterion in _of_winner(verdict)]
+        lines += [line(str(criterion), _style(criterion)) for criterion in _of_winner(verdict)]
         # In one line whatever the width: people and scripts look for it.
         lines.append(Text(status_line(verdict), style="bold", no_wrap=True, overflow="ignore"))
     return Group(*lines)
@@ -225,25 +222,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A plain table; cells are text, not markup."""
     made = _table("", columns)
     for row in rows:
-        _row(made, *row)
+        add_row(made, *row)
     return made
 
 
 def _table(title: str, columns: Sequence[str], right: bool = False) -> Table:
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = empty_table(title)
     for index, column in enumerate(columns):
         justify: JustifyMethod = "right" if right and index else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=index == 0)
     return table
-
-
-def _row(table: Table, *cells: Cell) -> None:
-    # As text: rich would take the brackets of "success_drop[lossy]", or of a user's file name, for its markup.
-    table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
-
-
-def _line(words: str, style: str = "") -> Padding:
-    return Padding(Text(words, style=style), (0, 0, 0, 2), expand=False)
 
 
 def _add_slice(table: Table, evaluations: Sequence[Evaluation], index: int, reference: SliceOutcome) -> None:
@@ -253,20 +241,22 @@ def _add_slice(table: Table, evaluations: Sequence[Evaluation], index: int, refe
         for evaluation, outcome in zip(evaluations, outcomes, strict=True)
     ]
     table.add_section()
-    _row(table, Text(f"{reference.name}, n = {reference.n}", style="bold"))
+    add_row(table, Text(f"{reference.name}, n = {reference.n}", style="bold"))
     for name, figure in DRIVING.items():
-        _row(table, f"  {name}", *(NOTHING if outcome is None else figure(outcome) for outcome in outcomes))
+        add_row(table, f"  {name}", *(NOTHING if outcome is None else figure(outcome) for outcome in outcomes))
     for name, comparison in PAIRED.items():
-        _row(table, f"  {name}", *(NOTHING if one is None else comparison(one) for one in paired))
+        add_row(table, f"  {name}", *(NOTHING if one is None else comparison(one) for one in paired))
 
 
-def _share(estimate: Estimate | None) -> str:
+def share(estimate: Estimate | None) -> str:
+    """In percent, its interval below it."""
     if estimate is None or estimate.low is None or estimate.high is None:
         return "unknown" if estimate is None else f"{estimate.value:.2%}"
     return f"{estimate.value:.2%}\n{estimate.low:.1%}..{estimate.high:.1%}"
 
 
-def _number(estimate: Estimate | None) -> str:
+def number(estimate: Estimate | None) -> str:
+    """With half of its interval."""
     if estimate is None:
         return "unknown"
     half = "" if estimate.high is None else f" ±{estimate.high - estimate.value:.2g}"
@@ -284,10 +274,10 @@ def _bound(paired: Paired) -> str:
 
 
 DRIVING: Mapping[str, Callable[[SliceOutcome], str]] = {
-    "success": lambda outcome: _share(outcome.success_rate),
-    "collision": lambda outcome: _share(outcome.collision_rate),
-    "needless, m/s": lambda outcome: _number(outcome.needless),
-    "reward": lambda outcome: _number(outcome.reward),
+    "success": lambda outcome: share(outcome.success_rate),
+    "collision": lambda outcome: share(outcome.collision_rate),
+    "needless, m/s": lambda outcome: number(outcome.needless),
+    "reward": lambda outcome: number(outcome.reward),
 }
 PAIRED: Mapping[str, Callable[[Paired], str]] = {
     "drop": _drop,
@@ -327,7 +317,7 @@ def _p(paired: Paired | None) -> str:
 
 FRAMES: Mapping[str, Callable[[Closeness], str]] = {
     "held-out frames": lambda closeness: str(closeness.n),
-    "  action agreement": lambda closeness: _share(closeness.agreement),
+    "  action agreement": lambda closeness: share(closeness.agreement),
     "  same half of range": lambda closeness: (
         NOTHING if closeness.half_agreement is None else f"{closeness.half_agreement.value:.2%}"
     ),

@@ -8,6 +8,7 @@ from quant.evaluation.second_opinion import Figures, SecondOpinion
 from quant.evaluation.statistics import Estimate
 from quant.report import captions, figures
 from quant.report.tables import NOTHING, Cell, Table, row_of
+from quant.report.terminal import number, share
 from quant.worlds.sumo import SUMO
 from quant.worlds.world import CONVOY
 
@@ -47,10 +48,10 @@ def table(opinion: SecondOpinion, name: str) -> Table:
         row_of(
             Cell(one.driver.upper() if one.driver in opinion.sumo else one.driver),
             NAMES[one.world],
-            _share(one.success),
-            _share(one.collision),
-            _mean(one.needless),
-            _mean(one.reward),
+            share(one.success),
+            share(one.collision),
+            number(one.needless),
+            number(one.reward),
             *_paired(one),
         )
         for one in own
@@ -64,18 +65,6 @@ def table(opinion: SecondOpinion, name: str) -> Table:
     )
     notes = (gate, note) if averaged != n else (gate,)
     return Table(columns, tuple(rows), 2, True, notes, f"{name}: the same {n:,} scenarios in both worlds")
-
-
-def _share(one: Estimate | None) -> str:
-    if one is None or one.low is None or one.high is None:
-        return "unknown" if one is None else f"{one.value:.2%}"
-    return f"{one.value:.2%}\n{one.low:.1%}..{one.high:.1%}"
-
-
-def _mean(one: Estimate | None) -> str:
-    if one is None:
-        return "unknown"
-    return f"{one.value:.3g}" if one.high is None else f"{one.value:.3g} ±{one.high - one.value:.2g}"
 
 
 def _paired(one: Figures) -> tuple[str, str]:

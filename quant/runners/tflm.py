@@ -281,14 +281,7 @@ def _dense(layer: FullyConnected, where: str) -> Step:
     both = np.ldexp(first, -right)
     both[:, -1:] += np.where(right > 0, 0.5, 0.0)
 
-    def after_relu(x: F64) -> F64:
-        y = _columns(len(both), x.shape[1])
-        acc = np.matmul(both, x, out=y[:-1])
-        np.floor(acc, out=acc)
-        acc.clip(low, high, out=acc)
-        return y
-
-    return after_relu
+    return _floored(both, low, high)
 
 
 def _dense_wide(layer: FullyConnected, where: str) -> Step:
@@ -314,14 +307,20 @@ def _dense_wide(layer: FullyConnected, where: str) -> Step:
     scale = np.ldexp(mantissa.astype(np.float64), -shift)
     scaled = np.concatenate([weight * scale, bias * scale + 0.5], axis=1)
 
-    def in_float64(x: F64) -> F64:
+    return _floored(scaled, low, high)
+
+
+def _floored(scaled: F64, low: int, high: int) -> Step:
+    """A layer whose rounding is one floor: its scales and the half are in the matrix, the bias in its last column."""
+
+    def floored(x: F64) -> F64:
         y = _columns(len(scaled), x.shape[1])
         acc = np.matmul(scaled, x, out=y[:-1])
         np.floor(acc, out=acc)
         acc.clip(low, high, out=acc)
         return y
 
-    return in_float64
+    return floored
 
 
 def _refuse_wide(bound: int, multiplier: Multiplier, where: str) -> None:

@@ -81,20 +81,12 @@ def _pages(folder: Path, hold: Hold | None) -> tuple[dict[str, Any], dict[str, s
 def _material(run: Run, manifest: Mapping[str, Any], baseline: Comparison | None = None) -> Material:
     tests = {name: run.folder / f"hil_{name}.json" for name in run.devices}
     return Material(
+        **run.artifacts(),
         settings=read_json(run.folder / SETTINGS),
         manifest=manifest,
-        policy=run.policy,
-        dataset=run.dataset,
-        candidates=run.candidates,
-        evaluations=run.evaluations,
-        parity=run.parity,
-        devices=run.devices,
-        world=run.world,
-        scenarios=run.scenarios,
         verdict=run.verdict(limits_of(run.folder)),
         curves={track: load_curve(track, run.folder) for track in run.candidates},
         origins=origins_of(run.dataset, run.dataset.rows(Split.HELD_OUT)),
         tests={name: load_board_tests(path) for name, path in tests.items() if path.is_file()},
         baseline=baseline,
-        second=run.second,
     )

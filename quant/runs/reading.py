@@ -56,17 +56,17 @@ def read_run(folder: Path, *, devices: bool = True, second: bool = True) -> Run:
     scenarios = read_scenarios(folder, world)
     _check_fits(policy, dataset, candidates, evaluations, scenarios)
     return Run(
-        folder,
-        settings,
-        policy,
-        dataset,
-        candidates,
-        evaluations,
-        _read_parity(folder, candidates),
-        _read_devices(folder, candidates) if devices else {},
-        world,
-        scenarios,
-        _read_second_opinion(folder, evaluations) if second else None,
+        folder=folder,
+        settings=settings,
+        policy=policy,
+        dataset=dataset,
+        candidates=candidates,
+        evaluations=evaluations,
+        parity=_read_parity(folder, candidates),
+        devices=_read_devices(folder, candidates) if devices else {},
+        world=world,
+        scenarios=scenarios,
+        second=_read_second_opinion(folder, evaluations) if second else None,
     )
 
 

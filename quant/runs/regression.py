@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from quant.acceptance.baseline import Figure, Snapshot, load_baseline
 from quant.acceptance.comparison import FRAMES
 from quant.acceptance.criterion import Evidence
-from quant.acceptance.limits import limits_from
 from quant.boards.report import DeviceReport
 from quant.dataset import Split
 from quant.errors import InputError
@@ -21,8 +20,8 @@ from quant.evaluation.gate import blindness, open_loop_blindness
 from quant.evaluation.open_loop import MADE, Closeness
 from quant.files import read_json, sha256
 from quant.policy.policy import Discrete, Policy
-from quant.runs.folder import MANIFEST, WINNER
-from quant.runs.reading import open_run
+from quant.runs.folder import MANIFEST
+from quant.runs.reading import limits_of, open_run
 from quant.runs.run import Run, origins_of
 from quant.tracks.candidate import PARTS
 from quant.worlds.scenarios import ScenarioSet
@@ -52,11 +51,7 @@ def snapshot(run: Run) -> Snapshot:
     Raises:
         InputError: ``winner.json`` holds no limits, or the manifest no versions.
     """
-    path = run.folder / WINNER
-    document = read_json(path)
-    if not isinstance(document, dict) or not isinstance(document.get("limits"), dict):
-        raise InputError("holds no limits", where=path, hint=f"quant decide {run.folder}")
-    limits = limits_from(document["limits"], path)
+    limits = limits_of(run.folder)
     verdict = run.verdict(limits)
     original = run.evaluations[FLOAT]
     blind = dict(blindness(original, limits.success_drop))

@@ -18,43 +18,22 @@ from quant.dataset import Dataset
 from quant.dataset.storage import Made
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.open_loop import AUGMENTED, FILLED, RECORDED, ROLLOUT
-from quant.evaluation.second_opinion import SecondOpinion
-from quant.policy import Policy
-from quant.runners import ParityReport
+from quant.report.results import Results
 from quant.runs.settings import Settings
 from quant.tracks.candidate import Candidate
-from quant.worlds.scenarios import ScenarioSet
-from quant.worlds.world import World
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Run(Results):
     """A finished run, read back and checked.
 
     Attributes:
         folder: where it is.
         settings: what was asked for.
-        policy: the float policy.
-        dataset: the shared dataset.
-        candidates: by track.
-        evaluations: by track, and ``float``.
-        parity: of the other engines, by track.
-        devices: what boards showed of the candidates, by board.
-        world, scenarios: None where driving was not tested.
-        second: what SUMO showed of the same drivers; None where it was not asked.
     """
 
     folder: Path
     settings: Settings
-    policy: Policy
-    dataset: Dataset
-    candidates: dict[str, Candidate]
-    evaluations: dict[str, Evaluation]
-    parity: dict[str, ParityReport]
-    devices: dict[str, DeviceReport]
-    world: World | None
-    scenarios: ScenarioSet | None
-    second: SecondOpinion | None = None
 
     def verdict(self, limits: Limits) -> Verdict:
         """The decision under these limits, with what the dataset leaves open."""

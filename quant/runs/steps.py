@@ -23,7 +23,7 @@ from quant.acceptance.limits import Limits
 from quant.boards.bench import Bench
 from quant.boards.measure import measure
 from quant.boards.report import DeviceReport, Identity
-from quant.dataset import Dataset, Recording, Split, build_dataset, read_drive, save_dataset
+from quant.dataset import Dataset, Recording, Split, build_dataset, read_drive, save_dataset, spread
 from quant.dataset.storage import DESCRIPTION
 from quant.errors import InputError
 from quant.evaluation.evaluate import Timed
@@ -241,8 +241,7 @@ def evaluate(
 def _engines(candidates: Mapping[str, Candidate], dataset: Dataset) -> dict[str, ParityReport]:
     """How far TFLite-Micro (has to be 0) and LiteRT are from the arithmetic of the verdict, before it is relied on."""
     rows = dataset.rows(Split.HELD_OUT)
-    rows = rows[np.linspace(0, len(rows) - 1, min(PARITY_FRAMES, len(rows))).astype(np.int64)]
-    observations = dataset.observations(rows)
+    observations = dataset.observations(rows[spread(len(rows), PARITY_FRAMES)])
     reports = {name: parity(candidate, observations) for name, candidate in candidates.items()}
     check_conforms(reports)
     return reports
@@ -254,8 +253,8 @@ def run_device(folder: Path, bench: Bench, progress: Progress = no_progress) -> 
     _, dataset = read_inputs(folder)
     candidates = read_candidates(folder, read_settings(folder))
     rows = dataset.rows(Split.HELD_OUT)
-    rows = rows[np.linspace(0, len(rows) - 1, min(DEVICE_FRAMES, len(rows))).astype(np.int64)]
-    report = measure(bench.device, bench.board.name, candidates, dataset.observations(rows), progress=progress)
+    observations = dataset.observations(rows[spread(len(rows), DEVICE_FRAMES)])
+    report = measure(bench.device, bench.board.name, candidates, observations, progress=progress)
     unfinish(folder)
     report.save(folder)
     return report

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from quant.report.layout import empty_table, line
 from quant.sweep.summary import Entry, Spread, Summary
 
 COLUMNS = {
@@ -39,7 +38,7 @@ def _slices(found: Summary) -> tuple[str, ...]:
 
 
 def _empty(title: str, first: tuple[str, ...], kinds: list[str]) -> Table:
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    made = empty_table(title)
     for name in first:
         made.add_column(name, justify="right" if name == "seed" else "left", no_wrap=True)
     for kind in kinds:
@@ -102,7 +101,7 @@ def _statistics(spreads: Mapping[str, Spread]) -> dict[str, dict[str, float]]:
 
 def _means(found: Summary) -> list[RenderableType]:
     lines = [Text(words) for words in (*found.warnings, *found.sentences())]
-    for line in lines:
-        if line.plain.startswith("deploy"):
-            line.stylize("bold")
-    return [Padding(line, (0, 0, 0, 1), expand=False) for line in lines]
+    for words in lines:
+        if words.plain.startswith("deploy"):
+            words.stylize("bold")
+    return [line(words, indent=1) for words in lines]

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from quant.dataset import Dataset, Split
+from quant.dataset import Dataset, Split, spread
 from quant.files import Progress, no_progress
 from quant.observation.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Box, Discrete, Policy
@@ -62,9 +62,7 @@ def equalizations(policy: Policy, dataset: Dataset) -> tuple[Policy, ...]:
 def search_frames(dataset: Dataset) -> Observations:
     """Calibration and training frames, evenly thinned; held-out frames are never looked at."""
     rows = np.sort(np.concatenate([dataset.rows(Split.CALIBRATION), dataset.rows(Split.TRAINING)]))
-    if len(rows) > MAX_SEARCH_FRAMES:
-        rows = rows[np.linspace(0, len(rows) - 1, MAX_SEARCH_FRAMES).astype(np.int64)]
-    return dataset.observations(rows)
+    return dataset.observations(rows[spread(len(rows), MAX_SEARCH_FRAMES)])
 
 
 def search(policy: Policy, frames: Observations, progress: Progress = no_progress) -> tuple[Choice, float, list[str]]:

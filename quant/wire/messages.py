@@ -11,7 +11,7 @@ import math
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -150,25 +150,31 @@ def residual_factor(bits: int) -> int:
     return 1 << bits if bits else 0
 
 
-def _empty(payload: bytes, what: str) -> None:
-    Reader(payload, what).end()
+class _WithoutBody:
+    """A request that says all by its type."""
 
-
-@dataclass(frozen=True)
-class HelloRequest:
-    """Who are you?"""
-
-    kind: ClassVar[Message] = Message.HELLO
+    kind: ClassVar[Message]
 
     def encode(self) -> bytes:
         """Empty."""
         return b""
 
-    @staticmethod
-    def decode(payload: bytes) -> HelloRequest:
-        """The inverse of :meth:`encode`."""
-        _empty(payload, "HELLO request")
-        return HelloRequest()
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """The inverse of :meth:`encode`.
+
+        Raises:
+            ProtocolError: it is not empty.
+        """
+        Reader(payload, f"{cls.kind.name} request").end()
+        return cls()
+
+
+@dataclass(frozen=True)
+class HelloRequest(_WithoutBody):
+    """Who are you?"""
+
+    kind: ClassVar[Message] = Message.HELLO
 
     def reply(self, payload: bytes) -> HelloReply:
         """Reads the reply."""
@@ -281,20 +287,10 @@ class HelloReply:
 
 
 @dataclass(frozen=True)
-class ModelsRequest:
+class ModelsRequest(_WithoutBody):
     """Which models do you hold?"""
 
     kind: ClassVar[Message] = Message.MODELS
-
-    def encode(self) -> bytes:
-        """Empty."""
-        return b""
-
-    @staticmethod
-    def decode(payload: bytes) -> ModelsRequest:
-        """The inverse of :meth:`encode`."""
-        _empty(payload, "MODELS request")
-        return ModelsRequest()
 
     def reply(self, payload: bytes) -> ModelsReply:
         """Reads the reply."""
@@ -739,20 +735,10 @@ class BenchReply:
 
 
 @dataclass(frozen=True)
-class StatsRequest:
+class StatsRequest(_WithoutBody):
     """How are you?"""
 
     kind: ClassVar[Message] = Message.STATS
-
-    def encode(self) -> bytes:
-        """Empty."""
-        return b""
-
-    @staticmethod
-    def decode(payload: bytes) -> StatsRequest:
-        """The inverse of :meth:`encode`."""
-        _empty(payload, "STATS request")
-        return StatsRequest()
 
     def reply(self, payload: bytes) -> StatsReply:
         """Reads the reply."""
@@ -834,24 +820,14 @@ class StatsReply:
 
 
 @dataclass(frozen=True)
-class ResetRequest:
+class ResetRequest(_WithoutBody):
     """Restart."""
 
     kind: ClassVar[Message] = Message.RESET
 
-    def encode(self) -> bytes:
-        """Empty."""
-        return b""
-
-    @staticmethod
-    def decode(payload: bytes) -> ResetRequest:
-        """The inverse of :meth:`encode`."""
-        _empty(payload, "RESET request")
-        return ResetRequest()
-
     def reply(self, payload: bytes) -> None:
         """The reply is empty."""
-        _empty(payload, "RESET reply")
+        Reader(payload, "RESET reply").end()
 
 
 @dataclass(frozen=True)
@@ -876,7 +852,7 @@ class FaultRequest:
 
     def reply(self, payload: bytes) -> None:
         """The reply is empty."""
-        _empty(payload, "FAULT reply")
+        Reader(payload, "FAULT reply").end()
 
 
 @dataclass(frozen=True)

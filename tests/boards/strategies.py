@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quant.observation.observations import F32, Mask
+from quant.wire.codec import Event, Text
 from quant.wire.messages import (
     STAGES,
     BenchReply,
@@ -61,6 +63,17 @@ text = st.lists(st.sampled_from([*b"\t\n\r\x1b aZ~\x7f\x80\xff"]) | st.integers(
 
 def _tuple(items: list[Any]) -> tuple[Any, ...]:
     return tuple(items)
+
+
+def merged(events: Iterable[Event]) -> list[Event]:
+    """Neighbouring pieces of text joined: where text is cut means nothing."""
+    out: list[Event] = []
+    for event in events:
+        if isinstance(event, Text) and out and isinstance(out[-1], Text):
+            out[-1] = Text(out[-1].data + event.data)
+        else:
+            out.append(event)
+    return out
 
 
 def floats(*shape: int) -> st.SearchStrategy[F32]:

@@ -22,19 +22,8 @@ def encode(frame: Frame) -> bytes:
     return encode_frame(frame.type, frame.sequence, frame.payload, frame.version)
 
 
-def merged(events: list[Event]) -> list[Event]:
-    """Neighbouring pieces of text joined: where text is cut means nothing."""
-    out: list[Event] = []
-    for event in events:
-        if isinstance(event, Text) and out and isinstance(out[-1], Text):
-            out[-1] = Text(out[-1].data + event.data)
-        else:
-            out.append(event)
-    return out
-
-
 def decode(data: bytes) -> list[Event]:
-    return merged(Decoder().feed(data))
+    return some.merged(Decoder().feed(data))
 
 
 @some.patient
@@ -65,7 +54,7 @@ def test_text_between_frames_is_never_lost(parts: list[bytes | Frame], data: st.
     decoder = Decoder()
     events = [event for chunk in data.draw(some.chunks(wire)) for event in decoder.feed(chunk)]
     expected: list[Event] = [Text(part) if isinstance(part, bytes) else part for part in parts if part]
-    assert merged(events) == merged(expected)
+    assert some.merged(events) == some.merged(expected)
 
 
 pieces = st.one_of(
@@ -86,7 +75,7 @@ def test_portions_make_no_difference(parts: list[bytes], data: st.DataObject | N
     wire = b"".join(parts)
     portions = [bytes([byte]) for byte in wire] if data is None else data.draw(some.chunks(wire))
     decoder = Decoder()
-    assert merged([event for portion in portions for event in decoder.feed(portion)]) == decode(wire)
+    assert some.merged([event for portion in portions for event in decoder.feed(portion)]) == decode(wire)
 
 
 @some.patient
@@ -172,7 +161,7 @@ def test_another_version_is_a_frame_that_says_so() -> None:
 def test_text_after_a_stray_zero_comes_out_with_its_line_end() -> None:
     decoder = Decoder()
     assert decoder.feed(b"\0Backtrace: 0x400") == []
-    assert merged(decoder.feed(b"d1\nRebooting...\n")) == [Text(b"Backtrace: 0x400d1\nRebooting...\n")]
+    assert some.merged(decoder.feed(b"d1\nRebooting...\n")) == [Text(b"Backtrace: 0x400d1\nRebooting...\n")]
     assert decoder.feed(b"boot") == []
     assert decoder.feed(encode_frame(1, 2)) == [Text(b"boot"), Frame(1, 2, b"")]
 

@@ -18,7 +18,6 @@ from quant.boards.bench import Bench
 from quant.boards.pack import read_pack
 from quant.boards.virtual.board import VirtualBoard
 from quant.files import read_json, write_json
-from quant.policy import save_policy
 from quant.runs.job import run_all
 from quant.runs.reading import open_run, pack_of
 from quant.runs.settings import Settings
@@ -84,8 +83,7 @@ ELSEWHERE = "def test_anything():\n    pass\n"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished run of a policy with continuous actions."""
     folder = tmp_path_factory.mktemp("finished")
-    save_policy(strategies.policy(2, ego=6), folder / "policy.npz")
-    strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, ego=6, slots=4, most=3))
+    strategies.write_inputs(folder)
     settings = Settings("policy.npz", drives=(str(folder / "drive.npz"),), qat_steps=20)
     run_all(folder / "policy.npz", folder / "run", settings, Limits())
     return folder / "run"

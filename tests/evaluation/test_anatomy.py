@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from threadpoolctl import threadpool_limits
 
 from quant.anatomy import Advice, Anatomy, Effect, Effects, Source, advice, advise, contrast, dissect
 from quant.anatomy.anatomy import Column, TensorFacts, WeightFacts, WorstFrame
 from quant.anatomy.simulation import QUANTIZED, Simulation, build_network
-from quant.commands.explain import explain, explain_command
+from quant.commands.explain import explain
 from quant.errors import InputError, StaleError
 from quant.evaluation.open_loop import compare
 from quant.files import write_json
@@ -30,6 +29,7 @@ from quant.runs.folder import POLICY
 from quant.runs.settings import Settings, write_settings
 from quant.tracks.candidate import Affine, Candidate, Part, SubModel
 from quant.tracks.storage import save_candidate
+from tests.commandline import quant
 from tests.runners.build import tflite
 from tests.runners.candidates import box_policy, quantize_policy, random_observations, random_policy
 from tests.tracks import strategies
@@ -494,7 +494,7 @@ def test_a_feature_is_named_if_most_of_the_input_is_its() -> None:
 
 def test_every_rule_has_a_test() -> None:
     source = Path(advice.__file__).read_text("utf-8")
-    spoken = set(re.findall(r'Advice\(\s*"([^"]+)"', source)) | set(
+    spoken = set(re.findall(r'(?:Advice|_about)\(\s*"([^"]+)"', source)) | set(
         re.findall(r'^            "(\w+ rounding)"', source, re.M)
     )
     assert spoken - set(THRESHOLDS) == {"no error", "no source dominates"}
@@ -543,9 +543,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_names_the_culprit_and_writes_nothing(run: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    done = CliRunner().invoke(explain_command, [str(run)], catch_exceptions=False)
-    assert done.exit_code == 0
-    ptq, qat = done.output.split("QAT: why it errs")
+    done = quant("explain", run)
+    assert done.code == 0
+    ptq, qat = done.out.split("QAT: why it errs")
     assert "encoder 1 weights use" in qat and "try: their scale is far too coarse" in qat
     assert "encoder 1 weights use" not in ptq
     assert "ptq costs " in qat and "less than qat" in qat
@@ -553,8 +553,8 @@ def test_the_command_names_the_culprit_and_writes_nothing(run: Path) -> None:
 
 
 def test_one_track_and_json(run: Path) -> None:
-    done = CliRunner().invoke(explain_command, [str(run), "--track", "qat", "--json", "--worst", "2"])
-    document = json.loads(done.output)
+    done = quant("explain", run, "--track", "qat", "--json", "--worst", "2")
+    document = json.loads(done.out)
     assert list(document["tracks"]) == ["qat"] and document["contrast"] == []
     qat = document["tracks"]["qat"]
     assert qat["schema_version"] == 1 and len(qat["worst"]) == 2

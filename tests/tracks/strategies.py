@@ -10,7 +10,18 @@ import numpy as np
 from hypothesis import strategies as st
 
 from quant.dataset import Dataset, Recording, build_dataset
-from quant.policy import ActionSpace, Activation, Box, Dense, Discrete, Observations, Policy, Pooling, policy_digest
+from quant.policy import (
+    ActionSpace,
+    Activation,
+    Box,
+    Dense,
+    Discrete,
+    Observations,
+    Policy,
+    Pooling,
+    policy_digest,
+    save_policy,
+)
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 """Recorded drives and real checkpoints, where they are at hand."""
@@ -88,6 +99,13 @@ def write_drive(path: Path, seen: Observations, **others: Any) -> Path:
     }
     np.savez(path, **arrays | others)
     return path
+
+
+def write_inputs(folder: Path, made: Policy | None = None) -> Path:
+    """What a small run is made of: ``policy.npz`` (by default of ego 6 and one continuous action) and ``drive.npz``."""
+    save_policy(made or policy(2, ego=6), folder / "policy.npz")
+    write_drive(folder / "drive.npz", frames(700, 1, ego=6, slots=4, most=3))
+    return folder
 
 
 @st.composite

@@ -65,14 +65,18 @@ def assert_same_function(one: F32, other: F32) -> None:
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-4 * max(1.0, float(np.abs(other).max())))
 
 
+def assert_zero_is_a_step(made: Range) -> None:
+    assert made.scale > 0
+    zero = -made.low / made.scale
+    assert zero == pytest.approx(round(zero), abs=1e-6) and 0 <= round(zero) <= 255
+
+
 @given(low=reals, high=reals)
 @thorough
 def test_a_range_around_has_zero_as_a_step_and_misses_at_most_half_a_step(low: float, high: float) -> None:
     low, high = min(low, high), max(low, high)
     made = Range.around(low, high)
-    assert made.scale > 0
-    zero = -made.low / made.scale
-    assert zero == pytest.approx(round(zero), abs=1e-6) and 0 <= round(zero) <= 255
+    assert_zero_is_a_step(made)
     assert made.low <= min(low, 0) + 0.501 * made.scale
     assert made.high >= max(high, 0) - 0.501 * made.scale
     assert made.high - made.low <= max(max(high, 0) - min(low, 0), 1e-3) * (1 + 1e-9)
@@ -83,9 +87,7 @@ def test_a_range_around_has_zero_as_a_step_and_misses_at_most_half_a_step(low: f
 def test_a_covering_range_holds_both_bounds_and_wastes_little(low: float, high: float) -> None:
     low, high = min(low, high), max(low, high)
     made = Range.covering(low, high)
-    assert made.scale > 0
-    zero = -made.low / made.scale
-    assert zero == pytest.approx(round(zero), abs=1e-6) and 0 <= round(zero) <= 255
+    assert_zero_is_a_step(made)
     low, high = min(low, 0.0), max(high, 0.0)
     slack = 1e-9 * max(-low, high, 1)
     assert made.low <= low + slack and made.high >= high - slack

@@ -215,15 +215,12 @@ void Server::models(const Request &request) {
 }
 
 void Server::decide_once(const Request &request) {
-    if (request.size < kDecideHeader) {
-        return refuse(request, ErrorCode::kBadLength);
-    }
-    const uint8_t index = request.payload[0];
-    const uint8_t flags = request.payload[1];
-    const Slot *slot = find_slot(request, index);
+    const Slot *slot = find_slot(request, kDecideHeader);
     if (slot == nullptr) {
         return;
     }
+    const uint8_t index = request.payload[0];
+    const uint8_t flags = request.payload[1];
     if ((flags & ~kDecideInterfaces) != 0) {
         return refuse(request, ErrorCode::kBadArgument);
     }
@@ -258,15 +255,12 @@ void Server::decide_once(const Request &request) {
 }
 
 void Server::invoke(const Request &request) {
-    if (request.size < kInvokeHeader) {
-        return refuse(request, ErrorCode::kBadLength);
-    }
-    const uint8_t index = request.payload[0];
-    const uint8_t code = request.payload[1];
-    const Slot *slot = find_slot(request, index);
+    const Slot *slot = find_slot(request, kInvokeHeader);
     if (slot == nullptr) {
         return;
     }
+    const uint8_t index = request.payload[0];
+    const uint8_t code = request.payload[1];
     if (code >= kParts) {
         return refuse(request, ErrorCode::kUnknownSlot);
     }
@@ -297,16 +291,13 @@ void Server::invoke(const Request &request) {
 }
 
 void Server::bench(const Request &request) {
-    if (request.size < kBenchHeader) {
-        return refuse(request, ErrorCode::kBadLength);
+    const Slot *slot = find_slot(request, kBenchHeader);
+    if (slot == nullptr) {
+        return;
     }
     const uint8_t index = request.payload[0];
     const uint16_t warmup = load_u16(request.payload + 1);
     const uint16_t repeats = load_u16(request.payload + 3);
-    const Slot *slot = find_slot(request, index);
-    if (slot == nullptr) {
-        return;
-    }
     if (warmup > kMaxWarmup || repeats < 1 || repeats > kMaxRepeats) {
         return refuse(request, ErrorCode::kBadArgument);
     }
@@ -396,16 +387,20 @@ bool Server::empty_body(const Request &request) {
     return true;
 }
 
-const Slot *Server::find_slot(const Request &request, uint8_t index) {
+const Slot *Server::find_slot(const Request &request, size_t header) {
+    if (request.size < header) {
+        refuse(request, ErrorCode::kBadLength);
+        return nullptr;
+    }
     if (pack_.slots == 0) {
         refuse(request, ErrorCode::kNoModels);
         return nullptr;
     }
-    if (index >= pack_.slots) {
+    if (request.payload[0] >= pack_.slots) {
         refuse(request, ErrorCode::kUnknownSlot);
         return nullptr;
     }
-    return &pack_.slot[index];
+    return &pack_.slot[request.payload[0]];
 }
 
 bool Server::read_observation(const Request &request, const Slot &slot, size_t offset) {

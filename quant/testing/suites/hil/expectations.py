@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from quant.acceptance.criterion import Criterion
+from quant.acceptance.decision import Verdict
 from quant.boards.conformance import compare
 from quant.boards.device import Device
 from quant.errors import DeviceError
 from quant.policy import Observations
 from quant.policy.policy import Discrete
 from quant.runners import Int8Runner
+from quant.testing.hil_plugin import Record
 from quant.tracks.candidate import Bits, Codes, code_limits, code_type
 from quant.wire.protocol import NO_ACTION, ErrorCode, Message
 
@@ -33,9 +36,13 @@ class Raw:
         return payload
 
 
-def spread(n: int, count: int) -> NDArray[np.int64]:
-    """Up to ``count`` indices, evenly over 0 to n - 1."""
-    return np.unique(np.linspace(0, n - 1, min(n, count)).astype(np.int64))
+def recorded_criteria(verdict: Verdict, track: str, names: Collection[str], record: Record) -> list[Criterion]:
+    """A track's criteria of these names, each of which is there, in the test's figures too."""
+    criteria = [one for one in verdict.assessment(track).criteria if one.name in names]
+    for criterion in criteria:
+        record(criterion.name, str(criterion), "")
+    assert [one.name for one in criteria] == list(names)
+    return criteria
 
 
 def observation(ego: NDArray[np.float32], peers: NDArray[np.float32], mask: NDArray[np.bool_]) -> Observations:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from quant.boards.device import Device
+from quant.dataset import spread
 from quant.policy import Observations
 from quant.runners import Int8Runner
 from quant.runs.run import Run
-from quant.testing.suites.hil.expectations import assert_decides_as, spread
+from quant.testing.suites.hil.expectations import assert_decides_as
 from quant.wire.protocol import Capability
 
 KNOWN_FRAMES = 16

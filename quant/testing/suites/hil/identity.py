@@ -21,6 +21,7 @@ from quant.boards.report import DeviceReport
 from quant.boards.virtual import _virtual_board
 from quant.boards.virtual.board import VirtualBoard, VirtualOptions
 from quant.boards.virtual.faults import Faults
+from quant.dataset import spread
 from quant.errors import StaleError
 from quant.policy import Observations
 from quant.policy.policy import Discrete
@@ -28,7 +29,7 @@ from quant.runners import Int8Runner, Model, Quantized, read_model
 from quant.runners.flatbuffer import FullyConnected
 from quant.runs.run import Run
 from quant.testing.hil_plugin import Record
-from quant.testing.suites.hil.expectations import assert_decides_as, spread
+from quant.testing.suites.hil.expectations import assert_decides_as
 from quant.tracks.candidate import PARTS, Candidate, Part
 from quant.wire.messages import PartInfo, SlotInfo, TensorInfo
 from quant.wire.protocol import PACK_HEADER_SIZE, PACK_WORDS, VERSION, EvidenceCode, PackStatus

@@ -14,6 +14,7 @@ from quant.policy import Observations
 from quant.runs.run import Run
 from quant.testing.hil_plugin import Record
 from quant.testing.plugin import Hold
+from quant.testing.suites.hil.expectations import recorded_criteria
 from quant.wire.protocol import EvidenceCode, Stage
 
 pytestmark = pytest.mark.hil
@@ -38,11 +39,7 @@ def test_times_of_every_number_of_peers(report: DeviceReport, run: Run, track: s
 
 
 def test_a_decision_is_in_time(confirmed: Verdict, track: str, record: Record, hold: Hold) -> None:
-    criteria = [one for one in confirmed.assessment(track).criteria if one.name in TIMES]
-    for criterion in criteria:
-        record(criterion.name, str(criterion), "")
-    assert [one.name for one in criteria] == list(TIMES)
-    hold(*criteria)
+    hold(*recorded_criteria(confirmed, track, TIMES, record))
 
 
 def test_the_stages_of_a_decision_add_up(device: Device, frames: Observations, track: str, record: Record) -> None:

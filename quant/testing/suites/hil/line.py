@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from quant.boards.bench import Bench
+from quant.dataset import spread
 from quant.policy import Observations
 from quant.testing.hil_plugin import Record
-from quant.testing.suites.hil.expectations import spread
 
 pytestmark = pytest.mark.hil
 

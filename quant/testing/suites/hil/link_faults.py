@@ -12,10 +12,11 @@ from quant.boards.bench import Bench
 from quant.boards.device import Device
 from quant.boards.virtual.board import VirtualBoard, VirtualOptions
 from quant.boards.virtual.faults import ByteRates, Faults
+from quant.dataset import spread
 from quant.policy import Observations
 from quant.runners import Int8Runner
 from quant.testing.hil_plugin import Record
-from quant.testing.suites.hil.expectations import assert_decides_as, spread
+from quant.testing.suites.hil.expectations import assert_decides_as
 
 pytestmark = pytest.mark.hil
 

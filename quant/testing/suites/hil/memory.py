@@ -12,6 +12,7 @@ from quant.boards.report import DeviceReport
 from quant.policy import Observations
 from quant.testing.hil_plugin import Record
 from quant.testing.plugin import Hold
+from quant.testing.suites.hil.expectations import recorded_criteria
 from quant.tracks.candidate import PARTS
 
 pytestmark = pytest.mark.hil
@@ -22,11 +23,7 @@ INTERRUPT_BYTES = 512
 
 
 def test_heap_and_stack_are_left(confirmed: Verdict, track: str, record: Record, hold: Hold) -> None:
-    criteria = [one for one in confirmed.assessment(track).criteria if one.name in MEMORY]
-    for criterion in criteria:
-        record(criterion.name, str(criterion), "")
-    assert [one.name for one in criteria] == list(MEMORY)
-    hold(*criteria)
+    hold(*recorded_criteria(confirmed, track, MEMORY, record))
 
 
 def test_the_models_fit_their_arenas(report: DeviceReport, track: str, record: Record) -> None:

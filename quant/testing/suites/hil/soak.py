@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from quant.boards.device import Device
+from quant.dataset import spread
 from quant.policy import Observations
 from quant.runners import Int8Runner
 from quant.testing.hil_plugin import Record
-from quant.testing.suites.hil.expectations import spread
 from quant.wire.protocol import EvidenceCode
 
 pytestmark = pytest.mark.hil

@@ -16,6 +16,7 @@
 #include "esp_timer.h"
 #include "freertos/FreeRTOS.h"
 #include "freertos/task.h"
+#include "image.hpp"
 
 namespace board_port {
 namespace {
@@ -92,13 +93,13 @@ void ChipSystem::identify() {
     esp_chip_info_t chip = {};
     esp_chip_info(&chip);
     const esp_app_desc_t *app = esp_app_get_description();
+    identity_ = image_identity();
 #if CONFIG_QUANT_EMULATED
     identity_.evidence = EvidenceCode::kEmulated;
 #else
     identity_.evidence = EvidenceCode::kMeasured;
 #endif
     identity_.capabilities = capabilities();
-    identity_.rx_buffer = CONFIG_QUANT_UART_RX_BUFFER;
     identity_.cpu_mhz = static_cast<uint16_t>(esp_rom_get_cpu_ticks_per_us());
     // The cores that run tasks, which can be fewer than the chip has.
     identity_.cores = static_cast<uint8_t>(portNUM_PROCESSORS);
@@ -108,10 +109,6 @@ void ChipSystem::identify() {
     identity_.chip_revision = chip.revision;
     static_assert(sizeof identity_.elf_sha256 == sizeof app->app_elf_sha256);
     std::memcpy(identity_.elf_sha256, app->app_elf_sha256, sizeof identity_.elf_sha256);
-    identity_.firmware_version = app->version;
-    identity_.chip = CONFIG_IDF_TARGET;  // The bootloader refuses an image for another chip.
-    identity_.target = CONFIG_IDF_TARGET;
-    identity_.idf_version = app->idf_ver;
     identity_.reset_reason = reset_words(esp_reset_reason());
 }
 

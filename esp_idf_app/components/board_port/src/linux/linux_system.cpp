@@ -9,7 +9,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "esp_app_desc.h"
+#include "image.hpp"
 #include "linux/mapped_file.hpp"
 #include "policy_core/sha256.hpp"
 #include "sdkconfig.h"
@@ -72,10 +72,9 @@ LinuxSystem::LinuxSystem(uint32_t models_partition) : models_partition_(models_p
 }
 
 void LinuxSystem::identify() {
-    const esp_app_desc_t *app = esp_app_get_description();
+    identity_ = image_identity();
     identity_.evidence = policy_core::EvidenceCode::kComputed;
     identity_.capabilities = capabilities();
-    identity_.rx_buffer = CONFIG_QUANT_UART_RX_BUFFER;
     identity_.cores = 1;
     read_mac(identity_.mac);
     const policy_core::Bytes program = map_file(kProgram);
@@ -83,10 +82,6 @@ void LinuxSystem::identify() {
         policy_core::sha256(program.data, program.size, identity_.elf_sha256);
         app_bytes_ = static_cast<uint32_t>(program.size);
     }
-    identity_.firmware_version = app->version;
-    identity_.chip = CONFIG_IDF_TARGET;
-    identity_.target = CONFIG_IDF_TARGET;
-    identity_.idf_version = app->idf_ver;
     identity_.reset_reason = variable(kReasonVariable, "power on");
 }
 

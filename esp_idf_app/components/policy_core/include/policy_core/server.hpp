@@ -66,7 +66,8 @@ private:
     void fault(const Request &request);
 
     bool empty_body(const Request &request);
-    const Slot *find_slot(const Request &request, uint8_t index);
+    /// The slot that the first byte names; null, and the request is refused, where it is shorter than its `header` too.
+    const Slot *find_slot(const Request &request, size_t header);
     bool read_observation(const Request &request, const Slot &slot, size_t offset);
     bool decide_now(const Request &request, const Slot &slot, size_t index);
     Writer reply();
