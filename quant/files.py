@@ -7,7 +7,8 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,31 @@ def _nearby(path: Path) -> str:
         return f"there is no folder {path.parent} in {Path.cwd()}"
     close = nearest(path.name, names)
     return f"did you mean {path.with_name(close)}?" if close else f"paths start at {Path.cwd()}"
+
+
+def nearest_pyproject(folder: Path, table: Sequence[str] = ()) -> Path | None:
+    """The ``pyproject.toml`` in ``folder`` or the nearest folder above, if that one has the table; else None."""
+    found = next((path for one in (folder, *folder.parents) if (path := one / "pyproject.toml").is_file()), None)
+    if found is None:
+        return None
+    inner: Any = read_toml(found)
+    for key in table:
+        if not isinstance(inner, dict) or key not in inner:
+            return None
+        inner = inner[key]
+    return found
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML document.
+
+    Raises:
+        InputError: the file cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(read_bytes(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError("not valid TOML", where=path, expected="a TOML document", hint=str(error)) from error
 
 
 def sha256(content: bytes) -> str:

@@ -103,7 +103,7 @@ def _finished(folder: Path, job: Job, sources: Sources) -> Path:
     folder.mkdir(parents=True)
     write_settings(job.settings, folder)
     save_policy(sources.policy, folder / POLICY_FILE)
-    make_dataset(folder, job.settings, drives=sources.drives)
+    make_dataset(folder, job.settings, sources=sources)
     make_track(folder, "ptq")
     evaluate(folder, LIMITS, workers=1)
     decide(folder, LIMITS)

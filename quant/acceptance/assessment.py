@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,13 @@ from quant.acceptance.limits import Limits
 from quant.evaluation.evaluation import NO_WORLD, Evaluation, rounded
 from quant.evaluation.gate import blindness, open_loop_blindness
 from quant.evaluation.statistics import Drop, Paired
+from quant.evaluation.unseen import pooled
 from quant.tracks.candidate import Candidate
 
 DROP, MARGIN = "success_drop", "success_margin"
 """Criteria of success, one for each slice."""
+UNSEEN = "unseen_disagreement"
+"""Criterion of the drives that were left out."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def assess(
         (
             *_success(evaluation, reference, limits),
             _agreement(evaluation, reference, limits),
+            *_unseen(evaluation, limits),
             *(_size(part, size, limits) for part, size in sizes.items()),
             *device_criteria(devices, limits),
         ),
@@ -178,6 +182,17 @@ def _agreement(evaluation: Evaluation, reference: Evaluation, limits: Limits) ->
     return Criterion(
         name, limit, "share", "at most", value, "computed", f"{overall.n} held-out frames, {same}", unproven=reason
     )
+
+
+def _unseen(evaluation: Evaluation, limits: Limits) -> Iterator[Criterion]:
+    """On drives the track was made without, as on held-out frames; where none was left out there is none to hold."""
+    close = pooled(evaluation.unseen)
+    if close is None:
+        return
+    drives = ", ".join(one.drive for one in evaluation.unseen)
+    basis = f"{close.n} frames of {drives}, each of the track made without that drive"
+    value = rounded(1 - close.agreement.value)
+    yield Criterion(UNSEEN, limits.action_disagreement, "share", "at most", value, "computed", basis)
 
 
 def _size(part: str, size: int, limits: Limits) -> Criterion:

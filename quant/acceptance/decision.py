@@ -7,21 +7,22 @@
    all pairs, since the leader is known only when the episodes have been driven. Among the tied: fewer collisions, then
    higher mean reward, then fewer bytes. These need not differ significantly; something has to decide between equals,
    and the record says that it was a tie, of which tracks, and what decided it.
-3. Without such driving, the best action agreement leads; rivals less than ``tie_agreement`` behind tie. Among them the
-   lowest mean error leads; rivals at most ``tie_relative_mae`` above it tie, since differences of that size come and
-   go with a training seed. Among those: fewer bytes, then the lower mean error.
+3. Without such driving, the best action agreement leads: on drives that every track was made without, where there are
+   such, else on held-out frames. Rivals less than ``tie_agreement`` behind tie. Among them the lowest mean error leads;
+   rivals at most ``tie_relative_mae`` above it tie, since differences of that size come and go with a training seed.
+   Among those: fewer bytes, then the lower mean error.
 4. What is equal even then is decided by the alphabet, and the record says that too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from quant.acceptance.assessment import DROP, MARGIN, Assessment
+from quant.acceptance.assessment import DROP, MARGIN, UNSEEN, Assessment
 from quant.acceptance.contest import Contest, Standing, collisions, contest, needless, reward, successes
 from quant.acceptance.criterion import Outcome, quantity
 from quant.acceptance.device import DEVICE_CRITERIA, device_line
@@ -29,7 +30,9 @@ from quant.acceptance.limits import Limits
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, HASHES, Evaluation, check_together, rounded
 from quant.evaluation.gate import blindness, gate_results, open_loop_blindness
+from quant.evaluation.open_loop import Closeness
 from quant.evaluation.power import holm
+from quant.evaluation.unseen import pooled
 from quant.files import write_json
 
 SCHEMA_VERSION = 2
@@ -113,7 +116,14 @@ class Verdict:
         # Where even success is open, the line that everybody reads says it.
         unproven = self.assessment(self.winner).with_outcome(Outcome.UNPROVEN)
         doubt = ": success is not proven" if any(_is_success(one.name) for one in unproven) else ""
-        return f"Deploy {self.winner.upper()}{tie}. The verdict is {self.status}{doubt}."
+        return f"Deploy {self.winner.upper()}{tie}. The verdict is {self.status}{doubt}.{self._on_unseen}"
+
+    @property
+    def _on_unseen(self) -> str:
+        """What the winner's track does on drives it was made without; nothing where none was left out."""
+        criteria = () if self.winner is None else self.assessment(self.winner).criteria
+        found = next((one for one in criteria if one.name == UNSEEN and one.value is not None), None)
+        return "" if found is None or found.value is None else f" On unseen drives it agrees on {1 - found.value:.2%}."
 
     @property
     def device(self) -> str:
@@ -318,13 +328,15 @@ def _collided(evaluation: Evaluation, seeing: tuple[str, ...]) -> int | None:
 
 def _rank_frames(eligible: Mapping[str, Assessment], evaluations: Mapping[str, Evaluation], limits: Limits) -> _Ranking:
     agreement, mae = {}, {}
+    found = _unseen(eligible, evaluations)
     for track in eligible:
         opened = evaluations[track].open_loop
         if opened is None:
             raise InputError(
                 "the candidate was compared neither driving nor on frames", where=track, hint="run quant evaluate again"
             )
-        agreement[track], mae[track] = rounded(opened.overall.agreement.value), rounded(opened.overall.mae)
+        close = found[track] if found else opened.overall
+        agreement[track], mae[track] = rounded(close.agreement.value), rounded(close.mae)
     best = max(agreement.values())
     agreeing = [
         track for track in eligible if best - agreement[track] < limits.tie_agreement or agreement[track] == best
@@ -343,6 +355,12 @@ def _rank_frames(eligible: Mapping[str, Assessment], evaluations: Mapping[str, E
     if len(tied) == 1:
         decided_on = "action agreement" if len(agreeing) == 1 else "mean error"
     return _Ranking((*order, *rest), order, decided_on, figures)
+
+
+def _unseen(tracks: Collection[str], evaluations: Mapping[str, Evaluation]) -> dict[str, Closeness]:
+    """What unseen drives say of the tracks; nothing unless they say it of all of them."""
+    found = {track: pooled(evaluations[track].unseen) for track in tracks}
+    return {track: one for track, one in found.items() if one is not None} if all(found.values()) else {}
 
 
 def _break_tie(tied: Sequence[str], keys: Mapping[str, Callable[[str], float]]) -> tuple[tuple[str, ...], str]:
@@ -382,8 +400,13 @@ def _number(count: int | None) -> str:
 def _frames(track: str, evaluation: Evaluation) -> str:
     if evaluation.open_loop is None:
         return f"{track} was not compared on frames"
-    overall = evaluation.open_loop.overall
-    return f"{track} agrees on {overall.agreement.value:.2%} of {overall.n} frames with mean error {overall.mae:.4g}"
+    overall, unseen = evaluation.open_loop.overall, pooled(evaluation.unseen)
+    words = f"{track} agrees on {_agrees(overall)}"
+    return words if unseen is None else f"{words}; on drives it was made without, on {_agrees(unseen)}"
+
+
+def _agrees(close: Closeness) -> str:
+    return f"{close.agreement.value:.2%} of {close.n} frames with mean error {close.mae:.4g}"
 
 
 def _why(

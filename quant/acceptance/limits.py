@@ -13,14 +13,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from quant.errors import InputError, did_you_mean
-from quant.files import read_bytes
+from quant.files import nearest_pyproject, read_bytes, read_toml
 
 TABLE = ("tool", "quant", "acceptance")
 
@@ -85,9 +84,9 @@ def load_limits(file: Path | None = None, folder: Path | None = None) -> Limits:
         InputError: the file is missing or malformed, or a key is unknown, of the wrong type or out of range.
     """
     if file is None:
-        file = _nearest_pyproject((folder or Path.cwd()).resolve())
-        return Limits() if file is None else limits_from(_table(_read_toml(file), file) or {}, file)
-    document = _read_json(file) if file.suffix.lower() == ".json" else _read_toml(file)
+        file = nearest_pyproject((folder or Path.cwd()).resolve())
+        return Limits() if file is None else limits_from(_table(read_toml(file), file) or {}, file)
+    document = _read_json(file) if file.suffix.lower() == ".json" else read_toml(file)
     table = _table(document, file)
     if table is None and TABLE[0] in document:
         raise InputError(
@@ -139,11 +138,6 @@ def _check(key: str, value: Any, kind: type, where: object) -> None:
         raise InputError(f"limit {key!r} is {value}", where=where, expected=f"{key} = {expected}")
 
 
-def _nearest_pyproject(folder: Path) -> Path | None:
-    candidates = (parent / "pyproject.toml" for parent in (folder, *folder.parents))
-    return next((path for path in candidates if path.is_file()), None)
-
-
 def _table(document: Mapping[str, Any], where: Path) -> Mapping[str, Any] | None:
     """The table of limits; None where there is none. A value in its place is an error: limits would go unheard."""
     found: Mapping[str, Any] = document
@@ -156,13 +150,6 @@ def _table(document: Mapping[str, Any], where: Path) -> Mapping[str, Any] | None
             raise InputError(f"{name} is {inner!r}", where=where, expected=f"a table [{'.'.join(TABLE)}]")
         found = inner
     return found
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_bytes(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError("not valid TOML", where=path, expected="a TOML document", hint=str(error)) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from quant import __version__
-from quant.commands import board, completion, doctor, explain, init, results, run, sumo, sweep
+from quant.commands import board, completion, doctor, explain, init, observation, results, run, sumo, sweep
 from quant.errors import QuantError
 
 
@@ -74,8 +74,10 @@ def cli() -> None:
 for command in (
     run.run_command,
     run.import_command,
+    observation.observation_command,
     run.dataset_command,
     *run.track_commands,
+    run.unseen_command,
     run.evaluate_command,
     run.device_command,
     run.decide_command,

@@ -51,13 +51,25 @@ policy_options = together(
         "--encoder-activation", type=click.Choice(ACTIVATIONS), help="Encoder activation, where the file does not say."
     ),
 )
+observation_option = click.option(
+    "--observation",
+    type=click.Path(path_type=Path),
+    help="What is known of the policy's input, TOML; see quant observation.  [default: [tool.quant.observation]]",
+)
 source_options = together(
+    observation_option,
     click.option("--drive", "drives", multiple=True, type=click.Path(path_type=Path), help="A recorded drive, .npz."),
     click.option("--world", help="'convoy', or module:EnvId of your own Gymnasium environment."),
     click.option("--world-kwargs", metavar="JSON", help="Keyword arguments for your environment."),
     click.option("--episodes", type=click.IntRange(1), help="Nominal scenarios to judge on.  [default: 4000]"),
     click.option("--lossy-episodes", type=click.IntRange(0), help="Lossy scenarios to judge on.  [default: 2000]"),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of data, scenarios, training."),
+    click.option(
+        "--no-unseen",
+        is_flag=True,
+        help="Do not make every track again without each drive in turn; the verdict then says that nothing unseen was "
+        "looked at.",
+    ),
 )
 training_seed_option = click.option(
     "--training-seed", type=click.IntRange(0), help="Of training alone.  [default: that of the run]"
@@ -172,7 +184,18 @@ def settings_of(policy: Path | None, options: dict[str, Any]) -> Settings:
         seed=options["seed"],
         episodes={name: default if asked[name] is None else asked[name] for name, default in DEFAULT_EPISODES.items()},
         given=given_of(options),
+        observation=observation_of(options["observation"]),
+        unseen=not options["no_unseen"],
     )
+
+
+def observation_of(file: Path | None) -> str | None:
+    """The file of ``--observation``, or the nearest pyproject.toml that has such a table."""
+    from quant.files import nearest_pyproject
+    from quant.observation.storage import TABLE
+
+    found = nearest_pyproject(Path.cwd(), TABLE) if file is None else file
+    return None if found is None else str(found)
 
 
 def _json_object(text: str | None) -> dict[str, Any] | None:

@@ -134,7 +134,8 @@ def dataset_command(run: Path, as_json: bool, **options: Any) -> None:
 
     present = read_settings(run)
     asked = settings_of(None if present.checkpoint == REFERENCE else Path(present.checkpoint), options)
-    kept = ("checkpoint", "tracks", "qat_steps", "training_seed", "given")
+    kept = ["checkpoint", "tracks", "qat_steps", "training_seed", "given"]
+    kept += ["observation"] if asked.observation is None else []
     settings = replace(asked, **{name: getattr(present, name) for name in kept})
     with watching() as watch, watch.step("dataset") as progress:
         dataset = make_dataset(run, settings, progress)
@@ -190,6 +191,33 @@ def _candidate(run: Path, candidate: Candidate) -> dict[str, Any]:
         "sha256": candidate.hashes,
         "log": list(candidate.log),
     }
+
+
+@click.command("unseen")
+@run_argument
+@limits_option
+@workers_option
+@json_option
+def unseen_command(run: Path, limits_file: Path | None, workers: int | None, as_json: bool) -> None:
+    """Makes every track without each drive in turn, and judges it on the drive it was made without.
+
+    Blocks of the drives a candidate was made of are no independent test of it. Evaluate again afterwards.
+    """
+    from quant.runs.steps import leave_drives_out
+
+    with watching() as watch, watch.step("unseen") as progress:
+        found = leave_drives_out(run, limits_of(limits_file), workers, progress)
+    if as_json:
+        show_json({"run": str(run), **found.to_json()})
+        return
+    for track, drives in found.tracks.items():
+        for one in drives:
+            close = one.closeness
+            words = f"agrees on {close.agreement.value:.2%} of {close.n} frames, mean error {close.mae:.4g}"
+            click.echo(f"{track} made without {one.drive}: {words}, largest {close.max_error:.3g}")
+    for drive, reason in found.reasons.items():
+        click.echo(f"{drive} was not left out: {reason}")
+    click.echo(f"next: quant evaluate {run}")
 
 
 @click.command("evaluate")

@@ -102,7 +102,7 @@ def sweep_command(
 
 def _make(sweep: Sweep, address: str | None, workers: int | None) -> dict[int, str]:
     """Makes the runs that are not there yet; the failures, by seed."""
-    from quant.runs.job import steps_of, usual_seconds
+    from quant.runs.job import leaves_out, steps_of, usual_seconds
     from quant.sweep.cluster import run_jobs
     from quant.sweep.jobs import is_finished, keep
     from quant.sweep.process import Files
@@ -113,7 +113,9 @@ def _make(sweep: Sweep, address: str | None, workers: int | None) -> dict[int, s
         click.echo(f"finished already, with the same inputs: seed {', '.join(there)}", err=True)
     failures = {}
     first = sweep.jobs[0]
-    usual = usual_seconds(first.settings, steps_of(first.tracks, with_board=True))
+    usual = usual_seconds(
+        first.settings, steps_of(first.tracks, with_board=True, with_unseen=leaves_out(first.settings)), first.tracks
+    )
     with sweeping(len(missing), usual) as progress:
         for job, result in run_jobs(missing, sweep.inputs, address=address, workers=workers, told=progress.told):
             if isinstance(result, Files):

@@ -110,6 +110,7 @@ def build_dataset(
         max_peers=policy.max_peers,
         seed=seed,
         contract=contract,
+        given=given,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -76,6 +77,7 @@ class Dataset:
         max_peers: P.
         seed: of splitting, augmentation and filling.
         contract: of the observation, with a bound everywhere.
+        given: what the user said of the observation; None where that was nothing.
     """
 
     peer_inputs: F32
@@ -88,6 +90,7 @@ class Dataset:
     max_peers: int
     seed: int
     contract: Contract
+    given: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -182,6 +185,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "seed": dataset.seed,
         "max_peers": dataset.max_peers,
         "contract": dataset.contract.to_json(),
+        "given": None if dataset.given is None else dict(dataset.given),
         "arrays": {
             name: {
                 "shape": list(array.shape),
@@ -245,6 +249,7 @@ def load_dataset(folder: Path, policy: Policy | None = None, policy_sha256: str 
             max_peers=int(description["max_peers"]),
             seed=int(description["seed"]),
             contract=contract_from_json(description["contract"], path),
+            given=description["given"],
         )
         digest = str(description["digest"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

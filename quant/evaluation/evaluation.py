@@ -20,9 +20,10 @@ from quant.errors import InputError, StaleError
 from quant.evaluation.open_loop import Closeness, OpenLoop
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Bits, Drop, Estimate, Paired
+from quant.evaluation.unseen import Unseen
 from quant.files import read_json, sha256, write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FLOAT = "float"
 """The name of the float policy among the tracks."""
 EVIDENCE = "computed"
@@ -61,6 +62,7 @@ class Evaluation:
         closed_loop: None without a world.
         open_loop: against the float policy on held-out frames; None for the float policy itself.
         open_gate: of the float policy: how close the gate's own actors are to it on the same frames, by name.
+        unseen: how close the track, made without a drive, is on that drive; empty where no drive was left out.
     """
 
     track: str
@@ -70,6 +72,7 @@ class Evaluation:
     closed_loop: ClosedLoop | None
     open_loop: OpenLoop | None
     open_gate: Mapping[str, Closeness] = field(default_factory=dict)
+    unseen: tuple[Unseen, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The document, ready for :func:`quant.files.write_json`."""
@@ -82,7 +85,8 @@ class Evaluation:
             "closed_loop": None if self.closed_loop is None else _closed_loop_json(self.closed_loop),
             "closed_loop_reason": NO_WORLD if self.closed_loop is None else None,
             "open_loop": None if self.open_loop is None else _open_loop_json(self.open_loop),
-            "open_loop_gate": {name: _closeness_json(one) for name, one in self.open_gate.items()},
+            "open_loop_gate": {name: closeness_json(one) for name, one in self.open_gate.items()},
+            "unseen": [unseen_json(one) for one in self.unseen],
         }
 
     def save(self, path: Path) -> None:
@@ -120,6 +124,7 @@ def evaluation_from_json(document: Any, where: object = "evaluation") -> Evaluat
         None if closed is None else _read_closed_loop(closed),
         None if opened is None else _read_open_loop(opened),
         {name: _read_closeness(gate.node(name)) for name in gate.value},
+        tuple(_read_unseen(one) for one in root.tables("unseen")),
     )
     _check_same(document, evaluation.to_json(), where)
     return evaluation
@@ -238,7 +243,8 @@ def _closed_loop_json(closed: ClosedLoop) -> dict[str, Any]:
     }
 
 
-def _closeness_json(closeness: Closeness) -> dict[str, Any]:
+def closeness_json(closeness: Closeness) -> dict[str, Any]:
+    """As files hold it."""
     return {
         "n": closeness.n,
         "agreement": _estimate_json(closeness.agreement),
@@ -251,9 +257,9 @@ def _closeness_json(closeness: Closeness) -> dict[str, Any]:
 def _open_loop_json(opened: OpenLoop) -> dict[str, Any]:
     return {
         "tolerance": opened.tolerance,
-        "overall": _closeness_json(opened.overall),
-        "by_peers": [None if one is None else _closeness_json(one) for one in opened.by_peers],
-        "by_origin": {name: _closeness_json(one) for name, one in opened.by_origin},
+        "overall": closeness_json(opened.overall),
+        "by_peers": [None if one is None else closeness_json(one) for one in opened.by_peers],
+        "by_origin": {name: closeness_json(one) for name, one in opened.by_origin},
     }
 
 
@@ -365,6 +371,24 @@ def _read_closeness(node: _Node) -> Closeness:
         node.get("mae", float),
         node.get("max_error", float),
     )
+
+
+def unseen_json(one: Unseen) -> dict[str, Any]:
+    """As files hold it."""
+    return {"drive": one.drive, "sha256": one.sha256, **closeness_json(one.closeness)}
+
+
+def unseen_from_json(value: Any, where: str) -> Unseen:
+    """The inverse of `unseen_json`.
+
+    Raises:
+        InputError: a figure is missing or of the wrong kind.
+    """
+    return _read_unseen(_Node(value, where, ""))
+
+
+def _read_unseen(node: _Node) -> Unseen:
+    return Unseen(node.get("drive", str), node.get("sha256", str), _read_closeness(node))
 
 
 def _read_open_loop(node: _Node) -> OpenLoop:

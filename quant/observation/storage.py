@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from quant.errors import InputError, did_you_mean
-from quant.files import read_bytes, write_text
+from quant.files import read_toml, write_text
 from quant.observation.contract import FACTS, ORIGINS, Column, Contract
 from quant.observation.functions import FUNCTIONS
 
@@ -74,7 +73,7 @@ def read_contract(path: Path) -> Contract:
     Raises:
         InputError: it is not such a file.
     """
-    table = _read(path)
+    table = read_toml(path)
     return contract_from_json(table, path)
 
 
@@ -118,7 +117,7 @@ def read_given(path: Path, ego: int, peers: int) -> dict[str, Any]:
     Raises:
         InputError: a key is unknown or of the wrong kind, a bound is upside down, or there are too many columns.
     """
-    document = _read(path)
+    document = read_toml(path)
     table: Any = document
     for key in TABLE:
         table = table.get(key) if isinstance(table, Mapping) else None
@@ -138,13 +137,6 @@ def read_given(path: Path, ego: int, peers: int) -> dict[str, Any]:
             )
         given[kind] = columns
     return given
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_bytes(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError("not valid TOML", where=path, expected="an observation.toml", hint=str(error)) from error
 
 
 def _check(table: Any, where: Path | str) -> None:

@@ -13,7 +13,9 @@ from quant.locking import FileLock
 POLICY = "policy.npz"
 SAVED_MODEL = "policy_saved_model"
 SETTINGS = "settings.json"
+OBSERVATION = "observation.toml"
 SCENARIOS = "quant_eval_scenarios.json"
+UNSEEN = "unseen.json"
 PARITY = "parity.json"
 SECOND_OPINION = "sumo.json"
 WINNER = "winner.json"
@@ -24,11 +26,13 @@ LOCK = ".lock"
 """Held by the process that changes the run, and gone afterwards; no artifact."""
 ARTIFACTS = (
     "quant_dataset*",
+    OBSERVATION,
     SCENARIOS,
     "*_int8.tflite",
     "candidate_*.json",
     "conversion_*.log",
     "loss_curve_*.csv",
+    UNSEEN,
     "eval_*.json",
     PARITY,
     SECOND_OPINION,

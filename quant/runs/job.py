@@ -25,6 +25,7 @@ from quant.runs.steps import (
     evaluate,
     finish,
     keep_policy,
+    leave_drives_out,
     make_dataset,
     make_track,
     run_device,
@@ -76,7 +77,7 @@ def run_all(
     ``checkpoint`` is a file, read as the settings say, or gives the sources, wherever they were read.
     """
     watch = watch or Watch()
-    watch.planned(usual_seconds(settings, steps_of(tracks, board is not None, sumo)))
+    watch.planned(usual_seconds(settings, steps_of(tracks, board is not None, sumo, leaves_out(settings)), tracks))
     if sumo:
         check_sumo(settings)
     if board is not None:
@@ -91,10 +92,13 @@ def run_all(
             stack.enter_context(changing(folder))
             keep_policy(folder, sources.policy, settings)
         with watch.step("dataset") as progress:
-            make_dataset(folder, settings, progress, sources.drives)
+            make_dataset(folder, settings, progress, sources)
         for track in tracks:
             with watch.step(track) as progress:
                 make_track(folder, track, progress)
+        if leaves_out(settings):
+            with watch.step("unseen") as progress:
+                leave_drives_out(folder, limits, workers, progress)
         with watch.step("evaluate") as progress:
             evaluate(folder, limits, workers, progress, watch.note)
         if sumo:
@@ -118,13 +122,21 @@ def _check_slots(tracks: Sequence[str]) -> None:
         )
 
 
-def steps_of(tracks: Sequence[str], with_board: bool, with_sumo: bool = False) -> tuple[str, ...]:
+def steps_of(
+    tracks: Sequence[str], with_board: bool, with_sumo: bool = False, with_unseen: bool = False
+) -> tuple[str, ...]:
     """The steps of a whole run, in order."""
+    before = ["unseen"] if with_unseen else []
     others = [name for name, asked in (("sumo", with_sumo), ("device", with_board)) if asked]
-    return ("import", "dataset", *tracks, "evaluate", *others, "decide")
+    return ("import", "dataset", *tracks, *before, "evaluate", *others, "decide")
 
 
-def usual_seconds(settings: Settings, steps: Sequence[str]) -> dict[str, float]:
+def leaves_out(settings: Settings) -> bool:
+    """Whether a run leaves drives out in turn: it was not told not to, and something is left to make tracks of."""
+    return settings.unseen and len(settings.drives) + (settings.world is not None and bool(settings.drives)) > 1
+
+
+def usual_seconds(settings: Settings, steps: Sequence[str], tracks: Sequence[str] = ()) -> dict[str, float]:
     """What the steps of a run take, about: as the reference policy's did on two processors.
 
     Only their proportions are worth anything: they tell how much of a run is done before its last step has begun.
@@ -141,6 +153,8 @@ def usual_seconds(settings: Settings, steps: Sequence[str]) -> dict[str, float]:
         "device": 1.5,
         "decide": 0.3,
     }
+    # Every track once more for each drive, two at a time.
+    usual["unseen"] = 2.0 + len(settings.drives) * sum(usual.get(track, 2.0) for track in tracks) / 2
     return {step: usual.get(step, 2.0) for step in steps}
 
 

@@ -16,11 +16,12 @@ from quant.evaluation.second_opinion import SecondOpinion, load_second_opinion
 from quant.files import read_bytes, read_json
 from quant.policy import Policy, load_policy, policy_digest
 from quant.runners import ParityReport, parity_from_json
-from quant.runs.folder import PARITY, POLICY, SCENARIOS, SECOND_OPINION, WINNER, evaluation_name
+from quant.runs.folder import PARITY, POLICY, SCENARIOS, SECOND_OPINION, UNSEEN, WINNER, evaluation_name
 from quant.runs.manifest import check_manifest
 from quant.runs.run import Run
 from quant.runs.settings import Settings, read_settings
 from quant.runs.sources import world_of
+from quant.runs.unseen import LeftOut, read_left_out
 from quant.tracks.candidate import Candidate
 from quant.tracks.storage import load_candidate
 from quant.worlds.scenarios import ScenarioSet
@@ -91,8 +92,34 @@ def read_candidates(folder: Path, settings: Settings) -> dict[str, Candidate]:
         InputError: there is none.
     """
     if not settings.tracks:
-        raise InputError("the run has no candidate yet", where=folder, hint=f"quant ptq {folder}; quant qat {folder}")
+        raise no_candidate(folder)
     return {track: load_candidate(folder, track) for track in settings.tracks}
+
+
+def no_candidate(folder: Path) -> InputError:
+    """No track has been made yet."""
+    return InputError("the run has no candidate yet", where=folder, hint=f"quant ptq {folder}; quant qat {folder}")
+
+
+def training_seed_of(settings: Settings) -> int:
+    """The seed of training: its own where it has one, else the run's."""
+    return settings.seed if settings.training_seed is None else settings.training_seed
+
+
+def training_of(settings: Settings) -> dict[str, int | None]:
+    """What the tracks of a run are made with, beside the dataset."""
+    return {"seed": training_seed_of(settings), "qat_steps": settings.qat_steps}
+
+
+def read_unseen(folder: Path, dataset: Dataset, settings: Settings) -> LeftOut | None:
+    """What was found by leaving drives out; None where none was.
+
+    Raises:
+        InputError: the file is malformed.
+        StaleError: it is of another dataset, policy or training.
+    """
+    path = folder / UNSEEN
+    return read_left_out(path, dataset, training_of(settings)) if path.is_file() else None
 
 
 def read_scenarios(folder: Path, world: World | None) -> ScenarioSet | None:

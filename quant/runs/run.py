@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from quant.dataset import Dataset
 from quant.dataset.storage import Made
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.open_loop import AUGMENTED, FILLED, RECORDED, ROLLOUT
+from quant.observation.coverage import undeclared_words
 from quant.report.results import Results
 from quant.runs.settings import Settings
 from quant.tracks.candidate import Candidate
@@ -38,12 +39,25 @@ class Run(Results):
     def verdict(self, limits: Limits) -> Verdict:
         """The decision under these limits, with what the dataset leaves open."""
         verdict = verdict_of(self.candidates, self.evaluations, limits, self.devices.values())
+        return replace(verdict, warnings=(*verdict.warnings, *self._warnings()))
+
+    def _warnings(self) -> Iterator[str]:
+        """What the dataset leaves open."""
+        if any(origin.kind == "drive" for origin in self.dataset.origins):
+            left_out = {name for name, one in self.evaluations.items() if one.unseen}
+            without = [track for track in self.candidates if track not in left_out]
+            if without:
+                yield (
+                    f"nothing unseen was looked at for {', '.join(without)}: held-out frames are of the drives it was "
+                    "made of; give two drives or more, or judge the run on a later one: quant evaluate RUN --drive"
+                )
         unvaried = self.dataset.unvaried
-        if not unvaried:
-            return verdict
-        names = ", ".join(unvaried)
-        warning = f"never varied in what was recorded or driven, so only filled frames show other values: {names}"
-        return replace(verdict, warnings=(*verdict.warnings, warning))
+        if unvaried:
+            names = ", ".join(unvaried)
+            yield f"never varied in what was recorded or driven, so only filled frames show other values: {names}"
+        undeclared = undeclared_words(self.dataset.contract)
+        if undeclared:
+            yield f"nobody declared how far these go; trusted only as recorded, with a margin: {undeclared}"
 
 
 def verdict_of(

@@ -29,6 +29,8 @@ class Settings:
         qat_steps: optimizer steps on all weights.
         tracks: names of the candidates.
         training_seed: of training alone, where it is not to be ``seed``.
+        observation: path of what was said of the policy's input, as given; None: nothing was.
+        unseen: whether every track is also made without each drive in turn, and judged on it.
         given: what was said of the policy, by `GIVEN`; only what was. Action spaces as `parse_action_space` reads them.
     """
 
@@ -42,6 +44,8 @@ class Settings:
     tracks: tuple[str, ...] = ()
     training_seed: int | None = None
     given: dict[str, Any] | None = None
+    observation: str | None = None
+    unseen: bool = True
 
 
 def write_settings(settings: Settings, folder: Path) -> None:
@@ -113,6 +117,8 @@ def _check_settings(settings: Settings, value: dict[str, Any], path: Path) -> No
         "tracks": lists[1],
         "training_seed": settings.training_seed is None
         or (type(settings.training_seed) is int and settings.training_seed >= 0),
+        "observation": settings.observation is None or isinstance(settings.observation, str),
+        "unseen": isinstance(settings.unseen, bool),
         "given": settings.given is None or _is_given(settings.given),
     }
     for key, is_right in right.items():

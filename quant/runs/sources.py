@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from quant.dataset import Recording, read_drive
 from quant.dataset.build import check_recordings
 from quant.errors import InputError
+from quant.observation.storage import read_given
 from quant.policy import Policy, load_policy
 from quant.policy.spaces import parse_action_space
 from quant.runs.settings import Settings
@@ -25,10 +27,12 @@ class Sources:
     Attributes:
         policy: as imported.
         drives: the settings' drives, read.
+        observation: what the user says of the policy's input (`quant.observation.storage.read_given`), if anything.
     """
 
     policy: Policy
     drives: tuple[Recording, ...] = ()
+    observation: Mapping[str, Any] | None = None
 
 
 def read_sources(checkpoint: Path, settings: Settings) -> Sources:
@@ -38,14 +42,26 @@ def read_sources(checkpoint: Path, settings: Settings) -> Sources:
         InputError: one of them cannot be read, or they do not fit each other or the settings' world.
     """
     policy = load_policy(checkpoint, **_given(settings))
-    drives = tuple(read_drive(Path(path), policy) for path in settings.drives)
+    sources = sources_of(policy, settings)
     world = world_of(settings)
-    if drives:
-        check_recordings(drives, complete=world is None)
+    if sources.drives:
+        check_recordings(sources.drives, complete=world is None)
     if world is not None:
         world.check_fits(policy)
         episodes_of(settings, world)
-    return Sources(policy, drives)
+    return sources
+
+
+def _observation(settings: Settings, policy: Policy) -> Mapping[str, Any] | None:
+    if settings.observation is None:
+        return None
+    return read_given(Path(settings.observation), policy.ego_size, policy.peer_size)
+
+
+def sources_of(policy: Policy, settings: Settings) -> Sources:
+    """The settings' drives and the user's word on the observation, for a policy that has been imported already."""
+    drives = tuple(read_drive(Path(path), policy) for path in settings.drives)
+    return Sources(policy, drives, _observation(settings, policy))
 
 
 def _given(settings: Settings) -> dict[str, Any]:

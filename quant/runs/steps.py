@@ -8,7 +8,7 @@ processors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
@@ -23,7 +23,7 @@ from quant.acceptance.limits import Limits
 from quant.boards.bench import Bench
 from quant.boards.measure import measure
 from quant.boards.report import DeviceReport, Identity
-from quant.dataset import Dataset, Recording, Split, build_dataset, read_drive, save_dataset, spread
+from quant.dataset import Dataset, Recording, Split, build_dataset, save_dataset, spread
 from quant.dataset.storage import DESCRIPTION
 from quant.errors import InputError
 from quant.evaluation.evaluate import Timed
@@ -31,11 +31,13 @@ from quant.evaluation.evaluate import evaluate as evaluate_all
 from quant.evaluation.evaluation import Evaluation
 from quant.evaluation.second_opinion import ask
 from quant.files import Progress, no_progress, read_json, write_json, write_text
+from quant.observation.storage import write_contract
 from quant.policy import Observations, Policy, export_saved_model, policy_digest, save_policy
 from quant.report.text import as_text
 from quant.runners import FloatRunner, Int8Runner, ParityReport, parity
 from quant.runs.folder import (
     MANIFEST,
+    OBSERVATION,
     PARITY,
     POLICY,
     REPORT,
@@ -43,6 +45,7 @@ from quant.runs.folder import (
     SCENARIOS,
     SCHEMA_VERSION,
     SECOND_OPINION,
+    UNSEEN,
     WINNER,
     changing,
     claim,
@@ -55,15 +58,20 @@ from quant.runs.pages import shown
 from quant.runs.reading import (
     check_conforms,
     limits_of,
+    no_candidate,
     read_candidates,
     read_inputs,
     read_policy,
     read_run,
     read_scenarios,
+    read_unseen,
+    training_of,
+    training_seed_of,
 )
 from quant.runs.run import Run, origins_of
 from quant.runs.settings import Settings, read_settings, write_settings
-from quant.runs.sources import episodes_of, read_sources, world_of
+from quant.runs.sources import Sources, episodes_of, read_sources, sources_of, world_of
+from quant.runs.unseen import LeftOut, leave_out, left_out_document
 from quant.tracks.candidate import Candidate
 from quant.tracks.job import Job
 from quant.tracks.registry import TRACKS
@@ -119,25 +127,28 @@ def keep_policy(folder: Path, policy: Policy, settings: Settings) -> None:
 
 @_changing
 def make_dataset(
-    folder: Path, settings: Settings, progress: Progress = no_progress, drives: Sequence[Recording] | None = None
+    folder: Path, settings: Settings, progress: Progress = no_progress, sources: Sources | None = None
 ) -> Dataset:
     """Makes the dataset and the evaluation's scenarios from the settings' drives and world.
 
-    ``drives`` are the settings', where they have been read already.
+    ``sources`` are the settings', where they have been read already.
     """
     policy = read_policy(folder)
-    recordings = [read_drive(Path(path), policy) for path in settings.drives] if drives is None else [*drives]
+    sources = sources_of(policy, settings) if sources is None else sources
+    recordings = [*sources.drives]
     world = world_of(settings)
     with threadpool_limits(1):
         if world is not None:
             episodes_of(settings, world)
             recordings.append(_roll_out(policy, world, settings.seed, progress))
-        dataset = build_dataset(policy, policy_digest(policy), recordings, settings.seed)
+        dataset = build_dataset(policy, policy_digest(policy), recordings, settings.seed, sources.observation)
     unfinish(folder)
+    (folder / UNSEEN).unlink(missing_ok=True)
     # New settings never stand beside the old dataset.
     (folder / DESCRIPTION).unlink(missing_ok=True)
     write_settings(settings, folder)
     save_dataset(dataset, folder)
+    write_contract(dataset.contract, folder / OBSERVATION)
     _write_scenarios(folder, settings, world, dataset)
     return dataset
 
@@ -180,15 +191,35 @@ def make_track(folder: Path, name: str, progress: Progress = no_progress, *, qat
     settings = settings if qat_steps is None else replace(settings, qat_steps=qat_steps)
     policy, dataset = read_inputs(folder)
     with threadpool_limits(1):
-        made = TRACKS[name].make(Job(policy, dataset, _infer, _training_seed(settings), settings.qat_steps, progress))
+        made = TRACKS[name].make(Job(policy, dataset, _infer, training_seed_of(settings), settings.qat_steps, progress))
     _keep_candidate(made.candidate, folder, settings)
     if made.curve is not None:
         save_curve(name, made.curve, folder)
     return made.candidate
 
 
-def _training_seed(settings: Settings) -> int:
-    return settings.seed if settings.training_seed is None else settings.training_seed
+@_changing
+def leave_drives_out(
+    folder: Path, limits: Limits, workers: int | None = None, progress: Progress = no_progress
+) -> LeftOut:
+    """Makes the run's tracks without each drive in turn and judges each on the drive it was made without."""
+    settings = read_settings(folder)
+    policy, dataset = read_inputs(folder)
+    if not settings.tracks:
+        raise no_candidate(folder)
+    found = leave_out(
+        policy,
+        dataset,
+        settings.tracks,
+        training_seed=training_seed_of(settings),
+        qat_steps=settings.qat_steps,
+        tolerance=limits.action_tolerance,
+        workers=workers,
+        progress=progress,
+    )
+    unfinish(folder)
+    write_json(folder / UNSEEN, left_out_document(found, dataset, training_of(settings)))
+    return found
 
 
 def _infer(candidate: Candidate, observations: Observations) -> NDArray[np.float32]:
@@ -231,6 +262,10 @@ def evaluate(
         progress=progress,
         timed=timed,
     )
+    left_out = read_unseen(folder, dataset, settings)
+    if left_out is not None:
+        found = left_out.tracks
+        evaluations = {name: replace(one, unseen=found.get(name, ())) for name, one in evaluations.items()}
     unfinish(folder)
     for name, evaluation in evaluations.items():
         write_json(folder / evaluation_name(name), evaluation.to_json())

@@ -147,7 +147,8 @@ def is_finished(folder: Path, job: Job, sources: Sources) -> bool:
     try:
         manifest = check_manifest(folder)
         settings = read_settings(folder)
-        origins = read_json(folder / DESCRIPTION)["origins"]
+        description = read_json(folder / DESCRIPTION)
+        origins, given = description["origins"], description["given"]
         limits = read_json(folder / WINNER)["limits"]
         policy = manifest["files"][POLICY]["sha256"]
         drives = [one["sha256"] for one in origins if one["kind"] == "drive"]
@@ -159,6 +160,7 @@ def is_finished(folder: Path, job: Job, sources: Sources) -> bool:
         and limits == job.limits.to_json()
         and policy == sha256(policy_bytes(sources.policy))
         and drives == [drive.sha256 for drive in sources.drives]
+        and given == sources.observation
         and manifest.get("versions") == versions()
         and manifest.get("quant_sha256") == package_sha256()
     )

@@ -59,6 +59,15 @@ class Affine:
         """The number of codes: K, or 2 K with residuals."""
         return len(self.gain) * (2 if self.residual else 1)
 
+    @property
+    def ends(self) -> tuple[F32, F32]:
+        """(K,) the least and the most value that is rounded to a code and not cut off: half a step beyond the last."""
+        lowest, highest = code_limits(self.bits)
+        return self._value(lowest - 0.5), self._value(highest + 0.5)
+
+    def _value(self, steps: float) -> F32:
+        return np.asarray((np.float32(steps) - self.offset) / self.gain, np.float32)
+
     def quantize(self, x: F32) -> Codes:
         """(N, K) float32 -> (N, K) codes, or (N, 2 K) [codes, residuals]; saturating."""
         steps = x * self.gain + self.offset

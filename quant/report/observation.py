@@ -1,0 +1,69 @@
+"""The contract of a policy's input, and how far a run covers it, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.table import Table
+
+from quant.observation.contract import Contract
+from quant.observation.coverage import Coverage, physical_ends
+from quant.observation.observations import Observations
+from quant.report.layout import add_row, empty_table
+
+
+def contract_table(contract: Contract, seen: Sequence[Observations] = ()) -> Table:
+    """What each column is, how far it may go and was recorded, and where each is known from."""
+    table = _table("Observation", "column", "what", "may be", "recorded", "known from")
+    groups = (
+        ("ego", contract.ego, [one.ego for one in seen]),
+        ("peers", contract.peers, [one.peers[one.mask] for one in seen]),
+    )
+    for kind, columns, values in groups:
+        every = np.concatenate(values) if values else None
+        for index, column in enumerate(columns):
+            what = column.name if column.copy_of is None else f"{column.name}, of {kind} {column.copy_of} before"
+            low = -np.inf if column.low is None else column.low
+            high = np.inf if column.high is None else column.high
+            may_be = "unknown" if np.isinf(low) and np.isinf(high) else physical_ends(column, (low, high))
+            own = None if every is None or not len(every) else every[:, index]
+            recorded = physical_ends(column, None if own is None else (float(own.min()), float(own.max())))
+            add_row(
+                table, f"{kind} {index}", what, may_be, recorded, _origins(column.origin("name"), column.origin("high"))
+            )
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = empty_table(title)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _origins(name: str, bound: str) -> str:
+    return name if name == bound else f"name: {name}, bounds: {bound}"
+
+
+def coverage_table(columns: Sequence[Coverage]) -> Table:
+    """How far each column was recorded, is declared and can be represented, and what was cut off."""
+    tracks = list(columns[0].represented) if columns else []
+    table = _table("Coverage", "column", "recorded", "declared", "by", *(track.upper() for track in tracks))
+    for one in columns:
+        if one.column.copy_of is not None:
+            continue
+        low, high = one.column.low, one.column.high
+        assert low is not None and high is not None
+        origins = sorted({one.column.origin("low"), one.column.origin("high")})
+        cells = [_represented(one, track) for track in tracks]
+        declared = physical_ends(one.column, (low, high))
+        add_row(table, one.name, physical_ends(one.column, one.recorded), declared, ", ".join(origins), *cells)
+    return table
+
+
+def _represented(one: Coverage, track: str) -> str:
+    cut = f", cuts {one.saturated[track]:.1%}" if one.saturated[track] else ""
+    if track in one.short or cut:
+        return f"{physical_ends(one.column, one.represented[track])}{cut}"
+    return "all"
