@@ -93,7 +93,8 @@ class Finding:
 
     def __str__(self) -> str:
         if self.change is Change.MISSING:
-            return f"{self.subject} {self.name} missing"
+            why = f" ({self.reason})" if self.reason.startswith("blind") else ""
+            return f"{self.subject} {self.name} missing{why}"
         if self.before is None or self.now is None:
             return f"{self.subject} {self.name}: {self.reason}"
         p = "" if self.p is None else " (p < 0.001)" if self.p < 0.001 else f" (p = {self.p:.2g})"
@@ -268,6 +269,11 @@ def _draft(before: Snapshot, now: Snapshot, subject: str, old: Figure, new: Figu
         # No number of the later run: whoever sees two side by side compares them.
         return _Draft(replace(finding, change=Change.INCOMPARABLE, reason=reason))
     higher = rule.better == "higher"
+    proves_nothing = _blind(now, new)
+    if proves_nothing:
+        # Better figures of a run in which even the worst does well are no progress: what they showed before is lost.
+        change = Change.MISSING if rule.missing == "regression" else Change.IGNORED
+        return _Draft(replace(finding, change=change, reason=f"blind in the later run: {proves_nothing}"))
     # At the digits a file keeps, so that a baseline and the run it was made of are the same.
     change_of = rounded(new.value) - rounded(old.value)
     test, p, table = _test(old, new, higher)
@@ -369,8 +375,9 @@ def _short(value: str) -> str:
     return value[:12] if len(value) == 64 else value
 
 
-def _blind(before: Snapshot, figure: Figure) -> str:
-    return before.blind.get(FRAMES if figure.kind in ("agreement", "mae") else figure.of, "")
+def _blind(run: Snapshot, figure: Figure) -> str:
+    """Why a figure of this run proves nothing; empty where it does."""
+    return run.blind.get(FRAMES if figure.kind in ("agreement", "mae") else figure.of, "")
 
 
 def _changed(before: Snapshot, now: Snapshot) -> Iterator[str]:

@@ -167,7 +167,14 @@ def test_a_board_of_another_toolchain_is_not_compared_and_the_rest_is() -> None:
 def test_a_slice_that_was_blind_proves_nothing() -> None:
     found = compare(snapshot(blind={"nominal": "the world is blind"}), snapshot())
     assert one(found, "success[nominal]").change is Change.INCOMPARABLE and found.exit_code == 2
-    assert compare(snapshot(), snapshot(blind={"nominal": "the world is blind"})).exit_code == 0
+
+
+def test_a_later_run_that_is_blind_where_the_earlier_was_not_is_a_regression() -> None:
+    """However good its figures are: a policy that never brakes agrees with its candidates on every frame."""
+    found = compare(snapshot(), snapshot(blind={"nominal": "the world is blind"}))
+    lost = one(found, "success[nominal]")
+    assert lost.change is Change.MISSING and lost.now is None
+    assert found.exit_code == 1 and "blind in the later run: the world is blind" in found.headline
 
 
 @pytest.mark.parametrize(
