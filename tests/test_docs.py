@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from quant.boards.board_map import load_board_map
+from quant.tracks.registry import TRACKS
 from quant.wire.codec import MAX_SEGMENT, encode_frame
 from quant.wire.messages import DecideReply, DecideRequest, ErrorReply, HelloRequest, InvokeRequest
 from quant.wire.protocol import (
@@ -231,6 +233,17 @@ def test_the_bench_page_says_what_every_file_of_device_tests_shows() -> None:
     page = (ROOT / "docs" / "bench.md").read_text("utf-8")
     told = re.findall(r"^\| `(test_\w+\.py)` \| \w", page, re.MULTILINE)
     assert sorted(told) == sorted(path.name for path in (ROOT / "tests" / "hil").glob("test_*.py"))
+
+
+def _first_cells(page: str, header: str) -> list[str]:
+    """What the first column of a page's table names, where the table's first heading is ``header``."""
+    _, _, table = (ROOT / "docs" / page).read_text("utf-8").partition(f"| {header} |")
+    rows = itertools.takewhile(lambda line: line.startswith("|"), table.splitlines()[1:])
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_the_page_of_tracks_has_a_row_for_each_in_their_order() -> None:
+    assert _first_cells("tracks.md", "track") == list(TRACKS)
 
 
 def test_pages_the_code_names_exist() -> None:
