@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
-from quant.boards.board_map import load_board_map
+from quant.boards.board_map import CHIPS, load_board_map
+from quant.boards.kinds import KINDS
 from quant.tracks.registry import TRACKS
 from quant.wire.codec import MAX_SEGMENT, encode_frame
 from quant.wire.messages import DecideReply, DecideRequest, ErrorReply, HelloRequest, InvokeRequest
@@ -244,6 +245,13 @@ def _first_cells(page: str, header: str) -> list[str]:
 
 def test_the_page_of_tracks_has_a_row_for_each_in_their_order() -> None:
     assert _first_cells("tracks.md", "track") == list(TRACKS)
+
+
+def test_the_page_of_boards_has_a_row_for_each_with_its_evidence() -> None:
+    page = (ROOT / "docs" / "boards.md").read_text("utf-8")
+    assert _first_cells("boards.md", "`--board`") == [*KINDS, *CHIPS]
+    for kind in KINDS.values():
+        assert re.search(rf"^\| `{kind.name}` \| [^|]+ \| `{kind.evidence.name.lower()}` \|", page, re.MULTILINE)
 
 
 def test_pages_the_code_names_exist() -> None:
