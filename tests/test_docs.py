@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
+from quant.acceptance.assessment import CRITERIA
+from quant.acceptance.limits import Limits
 from quant.boards.board_map import CHIPS, load_board_map
 from quant.boards.kinds import KINDS
 from quant.tracks.registry import TRACKS
@@ -252,6 +254,18 @@ def test_the_page_of_boards_has_a_row_for_each_with_its_evidence() -> None:
     assert _first_cells("boards.md", "`--board`") == [*KINDS, *CHIPS]
     for kind in KINDS.values():
         assert re.search(rf"^\| `{kind.name}` \| [^|]+ \| `{kind.evidence.name.lower()}` \|", page, re.MULTILINE)
+
+
+def test_the_page_of_acceptance_has_every_criterion_and_every_limit_with_its_default() -> None:
+    assert CRITERIA.keys() <= {name.partition("[")[0] for name in _first_cells("acceptance.md", "criterion")}
+    page = (ROOT / "docs" / "acceptance.md").read_text("utf-8")
+    for name, default in Limits().to_json().items():
+        if isinstance(default, bool):
+            assert f"`{name}`" in page or f"`{name} = true`" in page, name
+        elif isinstance(default, str):
+            assert f'`{name}` ("{default}"' in page
+        else:
+            assert default in map(float, re.findall(rf"`{name}` \(?([\d.]*\d)", page)), name
 
 
 def test_pages_the_code_names_exist() -> None:
