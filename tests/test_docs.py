@@ -78,6 +78,11 @@ def test_the_protocol_reference_names_every_code_with_its_number(reference: str,
     assert re.search(given, reference), f"docs/protocol.md does not give {member!r} as {number}"
 
 
+def test_the_protocol_reference_has_a_chapter_on_every_message(reference: str) -> None:
+    chapters = "".join(re.findall(r"^### .+$", reference, re.MULTILINE))
+    assert [message.name for message in Message if f"`{message.name}`" not in chapters] == []
+
+
 @pytest.mark.parametrize(("code", "words"), [*ERROR_WORDS.items(), *PACK_WORDS.items()], ids=str)
 def test_the_protocol_reference_has_the_words_of_every_refusal(reference: str, code: Enum, words: str) -> None:
     assert re.search(rf"^\| `{code.name}` \| {code.value} \| {re.escape(words)} \|", reference, re.MULTILINE)
