@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,7 +14,11 @@ import numpy as np
 import pytest
 import yaml
 
-from quant.boards.board_map import load_board_map
+from quant.acceptance.assessment import CRITERIA
+from quant.acceptance.limits import Limits
+from quant.boards.board_map import CHIPS, load_board_map
+from quant.boards.kinds import KINDS
+from quant.tracks.registry import TRACKS
 from quant.wire.codec import MAX_SEGMENT, encode_frame
 from quant.wire.messages import DecideReply, DecideRequest, ErrorReply, HelloRequest, InvokeRequest
 from quant.wire.protocol import (
@@ -71,6 +76,11 @@ def test_the_protocol_reference_names_every_code_with_its_number(reference: str,
     number = member.value
     given = rf"`{member.name}`(?: \||:)?\s\(?(?:{number}\b|{number:#04x}\b)"
     assert re.search(given, reference), f"docs/protocol.md does not give {member!r} as {number}"
+
+
+def test_the_protocol_reference_has_a_chapter_on_every_message(reference: str) -> None:
+    chapters = "".join(re.findall(r"^### .+$", reference, re.MULTILINE))
+    assert [message.name for message in Message if f"`{message.name}`" not in chapters] == []
 
 
 @pytest.mark.parametrize(("code", "words"), [*ERROR_WORDS.items(), *PACK_WORDS.items()], ids=str)
@@ -231,6 +241,36 @@ def test_the_bench_page_says_what_every_file_of_device_tests_shows() -> None:
     page = (ROOT / "docs" / "bench.md").read_text("utf-8")
     told = re.findall(r"^\| `(test_\w+\.py)` \| \w", page, re.MULTILINE)
     assert sorted(told) == sorted(path.name for path in (ROOT / "tests" / "hil").glob("test_*.py"))
+
+
+def _first_cells(page: str, header: str) -> list[str]:
+    """What the first column of a page's table names, where the table's first heading is ``header``."""
+    _, _, table = (ROOT / "docs" / page).read_text("utf-8").partition(f"| {header} |")
+    rows = itertools.takewhile(lambda line: line.startswith("|"), table.splitlines()[1:])
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_the_page_of_tracks_has_a_row_for_each_in_their_order() -> None:
+    assert _first_cells("tracks.md", "track") == list(TRACKS)
+
+
+def test_the_page_of_boards_has_a_row_for_each_with_its_evidence() -> None:
+    page = (ROOT / "docs" / "boards.md").read_text("utf-8")
+    assert _first_cells("boards.md", "`--board`") == [*KINDS, *CHIPS]
+    for kind in KINDS.values():
+        assert re.search(rf"^\| `{kind.name}` \| [^|]+ \| `{kind.evidence.name.lower()}` \|", page, re.MULTILINE)
+
+
+def test_the_page_of_acceptance_has_every_criterion_and_every_limit_with_its_default() -> None:
+    assert CRITERIA.keys() <= {name.partition("[")[0] for name in _first_cells("acceptance.md", "criterion")}
+    page = (ROOT / "docs" / "acceptance.md").read_text("utf-8")
+    for name, default in Limits().to_json().items():
+        if isinstance(default, bool):
+            assert f"`{name}`" in page or f"`{name} = true`" in page, name
+        elif isinstance(default, str):
+            assert f'`{name}` ("{default}"' in page
+        else:
+            assert default in map(float, re.findall(rf"`{name}` \(?([\d.]*\d)", page)), name
 
 
 def test_pages_the_code_names_exist() -> None:

@@ -20,6 +20,20 @@ DROP, MARGIN = "success_drop", "success_margin"
 """Criteria of success, one for each slice."""
 UNSEEN = "unseen_disagreement"
 """Criterion of the drives that were left out."""
+CRITERIA: Mapping[str, str] = {
+    DROP: "loss of success against float",
+    MARGIN: "points of success lost against float",
+    "action_disagreement": "frames with another action than float",
+    UNSEEN: "frames of drives it was made without, with another action than float",
+    "peer_encoder_bytes": "size of the peer encoder",
+    "policy_head_bytes": "size of the policy head",
+    "latency": "time of a decision, 99th percentile",
+    "latency_max": "time of a decision, longest",
+    "device_mismatches": "decisions with other bytes than the host's",
+    "heap_free": "free heap",
+    "stack_left": "free stack",
+}
+"""By the name, without its slice, what each criterion is about."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Board(Protocol):
     """A device under test.
 
     Attributes:
-        name: what it was asked for by: ``virtual``, ``linux``, ``qemu``, a chip, or an id of the board map.
+        name: what it was asked for by: one of `quant.boards.kinds.KINDS`, a chip, or an id of the board map.
         chip: its kind, as the build and HELLO name it (``esp32``, ..., ``linux``), or None where HELLO has to tell.
         baud: of its line.
     """
@@ -118,6 +118,14 @@ class Board(Protocol):
     def embedded(self) -> Embedded:
         """How pytest-embedded reaches it."""
         ...
+
+    def image_sha256(self) -> str | None:
+        """Hash of the program it has to run, in hexadecimal, from the host's files; None where they do not have it.
+
+        Raises:
+            InputError: there is no build for it.
+        """
+        return None
 
     def check(self, hello: HelloReply) -> None:
         """Whether what answers is the board that is meant; where nothing says which it has to be, any is.

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quant.boards.kinds import KINDS
 from quant.errors import InputError
 from quant.files import read_bytes
 
@@ -32,9 +33,7 @@ ENVIRONMENT = "QUANT_BOARD_MAP"
 
 CHIPS = ("esp32", "esp32s3", "esp32c3")
 """Chips the firmware is built for."""
-WITHOUT_HARDWARE = ("virtual", "linux", "qemu")
-"""Boards that need none, by the names ``--board`` takes."""
-RESERVED = (*WITHOUT_HARDWARE, *CHIPS)
+RESERVED = (*KINDS, *CHIPS)
 """Names ``--board`` takes without a board map; no entry may have one."""
 
 _BAUDS = range(9600, 5_000_001)

@@ -281,6 +281,14 @@ class ChipBoard(Board):
         options |= {"app_path": str(self._app), "build_dir": str(build.folder), "target": build.chip}
         return Embedded("esp,idf", options)
 
+    def image_sha256(self) -> str:
+        """Hash of the build's ELF.
+
+        Raises:
+            InputError: see `build`.
+        """
+        return self.build().elf_sha.hex()
+
     def check(self, hello: HelloReply) -> None:
         """Compares chip, MAC and revision with what is known of the board."""
         self._expected().check(_silicon(hello))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from quant.boards import ports
 from quant.boards.board import Board
-from quant.boards.board_map import CHIPS, RESERVED, WITHOUT_HARDWARE, BoardEntry, BoardMap, find_board_map
+from quant.boards.board_map import CHIPS, RESERVED, BoardEntry, BoardMap, find_board_map
+from quant.boards.kinds import KINDS
 from quant.errors import InputError, did_you_mean
 
 REHEARSE = "to rehearse without hardware: --board virtual"
@@ -23,7 +24,7 @@ class BoardRequest:
     """What a user said of the board.
 
     Attributes:
-        name: ``--board``: ``virtual``, ``linux``, ``qemu``, a chip, an id of the board map, or None.
+        name: ``--board``: one of `KINDS`, a chip, an id of the board map, or None.
         port: ``--port``.
         baud: ``--baud``.
         build_dir: ``--build-dir``; for ``linux`` an ELF too.
@@ -54,8 +55,10 @@ def find_board(request: BoardRequest) -> Board:
         InputError: none or several fit, or what it needs is missing; lists what was seen and says how to rehearse.
     """
     app = app_folder(request.folder)
-    if request.name in WITHOUT_HARDWARE:
-        return _without_hardware(request, app)
+    if request.name in KINDS:
+        if request.port is not None:
+            raise InputError(f"--port with --board {request.name}", expected="no port: this board makes its own")
+        return KINDS[request.name].make(request.build_dir, app)
     entry = _entry(request, find_board_map(request.board_map, request.folder))
     entry = replace(
         entry,
@@ -66,23 +69,6 @@ def find_board(request: BoardRequest) -> Board:
     from quant.boards.chip import ChipBoard
 
     return ChipBoard(entry, entry.port or _only_one(entry.name), app, wait=request.wait)
-
-
-def _without_hardware(request: BoardRequest, app: Path) -> Board:
-    if request.port is not None:
-        raise InputError(f"--port with --board {request.name}", expected="no port: this board makes its own")
-    if request.name == "virtual":
-        from quant.boards.virtual.board import VirtualBoard
-
-        return VirtualBoard()
-    if request.name == "linux":
-        from quant.boards.linux import LinuxBoard, find_elf
-
-        return LinuxBoard(find_elf(request.build_dir, app))
-    from quant.boards.build import find_build, load_build
-    from quant.boards.qemu import BUILD_COMMAND, QemuBoard
-
-    return QemuBoard(load_build(find_build(("qemu",), request.build_dir, app, command=BUILD_COMMAND)))
 
 
 def _entry(request: BoardRequest, board_map: BoardMap) -> BoardEntry:

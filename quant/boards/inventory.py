@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from quant.boards import ports
-from quant.boards.board import Board
 from quant.boards.board_map import BoardEntry, find_board_map
 from quant.boards.discovery import BoardRequest, find_board
+from quant.boards.kinds import KINDS, QEMU, Kind
 from quant.boards.qemu import MACHINES
 from quant.errors import InputError
 
@@ -38,9 +37,7 @@ def known_boards(board_map: Path | None = None) -> list[Known]:
     """
     mapped = find_board_map(board_map).boards.values()
     return [
-        Known("virtual", "", "ready"),
-        Known("linux", "", _state(lambda: find_board(BoardRequest("linux")))),
-        Known("qemu", "", _qemu()),
+        *(Known(kind.name, "", _state(kind)) for kind in KINDS.values()),
         *(Known(entry.name, entry.port or "", _entry_state(entry)) for entry in mapped),
         *(
             Known("", one.port, f"plugged in: {one.bridge}, {one.description}")
@@ -50,18 +47,14 @@ def known_boards(board_map: Path | None = None) -> list[Known]:
     ]
 
 
-def _state(find: Callable[[], Board]) -> str:
+def _state(kind: Kind) -> str:
+    if kind.name == QEMU and not any(shutil.which(machine.program) for machine in MACHINES.values()):
+        return "Espressif's QEMU is not installed"
     try:
-        find()
+        find_board(BoardRequest(kind.name))
     except InputError as error:
         return error.what if error.where is None else f"{error.what}: {error.where}"
     return "ready"
-
-
-def _qemu() -> str:
-    if not any(shutil.which(machine.program) for machine in MACHINES.values()):
-        return "Espressif's QEMU is not installed"
-    return _state(lambda: find_board(BoardRequest("qemu")))
 
 
 def _entry_state(entry: BoardEntry) -> str:

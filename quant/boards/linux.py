@@ -207,6 +207,10 @@ class LinuxBoard(PtyBoard):
         """The same as a hard reset: a process has no power of its own."""
         self._running().reset()
 
+    def image_sha256(self) -> str:
+        """Hash of the ELF."""
+        return sha256(self.elf.read_bytes())
+
     def _models(self) -> Path:
         return self._folder / f"{MODELS}.bin"
 
@@ -222,6 +226,15 @@ class LinuxBoard(PtyBoard):
         if self._mac is not None:
             environment["QUANT_MAC"] = self._mac
         return environment
+
+
+def make(build_dir: Path | None, app: Path) -> LinuxBoard:
+    """The board that ``--board linux`` means.
+
+    Raises:
+        InputError: there is no ELF for it, see `find_elf`.
+    """
+    return LinuxBoard(find_elf(build_dir, app))
 
 
 def find_elf(given: Path | None, app: Path) -> Path:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from quant.boards.board import Prepared, Work
-from quant.boards.build import Build
+from quant.boards.build import Build, find_build, load_build
 from quant.boards.pty_board import PtyBoard
 from quant.boards.pty_line import PtyLine
 from quant.errors import InputError
@@ -259,6 +259,10 @@ class QemuBoard(PtyBoard):
         self._stop()
         self._run(pack)
 
+    def image_sha256(self) -> str:
+        """Hash of the build's ELF."""
+        return self.build.elf_sha.hex()
+
     def _flashed(self) -> bytes:
         if self._pack is None:
             raise RuntimeError("the board is not open")
@@ -272,6 +276,15 @@ class QemuBoard(PtyBoard):
         if self._running is not None:
             self._running.end()
         self._running = None
+
+
+def make(build_dir: Path | None, app: Path) -> QemuBoard:
+    """The board that ``--board qemu`` means.
+
+    Raises:
+        InputError: there is no build for it, or several.
+    """
+    return QemuBoard(load_build(find_build(("qemu",), build_dir, app, command=BUILD_COMMAND)))
 
 
 class _Running:

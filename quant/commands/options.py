@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from quant.boards.kinds import NAMED
 from quant.commands.completion import complete_boards, complete_ports, complete_runs, complete_tracks
 from quant.commands.console import document_alone
 from quant.errors import InputError
@@ -120,7 +121,7 @@ board_options = together(
         "--board",
         "board_name",
         shell_complete=complete_boards,
-        help="virtual, linux, qemu, a chip as esp32, or an id of the board map.",
+        help=f"{NAMED}.",
     ),
     click.option("--port", shell_complete=complete_ports, help="Of the board, as pyserial opens it."),
     click.option("--baud", type=click.IntRange(9600), help="Of the board's line."),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from quant.acceptance.assessment import Assessment
+from quant.acceptance.assessment import CRITERIA, Assessment
 from quant.acceptance.criterion import Criterion, Outcome, quantity
 from quant.acceptance.decision import Verdict
 from quant.boards.report import DeviceReport, TrackReport
@@ -33,19 +33,6 @@ from quant.worlds.convoy import ACTIONS
 from quant.worlds.world import CONVOY
 
 NOTHING = terminal.NOTHING
-CRITERIA: Mapping[str, str] = {
-    "success_drop": "loss of success against float",
-    "success_margin": "points of success lost against float",
-    "action_disagreement": "frames with another action than float",
-    "peer_encoder_bytes": "size of the peer encoder",
-    "policy_head_bytes": "size of the policy head",
-    "latency": "time of a decision, 99th percentile",
-    "latency_max": "time of a decision, longest",
-    "device_mismatches": "decisions with other bytes than the host's",
-    "heap_free": "free heap",
-    "stack_left": "free stack",
-}
-"""What criteria are about, in plain words; a criterion that is not among them goes by its name."""
 STANDING = (
     "points of success lost, 95 % bound",
     "kept within the margin, points",

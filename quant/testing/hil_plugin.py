@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from quant.boards.kinds import KINDS, NAMED
 from quant.errors import InputError, QuantError
 from quant.report.board_tests import SUITE
 from quant.testing.closing import Line, closing, is_worker, workers
@@ -66,7 +67,7 @@ HIL = "hil"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds ``--board``, ``--board-map`` and ``--link-log``; ``--port``, ``--baud``, ... are pytest-embedded's."""
     group = parser.getgroup("quant")
-    group.addoption("--board", metavar="NAME", help="virtual, linux, qemu, a chip as esp32, or an id of the board map")
+    group.addoption("--board", metavar="NAME", help=NAMED)
     group.addoption("--board-map", metavar="FILE", help="YAML file of the bench's boards")
     group.addoption("--link-log", metavar="FILE", help="record every exchange with the board, JSON lines")
 
@@ -113,10 +114,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in hil:
             item.add_marker(pytest.mark.skip(reason="no board: --board virtual rehearses, --board esp32 tests one"))
         return
-    from quant.boards.board_map import WITHOUT_HARDWARE
-
     board = _board(config)
-    if board.name in WITHOUT_HARDWARE:
+    if board.name in KINDS:
         for item in hil:
             if item.get_closest_marker("board_only"):
                 item.add_marker(pytest.mark.skip(reason=f"only a chip can show this, not the {board.name} board"))

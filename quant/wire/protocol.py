@@ -66,6 +66,10 @@ class Message(IntEnum):
     FAULT = 0x08
 
 
+MESSAGES = len(Message)
+"""Their types are 1 to this, without a gap."""
+
+
 class ErrorCode(IntEnum):
     """Why a request was refused."""
 

@@ -20,6 +20,7 @@ _CONSTANTS = (
     ("MAX_PAYLOAD", "size_t"),
     ("REPLY", "uint8_t"),
     ("ERROR", "uint8_t"),
+    ("MESSAGES", "uint8_t"),
     ("MAX_SLOTS", "size_t"),
     ("MAX_PEERS", "size_t"),
     ("MAX_FEATURES", "size_t"),

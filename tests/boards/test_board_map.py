@@ -12,6 +12,7 @@ from serial.tools.list_ports_common import ListPortInfo
 from quant.boards.board_map import ENVIRONMENT, BoardMap, Command, Revision, find_board_map, load_board_map
 from quant.boards.chip import ChipBoard
 from quant.boards.discovery import BoardRequest, find_board
+from quant.boards.kinds import KINDS
 from quant.boards.linux import LinuxBoard
 from quant.boards.ports import plugged_in, usb_vendor
 from quant.boards.qemu import QemuBoard
@@ -218,7 +219,7 @@ def test_the_board_map_knows_which(tmp_path: Path, bench: list[ListPortInfo]) ->
     there.touch()
     with pytest.raises(InputError, match=r"(?s)several boards fit.*a, b"):
         meant(tmp_path)
-    with pytest.raises(InputError, match=r"(?s)no board d\n.*virtual, linux, qemu, esp32.*a, b, c"):
+    with pytest.raises(InputError, match=rf"(?s)no board d\n.*{', '.join(KINDS)}, esp32.*a, b, c"):
         meant(tmp_path, "d")
 
 
@@ -237,7 +238,7 @@ def test_boards_without_hardware_are_found_only_by_name(
     qemu = find_board(BoardRequest("qemu", folder=tmp_path))
     assert isinstance(qemu, QemuBoard) and qemu.build.folder == app / "build" / "qemu"
     assert find_board(BoardRequest("virtual", folder=tmp_path)).name == "virtual"
-    for name in ("virtual", "linux", "qemu"):
+    for name in KINDS:
         with pytest.raises(InputError, match="makes its own"):
             find_board(BoardRequest(name, port="/dev/ttyUSB0", folder=tmp_path))
     with pytest.raises(InputError, match="plugged in"):

@@ -6,7 +6,7 @@ mean the same by them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,18 @@ from quant.boards.pack import read_pack
 from quant.errors import InputError, ProtocolError
 from quant.wire import messages as m
 from quant.wire.codec import Damage, Decoder, Event, Frame, Text, encode_frame
-from quant.wire.protocol import ERROR, ERROR_WORDS, PACK_WORDS, REPLY, VERSION, ErrorCode, Message, PackStatus, Stage
+from quant.wire.protocol import (
+    ERROR,
+    ERROR_WORDS,
+    MESSAGES,
+    PACK_WORDS,
+    REPLY,
+    VERSION,
+    ErrorCode,
+    Message,
+    PackStatus,
+    Stage,
+)
 from tests.boards.strategies import merged
 
 FILE = Path(__file__).parents[2] / "esp_idf_app" / "components" / "policy_core" / "test" / "vectors.txt"
@@ -126,22 +137,20 @@ MODELS = {
 """What boards say of each pack."""
 
 
+REQUESTS: dict[Message, Any] = {
+    kind: one
+    for one in vars(m).values()
+    if isinstance(one, type) and isinstance(kind := vars(one).get("kind"), Message)
+}
+
+
 def read_request(frame: Frame, pack: str) -> Any:
     """The request of a frame that a board answers."""
     slots = MODELS[pack].slots
     slot = slots[frame.payload[0]] if frame.payload and frame.payload[0] < len(slots) else None
     sizes = (0, 0) if slot is None else (slot.ego, slot.features)
-    decoders: dict[Message, Callable[[bytes], Any]] = {
-        Message.HELLO: m.HelloRequest.decode,
-        Message.MODELS: m.ModelsRequest.decode,
-        Message.DECIDE: lambda payload: m.DecideRequest.decode(payload, *sizes),
-        Message.INVOKE: m.InvokeRequest.decode,
-        Message.BENCH: lambda payload: m.BenchRequest.decode(payload, *sizes),
-        Message.STATS: m.StatsRequest.decode,
-        Message.RESET: m.ResetRequest.decode,
-        Message.FAULT: m.FaultRequest.decode,
-    }
-    return decoders[Message(frame.type)](frame.payload)
+    kind = Message(frame.type)
+    return REQUESTS[kind].decode(frame.payload, *(sizes if kind in {Message.DECIDE, Message.BENCH} else ()))
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: f"{exchange.server}-{exchange.name}")
@@ -164,6 +173,11 @@ def test_exchange(exchange: Exchange) -> None:
         assert encode_frame(frame.type, frame.sequence, request.encode()) in exchange.wire
         reply = request.reply(event.payload)
         assert (b"" if reply is None else reply.encode()) == event.payload
+
+
+def test_every_message_has_its_request_and_the_next_type() -> None:
+    assert set(REQUESTS) == set(Message)
+    assert list(Message) == list(range(1, MESSAGES + 1))
 
 
 def test_every_message_and_every_error_is_among_the_vectors() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from quant.acceptance import criterion as criterion_module
 from quant.acceptance import device as device_module
-from quant.acceptance.assessment import Assessment, assess
+from quant.acceptance.assessment import CRITERIA, Assessment, assess
 from quant.acceptance.criterion import Criterion, Outcome
 from quant.acceptance.device import DEVICE_CRITERIA, EVIDENCE, DeviceEvidence, device_criteria
 from quant.acceptance.limits import Limits, load_limits
@@ -20,6 +21,7 @@ from quant.evaluation.evaluation import ClosedLoop
 from quant.evaluation.gate import blindness, gate_results, open_loop_blindness
 from quant.evaluation.open_loop import OpenLoop
 from quant.evaluation.statistics import Paired
+from quant.testing.suites import acceptance as suite
 from tests.evaluation.synthetic import (
     assessed,
     candidate,
@@ -75,6 +77,18 @@ def test_a_good_candidate_passes_everything_but_what_no_board_has_shown() -> Non
         "policy_head_bytes": "pass",
         **dict.fromkeys(DEVICE_CRITERIA, "unproven"),
     }
+
+
+def test_every_criterion_is_told_in_words_and_held_by_one_test_of_the_suite() -> None:
+    made, asked = candidate("ptq"), Limits(success_margin_required=True)
+    found = assess(made, evaluated(made, driven(6, 5)), reference(), asked).criteria
+    assert {one.name.partition("[")[0] for one in found} <= CRITERIA.keys()
+    every = [Criterion(name, 1, "share", unproven="nobody looked") for name in CRITERIA]
+    held: list[Criterion] = []
+    for name, test in vars(suite).items():
+        if name.startswith("test_") and {*signature(test).parameters} == {"assessment", "hold"}:
+            test(Assessment("ptq", {}, {}, tuple(every)), lambda *criteria: held.extend(criteria))
+    assert sorted(one.name for one in held) == sorted(CRITERIA)
 
 
 def test_each_slice_is_held_to_the_limit_by_its_upper_bound() -> None:

@@ -180,7 +180,7 @@ def test_a_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
 
 
 def test_more_tracks_than_a_board_holds_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="6 tracks") as caught:
+    with pytest.raises(InputError, match=f"{len(TRACKS)} tracks") as caught:
         run_all(
             lambda: Sources(POLICY),
             tmp_path / "run",

@@ -15,11 +15,13 @@ import sys
 import threading
 import time
 from multiprocessing import Pipe
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quant.boards.board import Board, Embedded, Prepared, Work
 from quant.boards.virtual.firmware import VirtualOptions
 from quant.boards.virtual.service import CountFaults, FaultCounts, Flash, PowerCycle, Request, Start, serve
+from quant.files import sha256
 from quant.wire.protocol import DEFAULT_BAUD
 
 if TYPE_CHECKING:
@@ -105,6 +107,12 @@ class VirtualBoard(Board):
         """How pytest-embedded reaches it: as any serial port."""
         return Embedded("serial", {"port": self.port, "baud": str(self.baud)})
 
+    def image_sha256(self) -> str:
+        """Hash of the firmware's core, as it is compiled for this machine."""
+        from quant.boards.virtual import _virtual_board
+
+        return sha256(Path(_virtual_board.__file__).read_bytes())
+
     def fault_counts(self) -> FaultCounts:
         """Faults injected into the line so far."""
         counts: FaultCounts = self._ask(CountFaults())
@@ -127,6 +135,11 @@ class VirtualBoard(Board):
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def make(build_dir: Path | None, app: Path) -> VirtualBoard:
+    """The board that ``--board virtual`` means; it needs no build."""
+    return VirtualBoard()
 
 
 class _ThreadHost:

@@ -232,7 +232,7 @@ private:
 
     /// What stands between two delimiters.
     Buffer raw() {
-        const uint8_t type = random_.one_in(40) ? random_.byte() : static_cast<uint8_t>(1 + random_.below(8));
+        const uint8_t type = random_.one_in(40) ? random_.byte() : static_cast<uint8_t>(1 + random_.below(kMessages));
         const Buffer body = payload(static_cast<Message>(type));
         sequence_ = static_cast<uint16_t>(sequence_ + (random_.one_in(30) ? 0 : 1));
         const uint8_t version = random_.one_in(40) ? random_.byte() : kVersion;

@@ -652,7 +652,7 @@ def refused_by_content(out: Lines) -> None:
     """What is refused before anything is computed."""
     body, many = SEEN.payload, Seen((0,) * 4, EGO, ((0.0, 0.0),) * 4).payload
     for name, kind, payload, code in (
-        ("unknown-type", 0x09, b"", ErrorCode.UNKNOWN_TYPE),
+        ("unknown-type", protocol.MESSAGES + 1, b"", ErrorCode.UNKNOWN_TYPE),
         ("unknown-type-of-a-reply", 0x81, b"abc", ErrorCode.UNKNOWN_TYPE),
         ("unknown-type-0", 0x00, b"", ErrorCode.UNKNOWN_TYPE),
         ("unknown-slot-decide", Message.DECIDE, bytes([4, 0]) + body, ErrorCode.UNKNOWN_SLOT),

@@ -5,20 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from quant.boards.bench import Bench
-from quant.boards.board import Board
-from quant.boards.chip import ChipBoard
 from quant.boards.device import Device
-from quant.boards.linux import LinuxBoard
+from quant.boards.kinds import KINDS
 from quant.boards.measure import check_models
 from quant.boards.pack import build_pack
-from quant.boards.qemu import QemuBoard
 from quant.boards.report import DeviceReport
-from quant.boards.virtual import _virtual_board
 from quant.boards.virtual.board import VirtualBoard, VirtualOptions
 from quant.boards.virtual.faults import Faults
 from quant.dataset import spread
@@ -37,19 +32,6 @@ from quant.wire.protocol import PACK_HEADER_SIZE, PACK_WORDS, VERSION, EvidenceC
 pytestmark = pytest.mark.hil
 
 
-def elf_sha256(board: Board) -> str | None:
-    """Hash of the program the board has to run, from the host's files; None where there is no such file."""
-    if isinstance(board, ChipBoard):
-        return board.build().elf_sha.hex()
-    if isinstance(board, QemuBoard):
-        return board.build.elf_sha.hex()
-    if isinstance(board, LinuxBoard):
-        return hashlib.sha256(board.elf.read_bytes()).hexdigest()
-    if isinstance(board, VirtualBoard):
-        return hashlib.sha256(Path(_virtual_board.__file__).read_bytes()).hexdigest()
-    return None
-
-
 def test_the_board_is_of_the_kind_that_was_asked_for(bench: Bench, device: Device, record: Record) -> None:
     hello = device.hello()
     for name in ("evidence", "chip", "target", "mac", "cpu_mhz", "firmware", "idf", "engine", "kernels"):
@@ -57,18 +39,14 @@ def test_the_board_is_of_the_kind_that_was_asked_for(bench: Bench, device: Devic
         record(name, value.name.lower() if isinstance(value, EvidenceCode) else str(value), "")
     assert hello.protocol == VERSION
     assert bench.board.chip in {None, hello.chip}
-    stand_ins = {
-        "virtual": EvidenceCode.SIMULATED,
-        "linux": EvidenceCode.COMPUTED,
-        "qemu": EvidenceCode.EMULATED,
-    }
-    assert hello.evidence is stand_ins.get(bench.board.name, EvidenceCode.MEASURED)
+    kind = KINDS.get(bench.board.name)
+    assert hello.evidence is (EvidenceCode.MEASURED if kind is None else kind.evidence)
 
 
 def test_the_board_runs_the_firmware_of_the_build(bench: Bench, device: Device, record: Record) -> None:
     found = device.hello().elf_sha256
     record("elf_sha256", found, "")
-    expected = elf_sha256(bench.board)
+    expected = bench.board.image_sha256()
     if expected is None:
         pytest.skip(f"the build of the {bench.board.name} board is not known here")
     assert found == expected
@@ -157,7 +135,7 @@ def test_a_model_that_would_be_read_past_its_end_is_refused(
 
 def test_a_lie_about_the_program_is_seen(bench: Bench) -> None:
     with lying(bench, Faults(false_elf_hash=True)) as liar:
-        assert liar.device.hello().elf_sha256 != elf_sha256(liar.board)
+        assert liar.device.hello().elf_sha256 != liar.board.image_sha256()
 
 
 def test_a_lie_about_a_model_is_seen(bench: Bench, run: Run) -> None:

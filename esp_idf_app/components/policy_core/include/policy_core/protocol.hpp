@@ -13,6 +13,7 @@ constexpr size_t kCrcSize = 4u;
 constexpr size_t kMaxPayload = 3072u;
 constexpr uint8_t kReply = 128u;
 constexpr uint8_t kError = 255u;
+constexpr uint8_t kMessages = 8u;
 constexpr size_t kMaxSlots = 4u;
 constexpr size_t kMaxPeers = 16u;
 constexpr size_t kMaxFeatures = 16u;
