@@ -34,8 +34,9 @@ from quant.evaluation.open_loop import Closeness
 from quant.evaluation.power import holm
 from quant.evaluation.unseen import pooled
 from quant.files import write_json
+from quant.observation.coverage import Coverage
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Basis = Literal["closed loop", "open loop"]
 Status = Literal["confirmed", "provisional", "none"]
@@ -75,6 +76,7 @@ class Verdict:
         to_confirm: what would make a provisional verdict a confirmed one.
         warnings: what a reader must know before trusting it, as a blind slice.
         gate: how the gate's own actors fared, in words.
+        coverage: how far each column of the input was recorded, is declared and can be represented.
         assessments: of all candidates.
         limits: that were in force.
         hashes: policy, dataset and scenarios.
@@ -95,6 +97,7 @@ class Verdict:
     assessments: tuple[Assessment, ...]
     limits: Limits
     hashes: Mapping[str, str | None]
+    coverage: tuple[Coverage, ...] = ()
 
     @property
     def tie(self) -> bool:
@@ -164,6 +167,7 @@ class Verdict:
             "to_confirm": list(self.to_confirm),
             "warnings": list(self.warnings),
             "gate": list(self.gate),
+            "coverage": [column.to_json() for column in self.coverage],
             "limits": self.limits.to_json(),
             "sha256": dict(self.hashes),
             "candidates": {assessment.track: assessment.to_json() for assessment in self.assessments},

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -92,8 +93,10 @@ def evaluate(
     specification = None if scenarios is None else _world_json(scenarios)
     # One BLAS thread, as where actors drive: sums of floats then have one order.
     with _timing("held-out frames", timed), threadpool_limits(1):
-        gate, close = _open_loop(policy, candidates, held_out, origins, tolerance)
-    evaluations = {FLOAT: Evaluation(FLOAT, FLOAT_ARITHMETIC, hashes, specification, driven.get(FLOAT), None, gate)}
+        gate, close, exact = _open_loop(policy, candidates, held_out, origins, tolerance)
+    evaluations = {
+        FLOAT: Evaluation(FLOAT, FLOAT_ARITHMETIC, hashes, specification, driven.get(FLOAT), None, gate, exact=exact)
+    }
     for name, candidate in candidates.items():
         models = {"peer_encoder": candidate.peer_encoder.sha256, "policy_head": candidate.policy_head.sha256}
         evaluations[name] = Evaluation(
@@ -108,8 +111,11 @@ def _open_loop(
     held_out: Observations,
     origins: NDArray[Any] | None,
     tolerance: float,
-) -> tuple[dict[str, open_loop.Closeness], dict[str, open_loop.OpenLoop]]:
-    """How close to the float policy the gate's actors are on all frames, and the candidates on each kind."""
+) -> tuple[dict[str, open_loop.Closeness], dict[str, open_loop.OpenLoop], dict[str, int]]:
+    """How close to the float policy the gate's actors are on all frames, and the candidates on each kind.
+
+    And, by kind, on how many frames no candidate has any error.
+    """
     reference = FloatRunner(policy).values(held_out)
 
     def closeness_of(values: F32) -> open_loop.OpenLoop:
@@ -124,7 +130,17 @@ def _open_loop(
         )
 
     gate = {name: closeness_of(values).overall for name, values in gate_values(policy, held_out).items()}
-    return gate, {name: closeness_of(Int8Runner(one).values(held_out)) for name, one in candidates.items()}
+    values = {name: Int8Runner(one).values(held_out) for name, one in candidates.items()}
+    kinds = np.full(len(held_out), open_loop.RECORDED) if origins is None else origins
+    return gate, {name: closeness_of(own) for name, own in values.items()}, _exact(policy, reference, values, kinds)
+
+
+def _exact(policy: Policy, reference: F32, values: Mapping[str, F32], origins: NDArray[Any]) -> dict[str, int]:
+    clip = policy.action_space.clip
+    same = np.ones(len(reference), np.bool_)
+    for own in values.values():
+        same &= (clip(own) == clip(reference)).all(axis=1)
+    return {str(name): int(same[origins == name].sum()) for name in np.unique(origins)}
 
 
 @contextmanager

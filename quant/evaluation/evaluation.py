@@ -62,6 +62,8 @@ class Evaluation:
         closed_loop: None without a world.
         open_loop: against the float policy on held-out frames; None for the float policy itself.
         open_gate: of the float policy: how close the gate's own actors are to it on the same frames, by name.
+        exact: of the float policy: by origin, held-out frames on which no candidate has any error at all (its action
+            and theirs are at the same end of the range); they dilute a mean.
         unseen: how close the track, made without a drive, is on that drive; empty where no drive was left out.
     """
 
@@ -73,6 +75,7 @@ class Evaluation:
     open_loop: OpenLoop | None
     open_gate: Mapping[str, Closeness] = field(default_factory=dict)
     unseen: tuple[Unseen, ...] = ()
+    exact: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The document, ready for :func:`quant.files.write_json`."""
@@ -86,6 +89,7 @@ class Evaluation:
             "closed_loop_reason": NO_WORLD if self.closed_loop is None else None,
             "open_loop": None if self.open_loop is None else _open_loop_json(self.open_loop),
             "open_loop_gate": {name: closeness_json(one) for name, one in self.open_gate.items()},
+            "open_loop_exact": dict(self.exact),
             "unseen": [unseen_json(one) for one in self.unseen],
         }
 
@@ -115,7 +119,7 @@ def evaluation_from_json(document: Any, where: object = "evaluation") -> Evaluat
     if version != SCHEMA_VERSION:
         raise InputError(f"schema version {version}", where=where, expected=f"version {SCHEMA_VERSION}")
     closed, opened = root.optional("closed_loop"), root.optional("open_loop")
-    hashes, gate = root.node("sha256"), root.node("open_loop_gate")
+    hashes, gate, exact = root.node("sha256"), root.node("open_loop_gate"), root.node("open_loop_exact")
     evaluation = Evaluation(
         root.get("track", str),
         root.node("evidence").get("arithmetic", str),
@@ -125,6 +129,7 @@ def evaluation_from_json(document: Any, where: object = "evaluation") -> Evaluat
         None if opened is None else _read_open_loop(opened),
         {name: _read_closeness(gate.node(name)) for name in gate.value},
         tuple(_read_unseen(one) for one in root.tables("unseen")),
+        {str(name): exact.get(name, int) for name in exact.value},
     )
     _check_same(document, evaluation.to_json(), where)
     return evaluation

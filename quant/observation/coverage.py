@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from quant.observation.contract import Column, Contract
 from quant.observation.observations import F32, Observations
 
@@ -112,11 +110,11 @@ def undeclared_words(contract: Contract) -> str:
     return ", ".join(words)
 
 
-def physical_ends(column: Column, ends: Ends | None) -> str:
+def physical_ends(column: Column, ends: tuple[float | None, float | None] | None) -> str:
     """``0 to 30 m/s``; ``-`` where there are none."""
-    if ends is None or not np.isfinite(ends).any():
+    if ends is None or all(end is None for end in ends):
         return "-"
-    low, high = (column.physical(end) if np.isfinite(end) else "?" for end in ends)
+    low, high = ("?" if end is None else column.physical(end) for end in ends)
     unit = f" {column.unit}" if column.unit else ""
     low = low.removesuffix(unit) if high != "?" else low
     return f"{low} to {high}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.table import Table
 
+from quant.evaluation.evaluation import Evaluation
 from quant.observation.contract import Contract
 from quant.observation.coverage import Coverage, physical_ends
 from quant.observation.observations import Observations
@@ -24,9 +25,8 @@ def contract_table(contract: Contract, seen: Sequence[Observations] = ()) -> Tab
         every = np.concatenate(values) if values else None
         for index, column in enumerate(columns):
             what = column.name if column.copy_of is None else f"{column.name}, of {kind} {column.copy_of} before"
-            low = -np.inf if column.low is None else column.low
-            high = np.inf if column.high is None else column.high
-            may_be = "unknown" if np.isinf(low) and np.isinf(high) else physical_ends(column, (low, high))
+            known = column.low is not None or column.high is not None
+            may_be = physical_ends(column, (column.low, column.high)) if known else "unknown"
             own = None if every is None or not len(every) else every[:, index]
             recorded = physical_ends(column, None if own is None else (float(own.min()), float(own.max())))
             add_row(
@@ -53,12 +53,29 @@ def coverage_table(columns: Sequence[Coverage]) -> Table:
     for one in columns:
         if one.column.copy_of is not None:
             continue
-        low, high = one.column.low, one.column.high
-        assert low is not None and high is not None
         origins = sorted({one.column.origin("low"), one.column.origin("high")})
         cells = [_represented(one, track) for track in tracks]
-        declared = physical_ends(one.column, (low, high))
+        declared = physical_ends(one.column, (one.column.low, one.column.high))
         add_row(table, one.name, physical_ends(one.column, one.recorded), declared, ", ".join(origins), *cells)
+    return table
+
+
+def unseen_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
+    """Each track on each drive it was made without, beside what it has on held-out frames; None without such drives."""
+    found = {name: one for name, one in evaluations.items() if one.unseen and one.open_loop is not None}
+    if not found:
+        return None
+    table = _table("Unseen: made without a drive, judged on it", "", *(name.upper() for name in found))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    drives = dict.fromkeys(one.drive for evaluation in found.values() for one in evaluation.unseen)
+    for drive in drives:
+        own = [next((one for one in e.unseen if one.drive == drive), None) for e in found.values()]
+        cells = ["-" if one is None else f"{one.closeness.agreement.value:.2%}" for one in own]
+        add_row(table, f"{drive}, n = {next(one.closeness.n for one in own if one)}", *[""] * len(own))
+        add_row(table, "  same action", *cells)
+        add_row(table, "  mean error", *("-" if one is None else f"{one.closeness.mae:.4g}" for one in own))
+        add_row(table, "  largest error", *("-" if one is None else f"{one.closeness.max_error:.3g}" for one in own))
     return table
 
 

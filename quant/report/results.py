@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from quant.boards.report import DeviceReport
-from quant.dataset import Dataset
+from quant.dataset import Dataset, Split
+from quant.dataset.storage import Made
 from quant.evaluation.evaluation import Evaluation
 from quant.evaluation.second_opinion import SecondOpinion
+from quant.observation.coverage import Coverage, coverage
 from quant.policy import Policy
 from quant.runners import ParityReport
 from quant.tracks.candidate import Candidate
@@ -41,6 +45,13 @@ class Results:
     world: World | None
     scenarios: ScenarioSet | None
     second: SecondOpinion | None = None
+
+    @property
+    def coverage(self) -> tuple[Coverage, ...]:
+        """How far each column was recorded, is declared, and can be represented by each candidate."""
+        rows = np.concatenate([self.dataset.rows(split, Made.SEEN) for split in Split])
+        ends = {name: (one.ego_input.ends, one.peer_input.ends) for name, one in self.candidates.items()}
+        return coverage(self.dataset.contract, self.dataset.observations(rows), ends)
 
     def artifacts(self) -> dict[str, Any]:
         """All of them, by name: what else is made of the same run has them too."""

@@ -120,6 +120,7 @@ def by_peers(evaluations: Mapping[str, Evaluation]) -> Table:
         right=True,
     )
     rows: dict[str, list[Closeness | None]] = {}
+    exact = evaluations[FLOAT].exact
     for track in tracks:
         opened = evaluations[track].open_loop
         if opened is None:
@@ -131,18 +132,21 @@ def by_peers(evaluations: Mapping[str, Evaluation]) -> Table:
     for name, closenesses in rows.items():
         n = next((str(one.n) for one in closenesses if one is not None), "0")
         add_row(table, name, n, *(_agreement_and_error(one) for one in closenesses))
+        if name in exact:
+            add_row(table, "  no error at all, in any", str(exact[name]), *(NOTHING for _ in tracks))
     return table
 
 
 def criteria(verdict: Verdict) -> Table:
     """Every criterion of every candidate with its outcome, value and limit."""
-    names = [criterion.name for criterion in verdict.assessments[0].criteria]
+    names = dict.fromkeys(one.name for assessment in verdict.assessments for one in assessment.criteria)
     table = _table(
         "Acceptance", ("criterion", "limit", *(assessment.track.upper() for assessment in verdict.assessments))
     )
-    for index, name in enumerate(names):
-        row = [assessment.criteria[index] for assessment in verdict.assessments]
-        add_row(table, name, _limit(row[0]), *(_outcome(criterion) for criterion in row))
+    for name in names:
+        row = [next((one for one in a.criteria if one.name == name), None) for a in verdict.assessments]
+        limit = next(_limit(one) for one in row if one is not None)
+        add_row(table, name, limit, *(NOTHING if one is None else _outcome(one) for one in row))
     return table
 
 

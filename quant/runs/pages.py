@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from threadpoolctl import threadpool_limits
 
 from quant.acceptance.comparison import Comparison
@@ -17,6 +17,7 @@ from quant.files import read_json, write_text
 from quant.report import terminal
 from quant.report.board_tests import load_board_tests
 from quant.report.material import Material
+from quant.report.observation import coverage_table, unseen_table
 from quant.report.second_opinion import second_opinion as terminal_opinion
 from quant.runs.folder import PAGE, SETTINGS, SUMMARY, changing
 from quant.runs.manifest import add_pages, check_manifest
@@ -31,8 +32,11 @@ Hold = Callable[[Run], Comparison]
 
 def shown(run: Run, verdict: Verdict) -> Group:
     """Everything a person needs to judge a run, for a terminal."""
-    second = () if run.second is None else (terminal_opinion(run.second),)
-    return terminal.report(run.evaluations, verdict, run.policy.facts, run.parity, run.devices, second)
+    more: list[RenderableType] = [coverage_table(run.coverage)]
+    unseen = unseen_table(run.evaluations)
+    more += [] if unseen is None else [unseen]
+    more += [] if run.second is None else [terminal_opinion(run.second)]
+    return terminal.report(run.evaluations, verdict, run.policy.facts, run.parity, run.devices, more)
 
 
 def report(folder: Path, out: Path | None = None, hold: Hold | None = None) -> tuple[Path, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from quant.dataset import Dataset
 from quant.dataset.storage import Made
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.open_loop import AUGMENTED, FILLED, RECORDED, ROLLOUT
-from quant.observation.coverage import undeclared_words
+from quant.observation.coverage import Coverage, physical_ends, undeclared_words
 from quant.report.results import Results
 from quant.runs.settings import Settings
 from quant.tracks.candidate import Candidate
@@ -39,9 +39,10 @@ class Run(Results):
     def verdict(self, limits: Limits) -> Verdict:
         """The decision under these limits, with what the dataset leaves open."""
         verdict = verdict_of(self.candidates, self.evaluations, limits, self.devices.values())
-        return replace(verdict, warnings=(*verdict.warnings, *self._warnings()))
+        columns = self.coverage
+        return replace(verdict, warnings=(*verdict.warnings, *self._warnings(columns)), coverage=columns)
 
-    def _warnings(self) -> Iterator[str]:
+    def _warnings(self, columns: Sequence[Coverage]) -> Iterator[str]:
         """What the dataset leaves open."""
         if any(origin.kind == "drive" for origin in self.dataset.origins):
             left_out = {name for name, one in self.evaluations.items() if one.unseen}
@@ -51,6 +52,11 @@ class Run(Results):
                     f"nothing unseen was looked at for {', '.join(without)}: held-out frames are of the drives it was "
                     "made of; give two drives or more, or judge the run on a later one: quant evaluate RUN --drive"
                 )
+        for one in columns:
+            for track in one.short:
+                ends = physical_ends(one.column, one.represented[track])
+                declared = physical_ends(one.column, (one.column.low, one.column.high))
+                yield f"{track} cannot represent all of {one.name}: {ends} of {declared}; beyond, it decides as there"
         unvaried = self.dataset.unvaried
         if unvaried:
             names = ", ".join(unvaried)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quant.acceptance.assessment import Assessment
+from quant.acceptance.assessment import UNSEEN, Assessment
 from quant.acceptance.criterion import Criterion
 from quant.acceptance.decision import Verdict
 from quant.acceptance.device import BYTES, MEMORY, TIMES
@@ -25,6 +25,13 @@ def test_the_candidate_keeps_the_float_policys_success_on_every_slice(assessment
 
 def test_the_candidate_decides_as_the_float_policy_does(assessment: Assessment, hold: Hold) -> None:
     hold(*named(assessment, "action_disagreement"))
+
+
+def test_the_track_decides_so_on_drives_it_was_made_without(assessment: Assessment, hold: Hold) -> None:
+    found = named(assessment, UNSEEN)
+    if not found:
+        pytest.skip("unproven: no drive was left out, so nothing unseen was looked at")
+    hold(*found)
 
 
 def test_the_peer_encoder_fits(assessment: Assessment, hold: Hold) -> None:
