@@ -40,6 +40,8 @@ KEYS: dict[str, tuple[tuple[str, ...], set[str]]] = {
         {"run", "dataset_sha256", "frames", "peers", "splits"},
     ),
     **{track: (("{run}",), {"run", "track", "bytes", "sha256", "log"}) for track in TRACKS},
+    "observation": (("{material}/policy.npz", "-o", "{scratch}.toml"), {"file", "contract"}),
+    "unseen": (("{run}",), {"run", "tracks", "not_left_out"}),
     "evaluate": (("{run}",), {"run", "evaluations"}),
     "device": (("{run}", *VIRTUAL), {"winner", "status", "candidates"}),
     "decide": (("{run}",), {"winner", "status", "candidates"}),

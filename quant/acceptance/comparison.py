@@ -236,12 +236,16 @@ def compare(before: Snapshot, now: Snapshot) -> Comparison:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A finding whose test waits for the others: p before correction, and the paired table if there is one."""
+    """A finding whose test waits for the others: p before correction, and the paired table if there is one.
+
+    ``blind`` is what it becomes where the later run's figure proves nothing and is not worse all the same.
+    """
 
     finding: Finding
     worse: float = 0.0
     p: float | None = None
     table: Paired | None = None
+    blind: Finding | None = None
 
 
 def _drafts(before: Snapshot, now: Snapshot, subject: str, old: str, new: str) -> list[_Draft]:
@@ -269,16 +273,13 @@ def _draft(before: Snapshot, now: Snapshot, subject: str, old: Figure, new: Figu
         # No number of the later run: whoever sees two side by side compares them.
         return _Draft(replace(finding, change=Change.INCOMPARABLE, reason=reason))
     higher = rule.better == "higher"
-    proves_nothing = _blind(now, new)
-    if proves_nothing:
-        # Better figures of a run in which even the worst does well are no progress: what they showed before is lost.
-        change = Change.MISSING if rule.missing == "regression" else Change.IGNORED
-        return _Draft(replace(finding, change=change, reason=f"blind in the later run: {proves_nothing}"))
     # At the digits a file keeps, so that a baseline and the run it was made of are the same.
     change_of = rounded(new.value) - rounded(old.value)
     test, p, table = _test(old, new, higher)
     finding = replace(finding, now=new.value, test=test, reason="" if test else "no sample: the tolerance alone counts")
-    return _Draft(finding, -change_of if higher else change_of, p, table)
+    lost = Change.MISSING if rule.missing == "regression" else Change.IGNORED
+    blind = replace(finding, now=None, change=lost, reason=f"blind in the later run: {_blind(now, new)}")
+    return _Draft(finding, -change_of if higher else change_of, p, table, blind if _blind(now, new) else None)
 
 
 def _settled(drafts: Sequence[_Draft]) -> tuple[Finding, ...]:
@@ -303,6 +304,9 @@ def _settle(draft: _Draft, adjusted: Iterator[float], alpha: float) -> Finding:
         change = Change.NOISE
     else:
         change = Change.WORSE if draft.worse > 0 else Change.BETTER
+    if draft.blind is not None and change is not Change.WORSE:
+        # Good figures of a run in which even the worst does well are no progress: what they showed before is lost.
+        return draft.blind
     return replace(finding, change=change, p=p, detectable=seen)
 
 

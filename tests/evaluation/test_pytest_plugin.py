@@ -93,7 +93,7 @@ def test_a_good_run_passes_all_but_what_only_a_board_shows(
     pytester: pytest.Pytester,
 ) -> None:
     result = judge(pytester)
-    result.assert_outcomes(passed=10, skipped=6)
+    result.assert_outcomes(passed=10, skipped=8)
     result.stdout.fnmatch_lines(
         [
             "Deploy PTQ (a tie with QAT, decided on*",
@@ -105,14 +105,14 @@ def test_a_good_run_passes_all_but_what_only_a_board_shows(
 
 def test_a_sub_model_too_large_fails_its_own_test_and_no_other(pytester: pytest.Pytester) -> None:
     result = judge(pytester, qat_bytes=102_401)
-    result.assert_outcomes(passed=9, skipped=6, failed=1)
+    result.assert_outcomes(passed=9, skipped=8, failed=1)
     result.stdout.fnmatch_lines(["peer_encoder_bytes: fail, 102401 bytes > 102400 bytes*", "*qat is out*"])
 
 
 def test_a_limit_of_the_users_own_is_held(pytester: pytest.Pytester) -> None:
     pytester.makefile(".toml", strict="model_bytes = 4000")
     result = judge(pytester, "--limits", "strict.toml")
-    result.assert_outcomes(passed=7, skipped=6, failed=3)
+    result.assert_outcomes(passed=7, skipped=8, failed=3)
 
 
 def test_a_wrong_limits_file_ends_the_session_with_2(pytester: pytest.Pytester) -> None:
@@ -124,13 +124,13 @@ def test_a_wrong_limits_file_ends_the_session_with_2(pytester: pytest.Pytester) 
 
 def test_a_blind_world_is_a_failure_and_success_is_skipped(pytester: pytest.Pytester) -> None:
     result = judge(pytester, original="reference(neutral=8)")
-    result.assert_outcomes(passed=7, skipped=8, failed=1)
+    result.assert_outcomes(passed=7, skipped=10, failed=1)
     result.stdout.fnmatch_lines(["SKIPPED*unproven: success_drop*the world is blind*"])
 
 
 def test_without_a_world_driving_is_skipped(pytester: pytest.Pytester) -> None:
     result = judge(pytester, original="undriven_reference()", driving="None")
-    result.assert_outcomes(passed=7, skipped=9)
+    result.assert_outcomes(passed=7, skipped=11)
     result.stdout.fnmatch_lines(["SKIPPED*driving was not tested"])
 
 
