@@ -156,25 +156,24 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return config.stash.get(_narrowed_key, None)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Refuses a test that its marker would not find; skips what has no run or no baseline to be held against."""
-    for marker, places in suites(config).items():
-        lost = [item.nodeid for item in items if item.get_closest_marker(marker) and not _within(item.path, places)]
-        if lost:
-            raise pytest.UsageError(
-                f"{lost[0]} has the marker {marker}, and -m {marker} would not find it\n"
-                f"  hint: name its file in {config.inipath}, {SUITES}"
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fails a test that its marker would not find, even where it would be skipped."""
+    for marker, places in suites(item.config).items():
+        if item.get_closest_marker(marker) and not any(item.path.is_relative_to(place) for place in places):
+            pytest.fail(
+                f"it has the marker {marker}, and -m {marker} would not find it\n"
+                f"  hint: name its file in {item.config.inipath}, {SUITES}",
+                pytrace=False,
             )
-    yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what holds a run against a baseline where there is no run or no baseline, and says which."""
     reason = _without_baseline(config)
     for item in items:
         if reason and item.get_closest_marker(REGRESSION):
             item.add_marker(pytest.mark.skip(reason=reason.replace("\n  ", "; ")))
-
-
-def _within(path: Path, places: tuple[Path, ...]) -> bool:
-    return any(path.is_relative_to(place) for place in places)
 
 
 def _without_baseline(config: pytest.Config) -> str:
