@@ -8,6 +8,9 @@ comma  := ,
 STAMP  := $(VENV)/.setup-$(subst $(comma),-,$(EXTRAS))
 RUN    ?= runs/reference
 BOARD  ?= virtual
+# Processes that share the tests. A board with hardware has one owner, so its tests have one process.
+WORKERS ?= 2
+SHARED := $(if $(filter virtual,$(BOARD)),--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder)
 # What the compiled part of the package is made of.
 NATIVE := $(wildcard $(addprefix esp_idf_app/,virtual_board/* components/policy_core/CMakeLists.txt \
 	components/policy_core/src/* components/policy_core/include/policy_core/*))
@@ -25,7 +28,7 @@ run: setup
 	$(BIN)/quant run --out $(RUN)
 
 test: setup
-	$(BIN)/python -m pytest --board $(BOARD)
+	$(BIN)/python -m pytest --board $(BOARD) $(SHARED)
 
 lint: setup
 	$(BIN)/ruff check .

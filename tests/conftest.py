@@ -1,23 +1,24 @@
-"""How the tests share the cores: which stay together, and which begin first.
+"""How the tests share the cores.
 
-``make test`` has two workers of pytest-xdist with ``--dist loadgroup``. A file's tests stay together, so that what its
-fixtures make is made once, unless a test names another group; every group goes to the next worker that is free.
+``make test`` has workers of pytest-xdist with ``--dist loadfile``: the tests of a file stay together, so that what its
+fixtures make is made once, and the next file goes to the worker that is free.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from quant.testing.closing import is_worker
-from quant.testing.plugin import GROUP
 
 HERE = Path(__file__).parent
 LONGEST = (
     "test_tutorial.py",
-    GROUP,
+    "hil",
+    "acceptance",
     "boards/test_pytest_hil.py",
     "tracks/test_search.py",
     "test_cli.py",
@@ -29,34 +30,27 @@ LONGEST = (
     "test_damage.py",
     "test_init.py",
 )
-"""Groups that take long, the longest first: one that begins last keeps one core waiting for the other."""
+"""What takes long, the longest first: begun last, it would keep the others waiting."""
 
 # How fast a machine is, and what else it does, decides no test.
 settings.register_profile("quant", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("quant")
 
 
-def _group(item: pytest.Item) -> str:
-    mark = item.get_closest_marker("xdist_group")
-    return str(mark.args[0]) if mark else item.path.relative_to(HERE).as_posix()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """One thread of BLAS for each worker: the cores are shared already, and threads that wait for one another spin."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a worker: every test has a group, and the longest groups come first, whatever the order is otherwise."""
-    if not is_worker(config):
-        return
-    for item in items:
-        if item.path.is_relative_to(HERE) and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(_group(item), len(places)))
+    """In a worker: what takes longest comes first, whatever the order is otherwise."""
 
+    def place(item: pytest.Item) -> int:
+        longest = (place for place, name in enumerate(LONGEST) if item.path.is_relative_to(HERE / name))
+        return next(longest, len(LONGEST))
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """In a worker: a test is called what the command line calls it, without the group that pytest-xdist put behind."""
-    if is_worker(session.config):
-        for item in session.items:
-            if item.parent is not None:
-                item._nodeid = f"{item.parent.nodeid}::{item.name}"  # type: ignore[attr-defined]
+    if is_worker(config):
+        items.sort(key=place)

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from quant.runs.folder import MANIFEST
 from tests.commandline import Outcome, command, quant
+from tests.patience import PATIENCE, happens
 from tests.tracks import strategies
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -98,7 +98,7 @@ def serve(run: Path, tmp_path: Path) -> Start:
 
 def stop(process: subprocess.Popen[str], how: signal.Signals) -> tuple[int, str]:
     process.send_signal(how)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE)
     return process.returncode, errors
 
 
@@ -131,9 +131,7 @@ def test_a_second_served_board_does_not_take_the_first_ones_link(run: Path, tmp_
 def test_the_link_of_a_board_that_was_killed_is_used_again(run: Path, tmp_path: Path, serve: Start) -> None:
     link = tmp_path / "board"
     stop(serve("--link", link), signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while link.exists() and time.monotonic() < deadline:  # its process ends with it, and with that the port
-        time.sleep(0.05)
+    assert happens(lambda: not link.exists())  # its process ends with it, and with that the port
     assert link.is_symlink() and not link.exists()
     process = serve("--link", link)
     assert link.exists()

@@ -26,7 +26,7 @@ from quant.boards.kinds import KINDS, NAMED
 from quant.errors import InputError, QuantError
 from quant.report.board_tests import SUITE
 from quant.testing.closing import Line, closing, is_worker, workers
-from quant.testing.plugin import GROUP, RecordSuite, asks_for, given_path
+from quant.testing.plugin import SUITES, RecordSuite, asks_for, given_path, suites
 
 if TYPE_CHECKING:
     from pytest_embedded.dut import Dut
@@ -79,10 +79,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if is_worker(config) or config.option.collectonly:
         return
     asked = asks_for(HIL, config.option.markexpr)
-    if workers(config) > 1 and config.option.dist != "loadgroup" and (asked or config.getoption("--board")):
+    apart = workers(config) > 1 and not (config.option.dist == "loadfile" and HIL in suites(config))
+    if apart and (asked or config.getoption("--board")):
         raise pytest.UsageError(
-            f"a board has one owner: not -n {workers(config)} with --dist {config.option.dist}\n"
-            "  hint: leave out -n, or add --dist loadgroup, which keeps the tests of the board in one process"
+            f"a board has one owner, and there are {workers(config)} workers\n"
+            f"  hint: leave out -n; or add --dist loadfile, and the line hil = PATH to {SUITES} in pytest.ini"
         )
     if asked:
         _board(config)
@@ -96,12 +97,6 @@ def _board(config: pytest.Config) -> Board:
         except QuantError as error:
             raise pytest.UsageError(str(error)) from error
     return config.stash[_board_key]
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keeps the tests of the board together, where workers of pytest-xdist share the tests: a board has one owner."""
-    if is_worker(item.config) and item.get_closest_marker(HIL) and not item.get_closest_marker("xdist_group"):
-        item.add_marker(pytest.mark.xdist_group(GROUP))
 
 
 @pytest.hookimpl(trylast=True)
@@ -137,10 +132,7 @@ def pytest_runtest_makereport(
 def _name(item: pytest.Item) -> str:
     """What a run calls a test: one of the package's own has the same name from whichever file it was imported."""
     module = getattr(getattr(item, "function", None), "__module__", "")
-    if module.startswith(f"{SUITE}."):
-        return f"{module}::{item.name}"
-    # Its node id, to which pytest-xdist would add the name of its group.
-    return item.nodeid if item.parent is None else f"{item.parent.nodeid}::{item.name}"
+    return f"{module}::{item.name}" if module.startswith(f"{SUITE}.") else item.nodeid
 
 
 def _find(config: pytest.Config) -> Board:

@@ -11,6 +11,8 @@ Where all tests of a marker are, a project may say in its ``pytest.ini``; ``-m M
 
     suites =
         hil = tests/hil
+
+Where workers of pytest-xdist share the tests (``--dist loadfile``), those of all suites go to the same one.
 """
 
 from __future__ import annotations
@@ -48,10 +50,6 @@ _narrowed_key: pytest.StashKey[str] = pytest.StashKey()
 
 REGRESSION = "regression"
 """The marker of tests that hold a run against the baseline."""
-GROUP = "run"
-"""Of pytest-xdist, with ``--dist loadgroup``: what judges a run is in one worker, and so are the tests of its board."""
-_JUDGES = {"verdict", "comparison", "limits"}
-"""The fixtures of tests that judge a run."""
 SUITES = "suites"
 """The key of ``pytest.ini`` that says where the tests of a marker are."""
 MARKERS = {
@@ -84,7 +82,6 @@ def pytest_configure(config: pytest.Config) -> None:
     reason = _without_baseline(config)
     if asked and reason:
         raise pytest.UsageError(reason)
-    config.stash[_suites_key] = _suites(config)
     _narrow(config)
 
 
@@ -123,9 +120,11 @@ def _parsed(expression: str) -> ast.expr | None:
         return None
 
 
-def _suites(config: pytest.Config) -> dict[str, tuple[Path, ...]]:
+def suites(config: pytest.Config) -> dict[str, tuple[Path, ...]]:
     """Where the tests of each marker are, as the project says."""
-    found = {}
+    if _suites_key in config.stash:
+        return config.stash[_suites_key]
+    found = config.stash[_suites_key] = {}
     for line in config.getini(SUITES):
         marker, equals, paths = line.partition("=")
         places = tuple(Path(os.path.normpath(config.rootpath / path)) for path in paths.split())
@@ -144,7 +143,7 @@ def _narrow(config: pytest.Config) -> None:
     """
     if config.args_source is config.ArgsSource.ARGS:
         return
-    for marker, places in config.stash[_suites_key].items():
+    for marker, places in suites(config).items():
         if needs(marker, config.option.markexpr):
             config.args = [str(place) for place in places]
             shown = " ".join(os.path.relpath(place, config.rootpath) for place in places)
@@ -157,31 +156,24 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return config.stash.get(_narrowed_key, None)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keeps together what judges a run, where workers of pytest-xdist share the tests: a session has one verdict."""
-    if is_worker(item.config) and _JUDGES & set(getattr(item, "fixturenames", ())):
-        item.add_marker(pytest.mark.xdist_group(GROUP))
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Refuses a test that its marker would not find; skips what has no run or no baseline to be held against."""
-    for marker, places in config.stash[_suites_key].items():
-        lost = [item.nodeid for item in items if item.get_closest_marker(marker) and not _within(item.path, places)]
-        if lost:
-            raise pytest.UsageError(
-                f"{lost[0]} has the marker {marker}, and -m {marker} would not find it\n"
-                f"  hint: name its file in {config.inipath}, {SUITES}"
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fails a test that its marker would not find, even where it would be skipped."""
+    for marker, places in suites(item.config).items():
+        if item.get_closest_marker(marker) and not any(item.path.is_relative_to(place) for place in places):
+            pytest.fail(
+                f"it has the marker {marker}, and -m {marker} would not find it\n"
+                f"  hint: name its file in {item.config.inipath}, {SUITES}",
+                pytrace=False,
             )
-    yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what holds a run against a baseline where there is no run or no baseline, and says which."""
     reason = _without_baseline(config)
     for item in items:
         if reason and item.get_closest_marker(REGRESSION):
             item.add_marker(pytest.mark.skip(reason=reason.replace("\n  ", "; ")))
-
-
-def _within(path: Path, places: tuple[Path, ...]) -> bool:
-    return any(path.is_relative_to(place) for place in places)
 
 
 def _without_baseline(config: pytest.Config) -> str:
@@ -382,6 +374,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """In a worker of pytest-xdist: gives it to the session that has a terminal and a JUnit file."""
     if is_worker(session.config):
         send(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Keeps the suites of a run in one worker: its board has one owner, and a session one verdict."""
+    if config.option.dist != "loadfile":
+        return None
+    from quant.testing.schedule import ByFile
+
+    return ByFile(config, log, [place for places in suites(config).values() for place in places])
 
 
 @pytest.hookimpl(optionalhook=True)

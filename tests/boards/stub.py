@@ -94,6 +94,10 @@ class StubBoard:
         """Puts bytes on the line to the host."""
         self._out += text
 
+    def run_for(self, seconds: float) -> None:
+        """It has been up for so much longer."""
+        self._booted -= seconds
+
     def restart(self) -> None:
         self._booted = time.monotonic()
         self._last = None

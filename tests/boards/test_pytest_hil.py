@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -24,6 +23,7 @@ from quant.runs.settings import Settings
 from quant.runs.steps import decide, keep_device, run_device
 from quant.testing.suites.hil.identity import with_a_twin
 from quant.tracks.candidate import Candidate
+from tests.patience import PATIENCE, happens
 from tests.tracks import strategies
 
 pytest_plugins = ["pytester"]
@@ -297,16 +297,14 @@ def test_a_session_that_is_terminated_keeps_its_figures_and_leaves_nobody_behind
         def test_it_takes_long(board_dut, record):
             record("before", 1.0, "s")
             Path("begun").touch()
-            time.sleep(60)
+            time.sleep(600)
         """
     )
     command = (sys.executable, "-m", "pytest", "-m", "hil", "--board", "virtual", f"--run={run_folder}")
     process = session.popen(command, stdin=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (session.path / "begun").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert happens((session.path / "begun").exists)
     process.terminate()
-    said, _ = process.communicate(timeout=30)  # its output is closed: no process of it is left
+    said, _ = process.communicate(timeout=PATIENCE)  # its output is closed: no process of it is left
     assert process.returncode == pytest.ExitCode.INTERRUPTED, said
     assert [one["name"] for one in read_json(run_folder / "hil_virtual.json")["figures"]] == ["before"]
     open_run(run_folder)
@@ -336,3 +334,102 @@ def test_a_session_without_figures_leaves_the_run_as_it_was(session: pytest.Pyte
     session.runpytest_subprocess(*options).assert_outcomes(passed=1, deselected=7)
     assert (run_folder / "manifest.json").read_bytes() == before
     assert not (run_folder / "hil_virtual.json").exists()
+
+
+def suites(session: pytest.Pytester, *lines: str) -> None:
+    """Says where the tests of a marker are."""
+    session.makeini(INI + "suites =\n" + "".join(f"    {line}\n" for line in lines))
+
+
+def said(result: pytest.RunResult) -> str:
+    return result.stderr.str() + result.stdout.str()
+
+
+def test_no_board_is_told_before_anything_is_collected(session: pytest.Pytester) -> None:
+    session.makepyfile(test_slow_to_import="raise AssertionError('imported')")
+    result = session.runpytest_subprocess("-m", "hil")
+    assert result.ret == 4 and "no board is plugged in" in said(result) and "imported" not in said(result)
+
+
+@pytest.mark.parametrize("expression", ["hil", "hil and not slow", "(hil and slow) or (hil and not slow)"])
+def test_a_marker_alone_collects_only_where_its_tests_are(session: pytest.Pytester, expression: str) -> None:
+    suites(session, "hil = test_board.py")
+    session.makepyfile(test_slow_to_import="raise AssertionError('imported')")
+    result = session.runpytest_subprocess("-m", expression, "--collect-only", "-q")
+    assert result.ret == 0 and "imported" not in said(result) and "test_it_answers" in said(result)
+    result = session.runpytest_subprocess("-m", expression, "--collect-only")
+    assert f"-m hil: all in test_board.py (suites in {session.path / 'tox.ini'})" in said(result)
+
+
+@pytest.mark.parametrize(
+    "options", [("-m", "not hil"), ("-m", "hil or slow"), (), ("-m", "slow"), ("-m", "hil", "test_elsewhere.py")]
+)
+def test_where_another_test_may_be_meant_all_are_collected(session: pytest.Pytester, options: tuple[str, ...]) -> None:
+    suites(session, "hil = test_board.py")
+    session.makepyfile(test_elsewhere="raise AssertionError('imported')")
+    assert "imported" in said(session.runpytest_subprocess(*options, "--collect-only"))
+
+
+@pytest.mark.parametrize("options", [(), ("test_lost.py",), ("-n", "2", "--dist", "loadfile")])
+def test_a_test_that_its_marker_would_not_find_fails(session: pytest.Pytester, options: tuple[str, ...]) -> None:
+    suites(session, "hil = test_board.py")
+    session.makepyfile(test_lost="import pytest\n\n@pytest.mark.hil\ndef test_lost():\n    pass\n")
+    result = session.runpytest_subprocess(*options)
+    assert result.ret == 1 and result.parseoutcomes()["errors"] == 1
+    assert "it has the marker hil, and -m hil would not find it" in said(result) and "tox.ini, suites" in said(result)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [("hil", "not MARKER = PATH ...: hil"), ("hil = nowhere test_board.py", "there is no ")]
+)
+def test_a_wrong_line_of_suites_is_a_usage_error(session: pytest.Pytester, line: str, words: str) -> None:
+    suites(session, line)
+    result = session.runpytest_subprocess()
+    assert result.ret == 4 and words in said(result) and "Traceback" not in said(result)
+
+
+@pytest.mark.parametrize("options", [("--dist", "load"), (), ("--dist", "loadfile"), ("--dist", "worksteal")])
+def test_a_board_has_one_owner(session: pytest.Pytester, run_folder: Path, options: tuple[str, ...]) -> None:
+    """Nothing says where its tests are: workers might share them, whichever way."""
+    for asked in (("-m", "hil", "--board", "virtual"), ("--board", "virtual"), ("-m", "hil")):
+        result = session.runpytest_subprocess("-n", "2", *options, *asked, f"--run={run_folder}")
+        assert result.ret == 4 and "a board has one owner" in said(result) and "leave out -n" in said(result)
+        assert "Traceback" not in said(result)
+    # Without a board its tests are skipped, and the others may be shared.
+    session.runpytest_subprocess("-n", "2", *options).assert_outcomes(passed=1, skipped=len(SUITE.split("def test_")))
+
+
+def test_workers_leave_the_board_to_one_of_them_and_its_verdict_gets_out(
+    session: pytest.Pytester, run_folder: Path
+) -> None:
+    suites(session, "hil = test_board.py test_board_too.py")
+    session.makepyfile(
+        test_board_too="""
+        import os
+
+        import pytest
+
+        pytestmark = pytest.mark.hil
+
+        @pytest.mark.parametrize("time", range(20))
+        def test_it_is_the_same_board(device, record, worker_id, time):
+            record("answered in", worker_id, "")
+            assert device.stats().frames_good > 0
+        """
+    )
+    junit = session.path / "junit.xml"
+    options = ("-n", "2", "--dist", "loadfile", "--board", "virtual", f"--run={run_folder}", "--junitxml", str(junit))
+    result = session.runpytest_subprocess(*options)
+    result.assert_outcomes(passed=24, failed=1, skipped=3)
+    unproven = "ESP32 latency + memory: unproven - what is simulated is not measured on a board"
+    assert "virtual board: ms a decision by number of peers, simulated" in said(result)
+    assert result.stdout.str().count(unproven) == 1
+    figures = read_json(run_folder / "hil_virtual.json")["figures"]
+    assert len({one["value"] for one in figures if one["name"] == "answered in"}) == 1
+    assert {"chip", "uptime", "frames a second"} <= {one["name"] for one in figures}
+    # A test has the name that the command line has for it.
+    assert {one["test"].partition("[")[0] for one in figures} >= {"test_board.py::test_it_answers"}
+    assert open_run(run_folder).devices["virtual"].failed_tests == ("test_board.py::test_it_is_too_slow",)
+    suite = ElementTree.parse(junit).getroot().find("testsuite")
+    assert suite is not None and properties(suite)["device"] == read_json(run_folder / "winner.json")["device"]
+    assert properties(suite)["board.evidence"] == "simulated"

@@ -23,6 +23,7 @@ from quant.boards.qemu import ARGUMENTS_ENVIRONMENT, MACHINES, QemuBoard, flash_
 from quant.errors import InputError
 from tests.boards.fakes.builds import APP, BOOTLOADER, MODELS, MODELS_SIZE, make_build
 from tests.boards.test_linux import Host
+from tests.patience import PATIENCE, happens
 
 FAKES = Path(__file__).parent / "fakes"
 BOOT = re.compile(rb"boot pid (\d+) flash (\d+) models (\w+)\.\n")
@@ -83,12 +84,12 @@ def test_a_host_that_reads_slowly_loses_nothing(host: Host) -> None:
     sender = threading.Thread(target=host.port.write, args=(data,))
     sender.start()
     got = bytearray()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while len(got) < len(data) and time.monotonic() < deadline:
         time.sleep(0.01)
         got += host.port.read(host.port.in_waiting or 1)
     host.port.reset_output_buffer()
-    sender.join(10)
+    sender.join(PATIENCE)
     assert bytes(got) == bytes(255 - byte for byte in data)
 
 
@@ -224,10 +225,7 @@ def test_qemu_ends_with_its_owner_however_that_ends(build: Build, record: Path) 
         efuse = next(word for word in json.loads(record.read_text()) if word.endswith("id=efuse"))
         assert efuse in running()
         owner.kill()
-    deadline = time.monotonic() + 10
-    while efuse in running():
-        assert time.monotonic() < deadline, "QEMU lives on"
-        time.sleep(0.05)
+    assert happens(lambda: efuse not in running()), "QEMU lives on"
 
 
 def running() -> str:

@@ -29,6 +29,7 @@ from quant.wire.link import Link
 from quant.wire.messages import HelloRequest
 from quant.wire.streams import PortStream, PyserialStream, PytestEmbeddedStream
 from tests.boards.stub import StubBoard
+from tests.patience import PATIENCE
 from tests.runners.candidates import quantize_policy, random_observations, random_policy
 
 CANDIDATE = quantize_policy(random_policy())
@@ -109,10 +110,10 @@ def test_a_pseudo_terminal(line: PtyLine, served: Server) -> None:
 def test_neither_waits_for_the_other_when_everything_is_full(line: PtyLine, served: Server) -> None:
     # More under way than a pseudo-terminal holds in either direction: who only writes would wait for ever.
     served.stub.rx_buffer = 1 << 20
-    link = Link(PyserialStream(line.path), window=2000, timeout=5.0)
+    link = Link(PyserialStream(line.path), window=2000, timeout=PATIENCE)
     start = time.monotonic()
     decides(link)
-    assert time.monotonic() - start < 4.0 and link.counters.silences == 0
+    assert time.monotonic() - start < PATIENCE and link.counters.silences == 0
     link.close()
 
 
@@ -128,9 +129,9 @@ def test_reading_waits_no_longer_than_it_should(line: PtyLine) -> None:
     stream = PyserialStream(line.path)
     start = time.monotonic()
     assert stream.read(0.0) == b""
-    assert stream.read(0.1) == b"" and 0.09 < time.monotonic() - start < 5
+    assert stream.read(0.1) == b"" and 0.09 < time.monotonic() - start < PATIENCE
     os.write(line.device_end, b"late")
-    assert stream.read(60.0) == b"late" and time.monotonic() - start < 30
+    assert stream.read(3 * PATIENCE) == b"late" and time.monotonic() - start < 2 * PATIENCE
     stream.close()
 
 
@@ -281,7 +282,7 @@ def embedded(line: PtyLine, served: Server) -> Iterator[tuple[Serial, MessageQue
 
 def said(queue: MessageQueue, text: bytes) -> bytes:
     """What pytest-embedded's log gets, until it has ``text``."""
-    found, until = b"", time.monotonic() + 5
+    found, until = b"", time.monotonic() + PATIENCE
     while text not in found and time.monotonic() < until:
         with suppress(Exception):
             found += queue.get(timeout=0.1)

@@ -27,7 +27,7 @@ def attempt(folder: Path, content: bytes) -> None:
     """Imports ``content``; a policy that comes out computes finite numbers or overflows, but computes."""
     path = folder / "fuzzed"
     path.write_bytes(content)
-    start = time.perf_counter()
+    start = time.thread_time()  # not what else the machine does
     try:
         policy = load_policy(path)
     except InputError as error:
@@ -35,7 +35,7 @@ def attempt(folder: Path, content: bytes) -> None:
     else:
         with np.errstate(all="ignore"):
             policy.forward(probe(policy.ego_size, policy.max_peers, policy.peer_size))
-    assert time.perf_counter() - start < 5
+    assert time.thread_time() - start < 5
 
 
 def flips(size: int) -> st.SearchStrategy[list[tuple[int, int]]]:
