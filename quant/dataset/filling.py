@@ -4,11 +4,14 @@ A recording ends where the drive ended; a candidate made of it clips beyond. A f
 features from anywhere between their bounds, their ends included. What depends on something else follows from it: the
 ego's functions of the peers are computed, peers lie in the field of view, and the older frames of a stack come from a
 moment before in which the ego and the same peers, but for one that has come or gone, moved as they could have.
+
+Where in its range each free value lies is one coordinate of a point in the unit cube: of a generator's, or of a
+low-discrepancy sequence, which leaves no part of the range out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +56,24 @@ class _Moment:
     mask: Mask
 
 
-def fill(contract: Contract, frames: int, seed: int, recorded: Observations | None = None) -> Observations:
+def free_columns(contract: Contract) -> tuple[int, ...]:
+    """The ego's columns that nothing else decides: neither functions of the peers nor copies."""
+    functions = contract.functions
+    return tuple(i for i, one in enumerate(contract.ego) if one.copy_of is None and i not in functions)
+
+
+def coordinates(contract: Contract) -> int:
+    """How many free values the newest moment of a frame has, with every slot taken."""
+    return len(free_columns(contract)) + contract.max_peers * len(contract.peers)
+
+
+def fill(
+    contract: Contract,
+    frames: int,
+    seed: int | Sequence[int],
+    recorded: Observations | None = None,
+    points: F32 | None = None,
+) -> Observations:
     """Makes frames that fill the contract's range.
 
     Args:
@@ -61,49 +81,57 @@ def fill(contract: Contract, frames: int, seed: int, recorded: Observations | No
         frames: how many; every number of peers has as many.
         seed: of the generator; the same frames for the same seed.
         recorded: to start some of them from.
+        points: (frames, `coordinates`) from 0 to 1, where each free value lies; None: the generator's.
 
     Returns:
         ``frames`` observations; peers stand in the first slots.
     """
     generator = np.random.default_rng(seed)
-    now = _anywhere(contract, frames, generator)
+    if points is None:
+        points = generator.random((frames, coordinates(contract)), np.float32)
+    now = _anywhere(contract, points, generator)
     if recorded is not None and len(recorded) and frames:
         now = _around(contract, now, recorded, generator)
-    return Observations(_ego_of(contract, now, generator), _placed(now.peers, now.mask), now.mask)
+    return Observations(_ego_of(contract, now, generator), placed(now.peers, now.mask), now.mask)
 
 
-def _anywhere(contract: Contract, frames: int, generator: np.random.Generator) -> _Moment:
-    slots = contract.max_peers
+def _anywhere(contract: Contract, points: F32, generator: np.random.Generator) -> _Moment:
+    frames, slots = len(points), contract.max_peers
     counts = generator.permutation(np.arange(frames) % (slots + 1))
     mask = np.arange(slots) < counts[:, None]
-    ego = _drawn(contract.bounds(peers=False), (frames,), generator)
-    peers = _drawn(contract.bounds(peers=True), (frames, slots), generator)
-    _look_ahead(contract, peers, generator)
+    free = list(free_columns(contract))
+    share = _with_ends(points)
+    low, high = contract.bounds(peers=False)
+    ego = np.zeros((frames, len(low)), np.float32)
+    ego[:, free] = _between((low[free], high[free]), share[:, : len(free)])
+    share = share[:, len(free) :].reshape(frames, slots, -1)
+    peers = _between(contract.bounds(peers=True), share)
+    y, reach = contract.index_of(REL_Y, peers=True), in_view(contract, peers)
+    if y is not None and reach is not None:
+        peers[..., y] = _between(reach, share[..., y])
     return _Moment(ego, peers, mask)
 
 
-def _drawn(bounds: tuple[F32, F32], shape: tuple[int, ...], generator: np.random.Generator) -> F32:
-    """Uniform between the bounds, `AT_AN_END` of them at one."""
+def _with_ends(points: F32) -> F32:
+    """From 0 to 1, `AT_AN_END` of them at one of the two."""
+    spread = (points - np.float32(AT_AN_END / 2)) / np.float32(1 - AT_AN_END)
+    return np.asarray(np.clip(spread, np.float32(0), np.float32(1)), np.float32)
+
+
+def _between(bounds: tuple[F32, F32], share: F32) -> F32:
     low, high = bounds
-    size = (*shape, len(low))
-    share = generator.random(size, np.float32)
-    end = generator.random(size, np.float32)
-    share = np.where(end < AT_AN_END / 2, np.float32(0), np.where(end > 1 - AT_AN_END / 2, np.float32(1), share))
     return np.clip(low + share * (high - low), low, high).astype(np.float32)
 
 
-def _look_ahead(contract: Contract, peers: F32, generator: np.random.Generator) -> None:
-    """Puts peers into the field of view, where there is one; in place."""
+def in_view(contract: Contract, peers: F32) -> tuple[F32, F32] | None:
+    """(...) the least and the most value of rel_y that peers (..., F) at their rel_x can have; None: any."""
     x, y = contract.index_of(REL_X, peers=True), contract.index_of(REL_Y, peers=True)
     if contract.view_deg is None or x is None or y is None or contract.view_deg >= 90:
-        return
+        return None
     scales = contract.peers[x].scale or 1.0, contract.peers[y].scale or 1.0
     reach = np.abs(peers[..., x]) * np.float32(np.tan(np.radians(contract.view_deg)) * scales[0] / scales[1])
     low, high = _ends(contract, y, peers=True)
-    share = generator.random(reach.shape, np.float32)
-    end = generator.random(reach.shape, np.float32)
-    share = np.where(end < AT_AN_END / 2, np.float32(0), np.where(end > 1 - AT_AN_END / 2, np.float32(1), share))
-    peers[..., y] = np.clip((2 * share - 1) * reach, np.maximum(low, -reach), np.minimum(high, reach))
+    return np.maximum(np.float32(low), -reach), np.minimum(np.float32(high), reach)
 
 
 def _around(contract: Contract, drawn: _Moment, recorded: Observations, generator: np.random.Generator) -> _Moment:
@@ -119,11 +147,20 @@ def _around(contract: Contract, drawn: _Moment, recorded: Observations, generato
         np.take_along_axis(recorded.peers[base], order[:, :, None], axis=1),
         np.take_along_axis(recorded.mask[base], order, axis=1),
     )
-    low, high = contract.bounds(peers=True)
     # Where and how fast a peer is hangs together: a peer is kept whole or drawn whole, but for one feature or so.
     kept = chosen & own_mask & (generator.random((frames, slots)) >= DRAWN_ANEW)
-    peers = np.where(kept[:, :, None], np.clip(own, low, high), drawn.peers)
-    return _Moment(ego.astype(np.float32), peers.astype(np.float32), drawn.mask)
+    peers = np.where(kept[:, :, None], own, drawn.peers)
+    return _Moment(ego.astype(np.float32), within(contract, peers), drawn.mask)
+
+
+def within(contract: Contract, peers: F32) -> F32:
+    """Peers (..., F) brought between their bounds and into the field of view."""
+    low, high = contract.bounds(peers=True)
+    peers = np.clip(peers, low, high).astype(np.float32)
+    y, reach = contract.index_of(REL_Y, peers=True), in_view(contract, peers)
+    if y is not None and reach is not None:
+        peers[..., y] = np.clip(peers[..., y], *reach)
+    return peers
 
 
 def _ego_of(contract: Contract, now: _Moment, generator: np.random.Generator) -> F32:
@@ -135,8 +172,8 @@ def _ego_of(contract: Contract, now: _Moment, generator: np.random.Generator) ->
     for lag in range(contract.depth):
         if lag:
             moment = _before(contract, moment, generator)
-        placed = _placed(moment.peers, moment.mask)
-        values = {column: function.of(placed, moment.mask) for column, function in functions.items()}
+        present = placed(moment.peers, moment.mask)
+        values = {column: function.of(present, moment.mask) for column, function in functions.items()}
         for column in np.flatnonzero(lags == lag):
             source = sources[column]
             ego[:, column] = values[source] if source in values else moment.ego[:, source]
@@ -188,7 +225,9 @@ def _peers_before(contract: Contract, now: _Moment, seconds: float, generator: n
         step = _ratio(contract, (names[REL_SPEED], names[REL_X]), seconds, peers=True) * before[..., names[REL_SPEED]]
         before[..., names[REL_X]] = peers[..., names[REL_X]] - step
     if AGE in names:
-        before[..., names[AGE]] = _drawn(contract.bounds(peers=True), peers.shape[:2], generator)[..., names[AGE]]
+        anew = _with_ends(generator.random(peers.shape[:2], np.float32))
+        youngest, oldest = _ends(contract, names[AGE], peers=True)
+        before[..., names[AGE]] = youngest + anew * np.float32(oldest - youngest)
     if REL_HEADING in names:
         before[..., names[REL_HEADING]] = peers[..., names[REL_HEADING]]
     low, high = contract.bounds(peers=True)
@@ -221,7 +260,7 @@ def _ratio(contract: Contract, columns: tuple[int, int], seconds: float, *, peer
     return np.float32(seconds * (own[columns[0]].scale or 1.0) / (own[columns[1]].scale or 1.0))
 
 
-def _placed(peers: F32, mask: Mask) -> F32:
+def placed(peers: F32, mask: Mask) -> F32:
     """Absent slots are zero, as in recordings."""
     return np.where(mask[:, :, None], peers, np.float32(0)).astype(np.float32)
 
@@ -235,11 +274,10 @@ def impossible(contract: Contract, observations: Observations) -> Mapping[str, N
     low, high = contract.bounds(peers=True)
     beyond = ((peers < low) | (peers > high)).any(axis=2)
     found["peers beyond their bounds"] = np.asarray((beyond & mask).any(axis=1))
-    x, y = contract.index_of(REL_X, peers=True), contract.index_of(REL_Y, peers=True)
-    if contract.view_deg is not None and x is not None and y is not None and contract.view_deg < 90:
-        scales = contract.peers[x].scale or 1.0, contract.peers[y].scale or 1.0
-        reach = np.abs(peers[..., x]) * np.float32(np.tan(np.radians(contract.view_deg)) * scales[0] / scales[1])
-        found["peers out of view"] = np.asarray(((np.abs(peers[..., y]) > reach + 1e-5) & mask).any(axis=1))
+    reach, y = in_view(contract, peers), contract.index_of(REL_Y, peers=True)
+    if reach is not None and y is not None:
+        outside = (peers[..., y] < reach[0] - 1e-5) | (peers[..., y] > reach[1] + 1e-5)
+        found["peers out of view"] = np.asarray((outside & mask).any(axis=1))
     lags, sources = contract.lags, contract.sources
     for column, function in contract.functions.items():
         found[f"{function.name} is another"] = np.abs(ego[:, column] - function.of(peers, mask)) > 1e-5

@@ -1,0 +1,76 @@
+"""Frames that fill the range, or are moved in it, can occur: every rule of the contract is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from quant.dataset.filling import coordinates, fill, free_columns, impossible
+from quant.dataset.moving import moved
+from quant.observation.contract import Contract
+from quant.observation.observations import Observations
+from quant.observation.resolve import Sizes, resolve
+
+FRAMES = 10_000
+
+
+@pytest.fixture(params=[4, 5, 6, 7, 18], ids=lambda ego: f"ego{ego}")
+def contract(request: pytest.FixtureRequest) -> Contract:
+    return resolve(Sizes(request.param, 6, 8), None, [])
+
+
+def broken(contract: Contract, frames: Observations) -> dict[str, int]:
+    return {rule: int(found.sum()) for rule, found in impossible(contract, frames).items() if found.any()}
+
+
+def test_a_filled_frame_can_occur(contract: Contract) -> None:
+    assert broken(contract, fill(contract, FRAMES, 3)) == {}
+
+
+def test_a_frame_filled_from_given_points_can_occur_and_goes_where_they_say(contract: Contract) -> None:
+    points = np.zeros((FRAMES, coordinates(contract)), np.float32)
+    points[1::2] = 1
+    frames = fill(contract, FRAMES, 3, points=points)
+    assert broken(contract, frames) == {}
+    free = list(free_columns(contract))
+    for low, high, values in zip(*contract.bounds(peers=False), frames.ego.T, strict=True):
+        assert low <= values.min() and values.max() <= high
+    for row, end in ((0, 0), (1, 1)):
+        np.testing.assert_array_equal(frames.ego[row, free], contract.bounds(peers=False)[end][free])
+
+
+def test_a_moved_frame_can_occur(contract: Contract) -> None:
+    base, other = fill(contract, FRAMES, 3), fill(contract, FRAMES, 4)
+    frames = moved(contract, base, other.ego, other.peers * 3, other.mask)
+    assert broken(contract, frames) == {}
+    free = list(free_columns(contract))
+    np.testing.assert_array_equal(frames.ego[:, free], other.ego[:, free])
+
+
+def test_a_frame_that_is_not_moved_stays_as_it_is(contract: Contract) -> None:
+    base = fill(contract, FRAMES, 3)
+    again = moved(contract, base, base.ego, base.peers, base.mask)
+    np.testing.assert_allclose(again.ego, base.ego, atol=1e-6)
+    np.testing.assert_array_equal(again.peers, base.peers)
+
+
+def test_older_frames_of_a_stack_move_along() -> None:
+    contract = resolve(Sizes(18, 6, 8), None, [])
+    base = fill(contract, FRAMES, 3)
+    speed = contract.index_of("speed", peers=False)
+    assert speed is not None
+    copies = [i for i, source in enumerate(contract.sources) if source == speed and i != speed]
+    middle = (np.abs(base.ego[:, [speed, *copies]] - 0.5) < 0.2).all(axis=1)
+    faster = base.ego.copy()
+    faster[:, speed] += np.float32(0.25)
+    frames = moved(contract, base, faster, base.peers, base.mask)
+    assert len(copies) == 2
+    np.testing.assert_allclose(frames.ego[middle][:, copies] - base.ego[middle][:, copies], 0.25, atol=1e-6)
+
+
+def test_points_of_a_generator_and_given_ones_take_one_path(contract: Contract) -> None:
+    """What the generator draws for a seed is what it draws where the points are its own."""
+    points = np.random.default_rng(5).random((100, coordinates(contract)), np.float32)
+    frames, drawn = fill(contract, 100, 5, points=points), fill(contract, 100, 5)
+    free = list(free_columns(contract))
+    np.testing.assert_array_equal(frames.ego[:, free], drawn.ego[:, free])
