@@ -192,14 +192,14 @@ def check_present(path: Path) -> None:
         )
 
 
-def load_baseline(path: Path) -> Snapshot:
-    """Reads what ``quant accept`` wrote.
+def load_baseline(path: Path, document: Any = None) -> Snapshot:
+    """Reads what ``quant accept`` wrote; or ``document``, of which the file is only a part.
 
     Raises:
         InputError: the file is missing or malformed, of another schema version, or its figures do not follow from the
             episodes beside them.
     """
-    document = read_json(path)
+    document = read_json(path) if document is None else document
     version = document.get("schema_version") if isinstance(document, dict) else None
     if type(version) is not int or version != SCHEMA_VERSION:
         raise InputError(

@@ -37,6 +37,7 @@ from quant.errors import InputError
 from quant.tracks.registry import TRACKS, Track
 
 if TYPE_CHECKING:
+    from quant.acceptance.limits import Limits
     from quant.dataset import Dataset
     from quant.tracks.candidate import Candidate
 
@@ -222,11 +223,29 @@ def unseen_command(run: Path, limits_file: Path | None, workers: int | None, as_
 
 @click.command("evaluate")
 @run_argument
+@click.option(
+    "--drive",
+    type=click.Path(path_type=Path),
+    help="Judge the finished run on this later drive, and leave it as it is.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="With --drive: the file.  [default: RUN-on-DRIVE.json]"
+)
 @limits_option
 @workers_option
 @json_option
-def evaluate_command(run: Path, limits_file: Path | None, workers: int | None, as_json: bool) -> None:
-    """Evaluates float and every candidate on the same scenarios and held-out frames."""
+def evaluate_command(
+    run: Path, drive: Path | None, output: Path | None, limits_file: Path | None, workers: int | None, as_json: bool
+) -> int:
+    """Evaluates float and every candidate on the same scenarios and held-out frames.
+
+    With --drive, a finished run is judged on a drive it has not seen: what is found goes to a file beside the run,
+    which quant compare takes. Exit code 1 if the winner disagrees with float in more frames than the limit allows.
+    """
+    if drive is not None:
+        return _evaluate_on(run, drive, output, limits_of(limits_file), as_json)
+    if output is not None:
+        raise InputError("--output without --drive", where="--output", expected="--drive FILE.npz with it")
     from quant.runs.steps import evaluate
 
     with watching() as watch, watch.step("evaluate") as progress:
@@ -234,8 +253,27 @@ def evaluate_command(run: Path, limits_file: Path | None, workers: int | None, a
     if as_json:
         shown = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
         show_json({"run": str(run), "evaluations": shown})
-        return
+        return 0
     click.echo(f"evaluated {', '.join(evaluations)}; next: quant decide {run}")
+    return 0
+
+
+def _evaluate_on(run: Path, drive: Path, output: Path | None, limits: Limits, as_json: bool) -> int:
+    from quant.files import write_json
+    from quant.report.observation import later_table
+    from quant.runs.later import beside, check_outside, judge
+    from quant.runs.reading import open_run
+
+    path = output or beside(run, drive)
+    check_outside(path, run)
+    found = judge(open_run(run), drive, limits)
+    write_json(path, found.to_json())
+    if as_json:
+        show_json(found.to_json())
+        return found.exit_code
+    show(later_table(found.drive, found.tracks, found.columns, found.warnings))
+    click.echo(f"written to {path}; another run on the same drive: quant compare {path} OTHER.json")
+    return found.exit_code
 
 
 @click.command("device")

@@ -26,6 +26,22 @@ class Unseen:
     closeness: Closeness
 
 
+@dataclass(frozen=True)
+class OnDrive:
+    """One candidate on one drive.
+
+    Attributes:
+        closeness: to the float policy, on every frame.
+        missed, false: frames in which float acts and the candidate does not, and the reverse.
+        saturated: share of the frames with an input beyond what the candidate can represent.
+    """
+
+    closeness: Closeness
+    missed: int
+    false: int
+    saturated: float
+
+
 def pooled(drives: Sequence[Unseen]) -> Closeness | None:
     """All frames of all drives together; None where nothing unseen was looked at."""
     if not drives:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from rich.console import Group
 from rich.table import Table
 
 from quant.evaluation.evaluation import Evaluation
+from quant.evaluation.unseen import OnDrive
 from quant.observation.contract import Contract
 from quant.observation.coverage import Coverage, physical_ends
 from quant.observation.observations import Observations
-from quant.report.layout import add_row, empty_table
+from quant.report.layout import add_row, empty_table, line
 
 
 def contract_table(contract: Contract, seen: Sequence[Observations] = ()) -> Table:
@@ -77,6 +79,27 @@ def unseen_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
         add_row(table, "  mean error", *("-" if one is None else f"{one.closeness.mae:.4g}" for one in own))
         add_row(table, "  largest error", *("-" if one is None else f"{one.closeness.max_error:.3g}" for one in own))
     return table
+
+
+def later_table(
+    drive: str, tracks: Mapping[str, OnDrive], columns: Sequence[Coverage], warnings: Iterable[str]
+) -> Group:
+    """A finished run's candidates on a later drive: how close, what was missed, how far it went."""
+    table = _table(f"On {drive}", "", *(name.upper() for name in tracks))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    figures: dict[str, Callable[[OnDrive], str]] = {
+        "frames": lambda one: f"{one.closeness.n}",
+        "same action": lambda one: f"{one.closeness.agreement.value:.2%}",
+        "mean error": lambda one: f"{one.closeness.mae:.4g}",
+        "largest error": lambda one: f"{one.closeness.max_error:.3g}",
+        "missed actions": lambda one: str(one.missed),
+        "false actions": lambda one: str(one.false),
+        "frames with an input cut off": lambda one: f"{one.saturated:.2%}",
+    }
+    for name, figure in figures.items():
+        add_row(table, name, *(figure(one) for one in tracks.values()))
+    return Group(table, "", coverage_table(columns), *(line(f"Warning: {words}", "yellow") for words in warnings))
 
 
 def _represented(one: Coverage, track: str) -> str:

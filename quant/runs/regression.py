@@ -31,15 +31,20 @@ COMPUTED: Evidence = "computed"
 
 
 def load_snapshot(path: Path) -> Snapshot:
-    """Of a finished run, or of a baseline file.
+    """Of a finished run, of a baseline file, or of what ``quant evaluate RUN --drive`` wrote.
 
     Raises:
         InputError: it is neither, or malformed.
         StaleError: artifacts of the run do not belong together.
     """
     if path.is_file():
-        return load_baseline(path)
+        return load_baseline(path, read_json(path).get("snapshot")) if _is_later(path) else load_baseline(path)
     return snapshot(open_run(path))
+
+
+def _is_later(path: Path) -> bool:
+    document = read_json(path)
+    return isinstance(document, dict) and "snapshot" in document
 
 
 def snapshot(run: Run) -> Snapshot:
@@ -64,7 +69,7 @@ def snapshot(run: Run) -> Snapshot:
         verdict.status,
         interface(run.policy),
         {name: original.hashes[name] for name in ("policy", "dataset", "scenarios")},
-        _toolchain(run),
+        toolchain_of(run),
         _conditions(run, frames, boards),
         blind | ({FRAMES: frames_blind} if frames_blind else {}),
         {
@@ -90,7 +95,7 @@ def interface(policy: Policy) -> str:
     return f"ego {policy.ego_size}, {policy.max_peers} peers of {policy.peer_size}, {answers}"
 
 
-def _toolchain(run: Run) -> dict[str, str]:
+def toolchain_of(run: Run) -> dict[str, str]:
     """Versions of what made the run, as its manifest has them; what was not installed is not there."""
     manifest = read_json(run.folder / MANIFEST)
     versions = manifest.get("versions") if isinstance(manifest, dict) else None
