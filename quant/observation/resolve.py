@@ -277,8 +277,10 @@ def _given_column(column: Column, given: Mapping[str, Any]) -> Column:
 def _own(resolved: Contract | Column, given: Mapping[str, Any], facts: Sequence[str]) -> dict[str, Any]:
     """What the user says himself: facts whose origin the file does not name, or that he changed from what they were."""
     known = given.get("known", {})
-    return {
-        name: given[name]
-        for name in facts
-        if name in given and (known.get(name, "file") == "file" or given[name] != getattr(resolved, name))
-    }
+
+    def own(name: str) -> bool:
+        if given[name] != getattr(resolved, name):
+            return True
+        return known.get(name, "file") == "file" and resolved.known.get(name, "unknown") != "unknown"
+
+    return {name: given[name] for name in facts if name in given and own(name)}

@@ -111,6 +111,8 @@ def leave_out(
         made += 1
         progress(made, len(tasks))
 
+    if not any(TRACKS[track].trains for track in tracks):
+        workers = 1  # a process takes longer to start than such a track to be made
     # The longest first, so that no processor waits at the end for a training that began last.
     order = sorted(range(len(tasks)), key=lambda i: (not TRACKS[tasks[i][0]].trains, i))
     found = dict(

@@ -22,6 +22,8 @@ from quant.policy import (
     policy_digest,
     save_policy,
 )
+from quant.tracks.candidate import Candidate
+from quant.tracks.ptq import run_ptq
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 """Recorded drives and real checkpoints, where they are at hand."""
@@ -86,6 +88,11 @@ def dataset_of(made: Policy, n: int = 600, seed: int = 0) -> Dataset:
     """The shared dataset of a random drive."""
     drive = recording(n, seed, ego=made.ego_size, peer=made.peer_size, slots=made.max_peers, most=made.max_peers)
     return build_dataset(made, policy_digest(made), [drive], seed)
+
+
+def ptq_of(made: Policy, dataset: Dataset) -> Candidate:
+    """The candidate of the track ``ptq``."""
+    return run_ptq(made, dataset)
 
 
 def write_drive(path: Path, seen: Observations, **others: Any) -> Path:
