@@ -47,6 +47,7 @@ from quant.wire.protocol import (
     PoolingCode,
     Stage,
 )
+from quant.worlds.registry import WORLDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -271,6 +272,11 @@ def test_the_page_of_acceptance_has_every_criterion_and_every_limit_with_its_def
             assert f'`{name}` ("{default}"' in page
         else:
             assert default in map(float, re.findall(rf"`{name}` \(?([\d.]*\d)", page)), name
+
+
+def test_the_page_of_worlds_names_each_of_our_own() -> None:
+    page = (ROOT / "docs" / "world.md").read_text("utf-8")
+    assert [name for name in WORLDS if not re.search(rf"^# .*\b{name}\b|^## `{name}`", page, re.MULTILINE)] == []
 
 
 def test_pages_the_code_names_exist() -> None:
