@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +49,11 @@ from quant.wire.protocol import (
     PoolingCode,
     Stage,
 )
+from quant.worlds.registry import WORLDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = sorted([ROOT / "README.md", CONTRIBUTING, *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.y*ml"))
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 ENUMS: tuple[type[Enum], ...] = (
@@ -185,7 +189,6 @@ def _commands(job: dict[str, Any]) -> list[list[str]]:
 
 
 def test_the_workflow_calls_what_the_makefile_has(workflow: dict[str, Any]) -> None:
-    targets = set(re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     called = {
         word
         for job in workflow["jobs"].values()
@@ -194,7 +197,12 @@ def test_the_workflow_calls_what_the_makefile_has(workflow: dict[str, Any]) -> N
         for word in command[1:]
         if "=" not in word
     }
-    assert {"setup", "lint", "test"} <= called <= targets
+    assert {"setup", "lint", "test"} <= called <= _targets()
+
+
+def _targets() -> set[str]:
+    """What the Makefile makes."""
+    return set(re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
 
 def test_the_workflow_gives_pytest_options_it_has(workflow: dict[str, Any], pytestconfig: pytest.Config) -> None:
@@ -207,8 +215,12 @@ def test_the_workflow_gives_pytest_options_it_has(workflow: dict[str, Any], pyte
         if word.startswith("--")
     }
     assert {"--run", "--board"} <= given
-    known = {option for group in _groups(pytestconfig) for one in group.options for option in one.names()}
-    assert given <= known
+    assert given <= _options(pytestconfig)
+
+
+def _options(config: pytest.Config) -> set[str]:
+    """The options pytest has here."""
+    return {option for group in _groups(config) for one in group.options for option in one.names()}
 
 
 def _groups(config: pytest.Config) -> list[Any]:
@@ -245,24 +257,24 @@ def test_the_bench_page_says_what_every_file_of_device_tests_shows() -> None:
 
 def _first_cells(page: str, header: str) -> list[str]:
     """What the first column of a page's table names, where the table's first heading is ``header``."""
-    _, _, table = (ROOT / "docs" / page).read_text("utf-8").partition(f"| {header} |")
+    _, _, table = (ROOT / page).read_text("utf-8").partition(f"| {header} |")
     rows = itertools.takewhile(lambda line: line.startswith("|"), table.splitlines()[1:])
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
 
 
 def test_the_page_of_tracks_has_a_row_for_each_in_their_order() -> None:
-    assert _first_cells("tracks.md", "track") == list(TRACKS)
+    assert _first_cells("docs/tracks.md", "track") == list(TRACKS)
 
 
 def test_the_page_of_boards_has_a_row_for_each_with_its_evidence() -> None:
     page = (ROOT / "docs" / "boards.md").read_text("utf-8")
-    assert _first_cells("boards.md", "`--board`") == [*KINDS, *CHIPS]
+    assert _first_cells("docs/boards.md", "`--board`") == [*KINDS, *CHIPS]
     for kind in KINDS.values():
         assert re.search(rf"^\| `{kind.name}` \| [^|]+ \| `{kind.evidence.name.lower()}` \|", page, re.MULTILINE)
 
 
 def test_the_page_of_acceptance_has_every_criterion_and_every_limit_with_its_default() -> None:
-    assert CRITERIA.keys() <= {name.partition("[")[0] for name in _first_cells("acceptance.md", "criterion")}
+    assert CRITERIA.keys() <= {name.partition("[")[0] for name in _first_cells("docs/acceptance.md", "criterion")}
     page = (ROOT / "docs" / "acceptance.md").read_text("utf-8")
     for name, default in Limits().to_json().items():
         if isinstance(default, bool):
@@ -271,6 +283,11 @@ def test_the_page_of_acceptance_has_every_criterion_and_every_limit_with_its_def
             assert f'`{name}` ("{default}"' in page
         else:
             assert default in map(float, re.findall(rf"`{name}` \(?([\d.]*\d)", page)), name
+
+
+def test_the_page_of_worlds_names_each_of_our_own() -> None:
+    page = (ROOT / "docs" / "world.md").read_text("utf-8")
+    assert [name for name in WORLDS if not re.search(rf"^# .*\b{name}\b|^## `{name}`", page, re.MULTILINE)] == []
 
 
 def test_pages_the_code_names_exist() -> None:
@@ -293,3 +310,63 @@ def test_variables_the_pages_name_are_read() -> None:
     cmake = "\n".join(file.read_text("utf-8") for file in (ROOT / "esp_idf_app").rglob("*.cmake"))
     assert "QUANT_BOARD_MAP" in variables
     assert {name for name in variables if f'"{name}"' not in _sources() and f"set({name} " not in cmake} == set()
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def test_the_readme_lists_the_rooms_in_the_order_of_the_contract(project: dict[str, Any]) -> None:
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert _first_cells("README.md", "`quant/`") == layers[::-1]
+
+
+COMMANDS = re.findall(
+    r"(?:(?<=^ {4})|(?<=`))(?:make |\.venv/bin/|\.ci/)[^`#\n]*", CONTRIBUTING.read_text("utf-8"), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("command", sorted({command.strip() for command in COMMANDS}))
+def test_commands_of_contributing_are_there(command: str, project: dict[str, Any], pytestconfig: pytest.Config) -> None:
+    program, *words = shlex.split(command)
+    if program == "make":
+        assert set(words) <= _targets()
+        return
+    if not program.startswith(".venv/bin/"):
+        assert (ROOT / program).is_file()
+        return
+    tools = {re.split(r"\W", one.replace("-", "_"))[0] for one in project["project"]["optional-dependencies"]["dev"]}
+    name = program.removeprefix(".venv/bin/")
+    assert name in {"python", "pytest"} or name.replace("-", "_") in tools
+    if words[:1] == ["-m"] and name == "python":
+        assert find_spec(words[1])
+    elif name == "python":
+        assert (ROOT / words[0]).is_file()
+    elif name == "pytest":
+        assert {word for word in words if word.startswith("--")} <= _options(pytestconfig)
+        assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
+
+
+def test_files_of_contributing_are_there_and_new_ones_have_their_folder() -> None:
+    named = re.findall(r"`([\w./-]+(?:/[\w.-]+|\.\w+))`", CONTRIBUTING.read_text("utf-8"))
+    paths = {name for name in named if not name.startswith((".venv/", ".ci/"))}
+    assert len(paths) > 25
+    missing = {
+        name
+        for name in paths
+        if not ((ROOT / name).parent.is_dir() if "NAME" in name else (ROOT / name).exists() or _of_the_device(name))
+    }
+    assert missing == set()
+
+
+def _of_the_device(name: str) -> bool:
+    """Whether a file of the app is called so, wherever it lies."""
+    return "/" not in name and any((ROOT / "esp_idf_app").rglob(name))
+
+
+def test_names_of_contributing_are_those_of_the_code() -> None:
+    text = "\n".join([_sources(), *(file.read_text("utf-8") for file in (ROOT / "tests").rglob("*.py"))])
+    named = set(re.findall(r"`([A-Za-z_]\w*)(?:\([^`]*\))?(?:\[[^`]*)?`", CONTRIBUTING.read_text("utf-8"))) - {"NAME"}
+    assert {"TRACKS", "Bench", "check_repeatable"} <= named
+    assert {name for name in named if not re.search(rf"\b{name}\b", text)} == set()

@@ -1,1 +1,1 @@
-"""Devices under test: the wire protocol, the link, and boards behind one small interface."""
+"""Devices under test behind one small interface: processes of this machine, an emulator, chips."""

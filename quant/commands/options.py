@@ -15,6 +15,7 @@ from quant.commands.completion import complete_boards, complete_ports, complete_
 from quant.commands.console import document_alone
 from quant.errors import InputError
 from quant.tracks.registry import DEFAULT_TRACKS, TRACKS, parse_tracks
+from quant.worlds.registry import WORLDS
 
 if TYPE_CHECKING:
     from quant.acceptance.limits import Limits
@@ -60,7 +61,7 @@ observation_option = click.option(
 source_options = together(
     observation_option,
     click.option("--drive", "drives", multiple=True, type=click.Path(path_type=Path), help="A recorded drive, .npz."),
-    click.option("--world", help="'convoy', or module:EnvId of your own Gymnasium environment."),
+    click.option("--world", help=f"{', '.join(map(repr, WORLDS))}, or module:EnvId of your own Gymnasium environment."),
     click.option("--world-kwargs", metavar="JSON", help="Keyword arguments for your environment."),
     click.option("--episodes", type=click.IntRange(1), help="Nominal scenarios to judge on.  [default: 4000]"),
     click.option("--lossy-episodes", type=click.IntRange(0), help="Lossy scenarios to judge on.  [default: 2000]"),

@@ -1,1 +1,1 @@
-"""What people see: tables in the terminal, plain text."""
+"""What people see: tables in the terminal, plain text, pictures, one page of HTML."""

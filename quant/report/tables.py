@@ -29,8 +29,6 @@ from quant.report.replay import Parting
 from quant.runners.flatbuffer import macs
 from quant.tracks.candidate import Candidate
 from quant.tracks.registry import DEFAULT_TRACKS
-from quant.worlds.convoy import ACTIONS
-from quant.worlds.world import CONVOY
 
 NOTHING = terminal.NOTHING
 STANDING = (
@@ -297,8 +295,8 @@ def actions_of(material: Material) -> tuple[str, ...]:
     space = material.policy.action_space
     if not isinstance(space, Discrete):
         return ()
-    if material.world is not None and material.world.spec == CONVOY:
-        return ACTIONS
+    if material.world is not None and material.world.action_names:
+        return material.world.action_names
     return tuple(f"action {k}" for k in range(space.n))
 
 

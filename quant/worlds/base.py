@@ -14,16 +14,13 @@ from quant.worlds.scenarios import Column, ScenarioSet
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
-CONVOY = "convoy"
-"""The specification of our own world."""
-
 
 @dataclass(frozen=True)
 class World(ABC):
     """A world as data: what it is made from, what a policy sees in it, and what it can do.
 
     Attributes:
-        spec: ``convoy`` or ``module:EnvId``.
+        spec: a name of `quant.worlds.registry.WORLDS`, or ``module:EnvId``.
         kwargs: keyword arguments as canonical JSON.
         action_space: what the world takes.
         ego_size, peer_size, max_peers: E, F and P of its observations.
@@ -31,6 +28,7 @@ class World(ABC):
         columns: the parameters its scenarios carry.
         max_steps: an episode that has not ended after so many decisions is an error.
         batch: episodes that run at once.
+        action_names: what each action of a Discrete is called; empty where nobody says.
     """
 
     spec: str
@@ -43,6 +41,7 @@ class World(ABC):
     columns: tuple[Column, ...]
     max_steps: int
     batch: int
+    action_names: tuple[str, ...] = ()
 
     @abstractmethod
     def draw(self, purpose: str, seed: int, counts: Mapping[str, int]) -> ScenarioSet:

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from quant.errors import InputError, did_you_mean
 from quant.observation.observations import EGO, PEER_MASK, PEERS
 from quant.policy.policy import ActionSpace, Box, Discrete
-from quant.worlds.base import CONVOY, World
+from quant.worlds.base import World
+from quant.worlds.registry import EXPECTED, WORLDS
 from quant.worlds.scenarios import NOMINAL, ScenarioSet, canonical, empty_set
 
 MAX_STEPS = 10_000
@@ -233,8 +234,8 @@ def _build(spec: str, kwargs: Mapping[str, Any]) -> Env:
 def _builder(spec: str, kwargs: Mapping[str, Any]) -> Callable[[], Env]:
     module_name, _, name = spec.partition(":")
     if not module_name or not name:
-        near = did_you_mean(spec, [CONVOY])
-        raise InputError(f"{spec!r} is not a world", where="--world", expected="convoy, or module:EnvId", hint=near)
+        near = did_you_mean(spec, WORLDS)
+        raise InputError(f"{spec!r} is not a world", where="--world", expected=EXPECTED, hint=near)
     module = _import(module_name)
     if name in gymnasium.registry:
         # Gymnasium's own checker complains about NaN by a warning; ours is an error.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, cast
 
 from quant.errors import InputError
 from quant.policy.policy import Discrete
-from quant.worlds.base import CONVOY, World
+from quant.worlds.base import World
+from quant.worlds.registry import CONVOY, WORLDS
 from quant.worlds.scenarios import ScenarioSet
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def load_world(spec: str, kwargs: Mapping[str, Any] | None = None) -> World:
     """The world of a specification.
 
     Args:
-        spec: ``convoy``, or ``module:EnvId`` for an environment registered with Gymnasium by ``module``, or
+        spec: a name of `WORLDS`, or ``module:EnvId`` for an environment registered with Gymnasium by ``module``, or
             ``module:name`` for a class or function of that module that makes one.
         kwargs: passed to the environment; ``max_steps`` and ``batch`` are taken out (see
             :class:`quant.worlds.user.UserWorld`). The convoy takes none.
@@ -48,14 +50,20 @@ def load_world(spec: str, kwargs: Mapping[str, Any] | None = None) -> World:
         InputError: the world cannot be loaded or breaks its contract.
     """
     given = dict(kwargs or {})
-    if spec == CONVOY:
-        return _convoy(given)
+    if spec in WORLDS:
+        return cast("World", resolve_name(WORLDS[spec])(given))
     from quant.worlds.user import load_user_world
 
     return load_user_world(spec, given)
 
 
-def _convoy(kwargs: dict[str, Any]) -> ConvoyWorld:
+def convoy_world(kwargs: Mapping[str, Any]) -> ConvoyWorld:
+    """Our convoys.
+
+    Raises:
+        InputError: there are keyword arguments; it takes none.
+    """
+    from quant.worlds.convoy import ACTIONS
     from quant.worlds.convoy_scenarios import COLUMNS, SLOTS, STEPS
     from quant.worlds.scenarios import SLICES
 
@@ -74,4 +82,5 @@ def _convoy(kwargs: dict[str, Any]) -> ConvoyWorld:
         columns=COLUMNS,
         max_steps=STEPS,
         batch=1024,
+        action_names=ACTIONS,
     )
