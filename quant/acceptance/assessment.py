@@ -10,9 +10,11 @@ from typing import Any
 from quant.acceptance.criterion import Criterion, Outcome, quantity
 from quant.acceptance.device import DeviceEvidence, device_criteria
 from quant.acceptance.limits import Limits
+from quant.acceptance.stress import FALSE, MISSED, WORST, stress_criteria
 from quant.evaluation.evaluation import NO_WORLD, Evaluation, rounded
 from quant.evaluation.gate import blindness, open_loop_blindness
 from quant.evaluation.statistics import Drop, Paired
+from quant.evaluation.stress.results import Stress
 from quant.evaluation.unseen import pooled
 from quant.tracks.candidate import Candidate
 
@@ -25,6 +27,9 @@ CRITERIA: Mapping[str, str] = {
     MARGIN: "points of success lost against float",
     "action_disagreement": "frames with another action than float",
     UNSEEN: "frames of drives it was made without, with another action than float",
+    MISSED: "frames of its range on which it does not act and float does",
+    FALSE: "frames of its range on which it acts and float does not",
+    WORST: "largest difference from float over its range",
     "peer_encoder_bytes": "size of the peer encoder",
     "policy_head_bytes": "size of the policy head",
     "latency": "time of a decision, 99th percentile",
@@ -82,6 +87,7 @@ def assess(
     reference: Evaluation,
     limits: Limits,
     devices: Sequence[DeviceEvidence] = (),
+    stress: Stress | None = None,
 ) -> Assessment:
     """Holds a candidate against the limits.
 
@@ -96,6 +102,7 @@ def assess(
             (:func:`quant.evaluation.evaluation.check_together`).
         limits: the limits.
         devices: what boards showed of it.
+        stress: what was found over the declared range of its inputs; None: it was not looked at.
     """
     models = (candidate.peer_encoder, candidate.policy_head)
     sizes: dict[str, int] = {model.part: len(model.tflite) for model in models}
@@ -107,6 +114,7 @@ def assess(
             *_success(evaluation, reference, limits),
             _agreement(evaluation, reference, limits),
             *_unseen(evaluation, limits),
+            *stress_criteria(stress, candidate.track, limits),
             *(_size(part, size, limits) for part, size in sizes.items()),
             *device_criteria(devices, limits),
         ),

@@ -37,7 +37,7 @@ class Criterion:
     Attributes:
         name: with the part or slice it is about, as ``success_drop[lossy]``.
         limit: in ``unit``.
-        unit: ``share``, ``points`` of a rate in percent, ``bytes`` or ``ms``.
+        unit: ``share``, ``points`` of a rate in percent, ``frames``, ``bytes`` or ``ms``.
         direction: on which side of the limit the value has to be; the limit itself passes.
         value: in ``unit``; None where there is none.
         evidence: where the value comes from; None without a value.
@@ -104,7 +104,7 @@ class Criterion:
 
 
 def quantity(value: float, unit: str) -> str:
-    """A number with its unit, as people write it: shares as percentages, bytes whole."""
+    """A number with its unit, as people write it: shares as percentages, bytes and frames whole."""
     if unit == "share":
         return f"{value:.2%}".replace("%", " %")
-    return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:g} {unit}"
+    return f"{value:.0f} {unit}" if unit in ("bytes", "frames") else f"{value:g} {unit}"

@@ -37,6 +37,11 @@ class Limits:
             of being unproven: for a gate that must not let it through.
         action_disagreement: highest share of held-out frames with another action than the float policy's.
         action_tolerance: two continuous actions agree within this share of the action's range.
+        missed_action: most frames within the bounds of the inputs on which float acts, is settled, and the candidate
+            does not act.
+        false_action: likewise where the candidate acts and float does not.
+        worst_deviation: largest difference between float and candidate within the bounds, a share of the action's range
+            (of logits, of their range); None: reported without a limit.
         model_bytes: highest size of each sub-model's file.
         latency_ms: longest time of one decision on the target, with the worst number of peers, at the 99th percentile
             and at the maximum.
@@ -54,6 +59,9 @@ class Limits:
     success_shown_required: bool = False
     action_disagreement: float = 0.10
     action_tolerance: float = 0.02
+    missed_action: int = 0
+    false_action: int = 0
+    worst_deviation: float | None = None
     model_bytes: int = 102_400
     latency_ms: float = 50.0
     heap_bytes: int = 32_768
@@ -64,12 +72,14 @@ class Limits:
     tie_relative_mae: float = 0.10
 
     def to_json(self) -> dict[str, float | str | bool]:
-        """Every limit by its key."""
-        return asdict(self)
+        """Every limit by its key; without those that are not set."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 SHARES = ("success_drop", "action_disagreement", "action_tolerance", "tie_significance", "tie_agreement")
 """Limits that are shares and cannot exceed 1."""
+OPTIONAL: Mapping[str, type] = {"worst_deviation": float}
+"""Limits that need not be set, with their types."""
 HIGHEST_POINTS = 100.0
 
 
@@ -104,7 +114,7 @@ def limits_from(table: Mapping[str, Any], where: object = "limits") -> Limits:
     Raises:
         InputError: a key is unknown, of the wrong type or out of range.
     """
-    kinds: dict[str, type] = {field.name: type(field.default) for field in fields(Limits)}
+    kinds: dict[str, type] = {field.name: OPTIONAL.get(field.name, type(field.default)) for field in fields(Limits)}
     for key, value in table.items():
         if key not in kinds:
             raise InputError(

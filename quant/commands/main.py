@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from quant import __version__
-from quant.commands import board, completion, doctor, explain, init, observation, results, run, sumo, sweep
+from quant.commands import board, completion, doctor, explain, init, observation, results, run, stress, sumo, sweep
 from quant.errors import QuantError
 
 
@@ -87,6 +87,7 @@ for command in (
     results.compare_command,
     results.accept_command,
     explain.explain_command,
+    stress.stress_command,
     sumo.sumo_command,
     sweep.sweep_command,
     board.pack_command,

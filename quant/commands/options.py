@@ -73,6 +73,18 @@ source_options = together(
         "looked at.",
     ),
 )
+stress_options = together(
+    click.option(
+        "--stress-frames",
+        type=click.IntRange(1),
+        help="Frames over the declared range of the inputs to stress candidates on.  [default: 1000000]",
+    ),
+    click.option(
+        "--no-stress",
+        is_flag=True,
+        help="Do not look for the worst over the range of the inputs; the verdict then says that nobody looked.",
+    ),
+)
 training_seed_option = click.option(
     "--training-seed", type=click.IntRange(0), help="Of training alone.  [default: that of the run]"
 )
@@ -172,7 +184,7 @@ def given_of(options: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def settings_of(policy: Path | None, options: dict[str, Any]) -> Settings:
-    """What :data:`policy_argument`, :data:`policy_options` and :data:`source_options` ask for."""
+    """What :data:`policy_argument`, :data:`policy_options`, :data:`source_options`, :data:`stress_options` ask for."""
     from quant.runs.settings import Settings
     from quant.runs.sources import DEFAULT_EPISODES
 
@@ -188,6 +200,7 @@ def settings_of(policy: Path | None, options: dict[str, Any]) -> Settings:
         given=given_of(options),
         observation=observation_of(options["observation"]),
         unseen=not options["no_unseen"],
+        stress_frames=0 if options.get("no_stress") else options.get("stress_frames"),
     )
 
 

@@ -26,6 +26,7 @@ from quant.commands.options import (
     run_argument,
     settings_of,
     source_options,
+    stress_options,
     together,
     tracks_of,
     tracks_option,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @policy_argument
 @policy_options
 @source_options
+@stress_options
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/NAME of the policy]")
 @tracks_option
 @qat_steps_option
@@ -67,7 +69,7 @@ def run_command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """The whole job: import, dataset, tracks (PTQ, QAT), evaluation, a board, decision.
+    """The whole job: import, dataset, tracks (PTQ, QAT), evaluation, stress, a board, decision.
 
     POLICY is a Stable-Baselines3 zip, a TF SavedModel, a Keras file or a policy saved by quant; without it, the
     reference policy drives in the convoy world. The board is the virtual one where none is named: it runs the
@@ -135,7 +137,7 @@ def dataset_command(run: Path, as_json: bool, **options: Any) -> None:
 
     present = read_settings(run)
     asked = settings_of(None if present.checkpoint == REFERENCE else Path(present.checkpoint), options)
-    kept = ["checkpoint", "tracks", "qat_steps", "training_seed", "given"]
+    kept = ["checkpoint", "tracks", "qat_steps", "training_seed", "given", "stress_frames"]
     kept += ["observation"] if asked.observation is None else []
     settings = replace(asked, **{name: getattr(present, name) for name in kept})
     with watching() as watch, watch.step("dataset") as progress:

@@ -19,6 +19,7 @@ from quant.commands.options import (
     qat_steps_option,
     settings_of,
     source_options,
+    stress_options,
     tracks_of,
     tracks_option,
 )
@@ -35,6 +36,7 @@ VARIES = ("training", "all")
 @policy_argument
 @policy_options
 @source_options
+@stress_options
 @click.option("--seeds", default="0:8", show_default=True, help="0:8 is 0 to 7; or 3,5,9.")
 @click.option(
     "--vary",
@@ -102,7 +104,7 @@ def sweep_command(
 
 def _make(sweep: Sweep, address: str | None, workers: int | None) -> dict[int, str]:
     """Makes the runs that are not there yet; the failures, by seed."""
-    from quant.runs.job import leaves_out, steps_of, usual_seconds
+    from quant.runs.job import leaves_out, steps_of, stresses, usual_seconds
     from quant.sweep.cluster import run_jobs
     from quant.sweep.jobs import is_finished, keep
     from quant.sweep.process import Files
@@ -113,9 +115,8 @@ def _make(sweep: Sweep, address: str | None, workers: int | None) -> dict[int, s
         click.echo(f"finished already, with the same inputs: seed {', '.join(there)}", err=True)
     failures = {}
     first = sweep.jobs[0]
-    usual = usual_seconds(
-        first.settings, steps_of(first.tracks, with_board=True, with_unseen=leaves_out(first.settings)), first.tracks
-    )
+    others = {"with_unseen": leaves_out(first.settings), "with_stress": stresses(first.settings)}
+    usual = usual_seconds(first.settings, steps_of(first.tracks, with_board=True, **others), first.tracks)
     with sweeping(len(missing), usual) as progress:
         for job, result in run_jobs(missing, sweep.inputs, address=address, workers=workers, told=progress.told):
             if isinstance(result, Files):

@@ -13,6 +13,7 @@ from quant.dataset import Dataset, Split
 from quant.dataset.storage import Made
 from quant.evaluation.evaluation import Evaluation
 from quant.evaluation.second_opinion import SecondOpinion
+from quant.evaluation.stress.results import Stress
 from quant.observation.coverage import Coverage, coverage
 from quant.policy import Policy
 from quant.runners import ParityReport
@@ -34,6 +35,7 @@ class Results:
         devices: what boards showed of the candidates, by board.
         world, scenarios: None where driving was not tested.
         second: what SUMO showed of the same drivers; None where it was not asked.
+        stress: the worst that was found over the declared range of the inputs; None where nobody looked.
     """
 
     policy: Policy
@@ -45,6 +47,7 @@ class Results:
     world: World | None
     scenarios: ScenarioSet | None
     second: SecondOpinion | None = None
+    stress: Stress | None = None
 
     @property
     def coverage(self) -> tuple[Coverage, ...]:

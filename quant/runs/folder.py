@@ -17,6 +17,7 @@ OBSERVATION = "observation.toml"
 SCENARIOS = "quant_eval_scenarios.json"
 UNSEEN = "unseen.json"
 PARITY = "parity.json"
+STRESS, STRESS_FRAMES = "stress.json", "stress_frames.npz"
 SECOND_OPINION = "sumo.json"
 WINNER = "winner.json"
 REPORT = "report.txt"
@@ -35,6 +36,8 @@ ARTIFACTS = (
     UNSEEN,
     "eval_*.json",
     PARITY,
+    STRESS,
+    STRESS_FRAMES,
     SECOND_OPINION,
     "device_*.json",
     "hil_*.json",

@@ -14,6 +14,7 @@ from quant.acceptance.limits import Limits
 from quant.boards.bench import Bench
 from quant.boards.board import Board
 from quant.errors import InputError
+from quant.evaluation.stress.stress import FRAMES
 from quant.files import Progress
 from quant.runs.folder import changing, claim
 from quant.runs.reading import open_run, pack_of
@@ -30,6 +31,7 @@ from quant.runs.steps import (
     make_track,
     run_device,
     second_opinion,
+    stress,
 )
 from quant.tracks.qat import QatOptions
 from quant.tracks.registry import DEFAULT_TRACKS, check_tracks
@@ -72,12 +74,16 @@ def run_all(
     watch: Watch | None = None,
     sumo: bool = False,
 ) -> tuple[Run, Verdict]:
-    """The whole job: import, dataset, tracks, evaluation, SUMO where asked, a board where one is given, decision.
+    """The whole job: import, dataset, tracks, evaluation, stress, SUMO where asked, a board where given, decision.
 
     ``checkpoint`` is a file, read as the settings say, or gives the sources, wherever they were read.
     """
     watch = watch or Watch()
-    watch.planned(usual_seconds(settings, steps_of(tracks, board is not None, sumo, leaves_out(settings)), tracks))
+    watch.planned(
+        usual_seconds(
+            settings, steps_of(tracks, board is not None, sumo, leaves_out(settings), stresses(settings)), tracks
+        )
+    )
     if sumo:
         check_sumo(settings)
     if board is not None:
@@ -101,6 +107,9 @@ def run_all(
                 leave_drives_out(folder, limits, workers, progress)
         with watch.step("evaluate") as progress:
             evaluate(folder, limits, workers, progress, watch.note)
+        if stresses(settings):
+            with watch.step("stress") as progress:
+                stress(folder, limits, workers=workers, progress=progress)
         if sumo:
             with watch.step("sumo") as progress:
                 second_opinion(folder, limits, workers=workers, progress=progress)
@@ -123,17 +132,27 @@ def _check_slots(tracks: Sequence[str]) -> None:
 
 
 def steps_of(
-    tracks: Sequence[str], with_board: bool, with_sumo: bool = False, with_unseen: bool = False
+    tracks: Sequence[str],
+    with_board: bool,
+    with_sumo: bool = False,
+    with_unseen: bool = False,
+    with_stress: bool = True,
 ) -> tuple[str, ...]:
     """The steps of a whole run, in order."""
     before = ["unseen"] if with_unseen else []
-    others = [name for name, asked in (("sumo", with_sumo), ("device", with_board)) if asked]
+    steps = (("stress", with_stress), ("sumo", with_sumo), ("device", with_board))
+    others = [name for name, asked in steps if asked]
     return ("import", "dataset", *tracks, *before, "evaluate", *others, "decide")
 
 
 def leaves_out(settings: Settings) -> bool:
     """Whether a run leaves drives out in turn: it was not told not to, and something is left to make tracks of."""
     return settings.unseen and len(settings.drives) + (settings.world is not None and bool(settings.drives)) > 1
+
+
+def stresses(settings: Settings) -> bool:
+    """Whether a run looks for the worst over the range of the inputs: it was not told not to."""
+    return settings.stress_frames != 0
 
 
 def usual_seconds(settings: Settings, steps: Sequence[str], tracks: Sequence[str] = ()) -> dict[str, float]:
@@ -150,6 +169,7 @@ def usual_seconds(settings: Settings, steps: Sequence[str], tracks: Sequence[str
         "qat": 4.0 + 5.5 * training,
         "evaluate": 1.0 + 15.0 * episodes / sum(DEFAULT_EPISODES.values()),
         "sumo": 1.0 + 60.0 * episodes / sum(DEFAULT_EPISODES.values()),
+        "stress": 3.0 + 6.0 * (settings.stress_frames or FRAMES) / FRAMES,
         "device": 1.5,
         "decide": 0.3,
     }

@@ -19,6 +19,7 @@ from quant.report.board_tests import load_board_tests
 from quant.report.material import Material
 from quant.report.observation import coverage_table, unseen_table
 from quant.report.second_opinion import second_opinion as terminal_opinion
+from quant.report.stress import stress_table
 from quant.runs.folder import PAGE, SETTINGS, SUMMARY, changing
 from quant.runs.manifest import add_pages, check_manifest
 from quant.runs.reading import limits_of, read_run
@@ -35,6 +36,7 @@ def shown(run: Run, verdict: Verdict) -> Group:
     more: list[RenderableType] = [coverage_table(run.coverage)]
     unseen = unseen_table(run.evaluations)
     more += [] if unseen is None else [unseen]
+    more += [] if run.stress is None else [stress_table(run.stress)]
     more += [] if run.second is None else [terminal_opinion(run.second)]
     return terminal.report(run.evaluations, verdict, run.policy.facts, run.parity, run.devices, more)
 

@@ -13,10 +13,21 @@ from quant.dataset.storage import DESCRIPTION
 from quant.errors import InputError, QuantError, StaleError
 from quant.evaluation.evaluation import FLOAT, Evaluation, check_together, load_evaluation
 from quant.evaluation.second_opinion import SecondOpinion, load_second_opinion
+from quant.evaluation.stress.results import Stress, load_stress
 from quant.files import read_bytes, read_json
 from quant.policy import Policy, load_policy, policy_digest
 from quant.runners import ParityReport, parity_from_json
-from quant.runs.folder import PARITY, POLICY, SCENARIOS, SECOND_OPINION, UNSEEN, WINNER, evaluation_name
+from quant.runs.folder import (
+    PARITY,
+    POLICY,
+    SCENARIOS,
+    SECOND_OPINION,
+    STRESS,
+    STRESS_FRAMES,
+    UNSEEN,
+    WINNER,
+    evaluation_name,
+)
 from quant.runs.manifest import check_manifest
 from quant.runs.run import Run
 from quant.runs.settings import Settings, read_settings
@@ -40,13 +51,14 @@ def open_run(folder: Path) -> Run:
     return read_run(folder)
 
 
-def read_run(folder: Path, *, devices: bool = True, second: bool = True) -> Run:
+def read_run(folder: Path, *, devices: bool = True, second: bool = True, stress: bool = True) -> Run:
     """Reads a run's artifacts, whether or not it is finished, and checks that they fit.
 
     Args:
         folder: the run.
         devices: False leaves the boards' reports alone, for a step that makes one anew.
         second: False leaves the second opinion alone, likewise.
+        stress: False leaves the stress test alone, likewise.
     """
     settings = read_settings(folder)
     policy, dataset = read_inputs(folder)
@@ -68,6 +80,7 @@ def read_run(folder: Path, *, devices: bool = True, second: bool = True) -> Run:
         world=world,
         scenarios=scenarios,
         second=_read_second_opinion(folder, evaluations) if second else None,
+        stress=_read_stress(folder, dataset, candidates) if stress else None,
     )
 
 
@@ -199,6 +212,20 @@ def _read_devices(folder: Path, candidates: Mapping[str, Candidate]) -> dict[str
 def _read_second_opinion(folder: Path, evaluations: Mapping[str, Evaluation]) -> SecondOpinion | None:
     path = folder / SECOND_OPINION
     return load_second_opinion(path, evaluations) if path.is_file() else None
+
+
+def _read_stress(folder: Path, dataset: Dataset, candidates: Mapping[str, Candidate]) -> Stress | None:
+    path = folder / STRESS
+    if not path.is_file():
+        return None
+    found = load_stress(path, folder / STRESS_FRAMES, dataset.contract)
+    again = f"quant stress {folder}, or remove the file"
+    if (found.hashes["policy"], found.hashes["dataset"]) != (dataset.policy_sha256, dataset.digest):
+        raise StaleError("is of another policy or dataset than the run's", where=path, hint=again)
+    for track, candidate in candidates.items():
+        if track not in found.tracks or found.tracks[track].hashes != candidate.hashes:
+            raise StaleError(f"was made of another {track} than the run holds", where=path, hint=again)
+    return found
 
 
 def _check_fits(

@@ -18,6 +18,7 @@ from quant.dataset import Dataset
 from quant.dataset.storage import Made
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.open_loop import AUGMENTED, FILLED, RECORDED, ROLLOUT
+from quant.evaluation.stress.results import Stress
 from quant.observation.coverage import Coverage, physical_ends, undeclared_words
 from quant.report.results import Results
 from quant.runs.settings import Settings
@@ -38,12 +39,14 @@ class Run(Results):
 
     def verdict(self, limits: Limits) -> Verdict:
         """The decision under these limits, with what the dataset leaves open."""
-        verdict = verdict_of(self.candidates, self.evaluations, limits, self.devices.values())
+        verdict = verdict_of(self.candidates, self.evaluations, limits, self.devices.values(), self.stress)
         columns = self.coverage
         return replace(verdict, warnings=(*verdict.warnings, *self._warnings(columns)), coverage=columns)
 
     def _warnings(self, columns: Sequence[Coverage]) -> Iterator[str]:
-        """What the dataset leaves open."""
+        """What the dataset leaves open, and where nobody looked."""
+        if self.stress is None:
+            yield "not stressed: nobody looked for the worst that the candidates do where their inputs may lie"
         if any(origin.kind == "drive" for origin in self.dataset.origins):
             left_out = {name for name, one in self.evaluations.items() if one.unseen}
             without = [track for track in self.candidates if track not in left_out]
@@ -71,11 +74,13 @@ def verdict_of(
     evaluations: Mapping[str, Evaluation],
     limits: Limits,
     devices: Collection[DeviceReport] = (),
+    stress: Stress | None = None,
 ) -> Verdict:
     """Assesses every candidate and decides between them."""
     reference = evaluations[FLOAT]
+    shown = {name: [device.evidence(name) for device in devices if name in device.tracks] for name in candidates}
     assessments = [
-        assess(candidate, evaluations[name], reference, limits, [d.evidence(name) for d in devices if name in d.tracks])
+        assess(candidate, evaluations[name], reference, limits, shown[name], stress)
         for name, candidate in candidates.items()
     ]
     return decide_between(assessments, evaluations, limits)

@@ -30,6 +30,8 @@ class Settings:
         tracks: names of the candidates.
         training_seed: of training alone, where it is not to be ``seed``.
         observation: path of what was said of the policy's input, as given; None: nothing was.
+        stress_frames: over the declared range of the inputs, on which candidates are stressed; None: the usual number;
+            0: they are not.
         unseen: whether every track is also made without each drive in turn, and judged on it.
         given: what was said of the policy, by `GIVEN`; only what was. Action spaces as `parse_action_space` reads them.
     """
@@ -46,6 +48,7 @@ class Settings:
     given: dict[str, Any] | None = None
     observation: str | None = None
     unseen: bool = True
+    stress_frames: int | None = None
 
 
 def write_settings(settings: Settings, folder: Path) -> None:
@@ -119,6 +122,8 @@ def _check_settings(settings: Settings, value: dict[str, Any], path: Path) -> No
         or (type(settings.training_seed) is int and settings.training_seed >= 0),
         "observation": settings.observation is None or isinstance(settings.observation, str),
         "unseen": isinstance(settings.unseen, bool),
+        "stress_frames": settings.stress_frames is None
+        or (type(settings.stress_frames) is int and settings.stress_frames >= 0),
         "given": settings.given is None or _is_given(settings.given),
     }
     for key, is_right in right.items():

@@ -24,12 +24,14 @@ from quant.boards.bench import Bench
 from quant.boards.measure import measure
 from quant.boards.report import DeviceReport, Identity
 from quant.dataset import Dataset, Recording, Split, build_dataset, save_dataset, spread
-from quant.dataset.storage import DESCRIPTION
+from quant.dataset.storage import DESCRIPTION, Made
 from quant.errors import InputError
 from quant.evaluation.evaluate import Timed
 from quant.evaluation.evaluate import evaluate as evaluate_all
 from quant.evaluation.evaluation import Evaluation
 from quant.evaluation.second_opinion import ask
+from quant.evaluation.stress.stress import FRAMES
+from quant.evaluation.stress.stress import stress as look_for_the_worst
 from quant.files import Progress, no_progress, read_json, write_json, write_text
 from quant.observation.storage import write_contract
 from quant.policy import Observations, Policy, export_saved_model, policy_digest, save_policy
@@ -45,6 +47,8 @@ from quant.runs.folder import (
     SCENARIOS,
     SCHEMA_VERSION,
     SECOND_OPINION,
+    STRESS,
+    STRESS_FRAMES,
     UNSEEN,
     WINNER,
     changing,
@@ -318,6 +322,48 @@ def keep_figures(folder: Path, board: Identity, pack_sha256: str, figures: list[
     others = [figure for figure in present["figures"] if figure["test"] not in run] if alike else []
     unfinish(folder)
     write_json(path, {**head, "figures": [*others, *figures]})
+
+
+@_changing
+def stress(
+    folder: Path,
+    limits: Limits | None = None,
+    *,
+    frames: int | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> Run:
+    """Stresses an evaluated run's candidates over the declared range of their inputs.
+
+    A run that is finished is finished again under the limits it had, now with what the stress test shows.
+
+    Args:
+        folder: of the run.
+        limits: where the run has no verdict yet; None: the defaults.
+        frames: within the bounds; None: what the run's settings say, or `quant.evaluation.stress.stress.FRAMES`.
+        seed: of the frames; None: the run's.
+        workers: processes; None: one for each processor.
+        progress: called with frames done and in all.
+    """
+    run = read_run(folder, stress=False)
+    seconds, finished = recorded_seconds(folder), (folder / MANIFEST).is_file()
+    limits = limits_of(folder) if finished else limits or Limits()
+    found = look_for_the_worst(
+        run.policy,
+        run.candidates,
+        run.dataset.contract,
+        run.dataset.observations(np.flatnonzero(run.dataset.column("made") == Made.SEEN)),
+        policy_sha256=run.dataset.policy_sha256,
+        dataset_sha256=run.dataset.digest,
+        frames=frames or run.settings.stress_frames or FRAMES,
+        seed=run.settings.seed if seed is None else seed,
+        workers=workers,
+        progress=progress,
+    )
+    unfinish(folder)
+    found.save(folder / STRESS, folder / STRESS_FRAMES)
+    return finish(folder, limits, seconds)[0] if finished else replace(run, stress=found)
 
 
 @_changing

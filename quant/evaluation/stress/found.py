@@ -16,6 +16,10 @@ from quant.errors import InputError
 from quant.files import read_bytes, write_bytes
 from quant.observation.observations import EGO, F32, PEER_MASK, PEERS, Observations
 
+SPREAD, CORNERS, SWEPT, BEYOND, SEARCHED = "spread", "corners", "swept", "beyond", "searched"
+"""Low-discrepancy points over the whole range; free values at their ends; recorded frames with one feature swept;
+values just beyond the bounds, which no criterion counts; and what the search came to."""
+GROUPS = (SPREAD, CORNERS, SWEPT, BEYOND, SEARCHED)
 WORST, MISSED, FALSE = "worst", "missed", "false"
 """Why a frame was kept: float and candidate differ most there, or one acts and the other does not."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -29,7 +33,7 @@ class Found:
         observations: the frames.
         track: (K,) the candidate's.
         kind: (K,) `WORST`, `MISSED` or `FALSE`.
-        group: (K,) of `quant.evaluation.stress.frames.GROUPS`.
+        group: (K,) of `GROUPS`.
         settled: (K,) whether float stays on its side, where it missed or acted falsely; False elsewhere.
         deviation: (K,) the largest difference, as a share of the range.
         reference, candidate: (K, A) what float and the candidate give: logits, or actions within the bounds.

@@ -16,15 +16,12 @@ from scipy.stats import qmc
 
 from quant.dataset.filling import coordinates, fill, free_columns
 from quant.dataset.moving import moved
+from quant.evaluation.stress.found import BEYOND, CORNERS, GROUPS, SPREAD, SWEPT
 from quant.evaluation.stress.sides import STEPS
 from quant.observation.contract import Column, Contract
 from quant.observation.functions import NUMBER
 from quant.observation.observations import F32, Observations
 
-SPREAD, CORNERS, SWEPT, BEYOND, SEARCHED = "spread", "corners", "swept", "beyond", "searched"
-"""Low-discrepancy points over the whole range; free values at their ends; recorded frames with one feature swept;
-values just beyond the bounds, which no criterion counts; and what the search came to."""
-GROUPS = (SPREAD, CORNERS, SWEPT, BEYOND, SEARCHED)
 SHARES = {SPREAD: 0.6, CORNERS: 0.15, SWEPT: 0.25}
 """Of the frames asked for, which lie within the bounds."""
 BEYOND_SHARE = 1 / 16

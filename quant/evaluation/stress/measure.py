@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.evaluation.statistics import Bits
-from quant.evaluation.stress.found import FALSE, MISSED, WORST, Found
-from quant.evaluation.stress.frames import BEYOND, SPREAD, Chunk, Sampling
+from quant.evaluation.stress.found import BEYOND, FALSE, MISSED, SPREAD, WORST, Found
+from quant.evaluation.stress.frames import Chunk, Sampling
 from quant.evaluation.stress.settled import settled
 from quant.evaluation.stress.sides import Sides, sides_of, slack_of
 from quant.observation.observations import F32, Observations

@@ -11,8 +11,7 @@ from typing import Any
 
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import rounded
-from quant.evaluation.stress.found import WORST, Found, load_found
-from quant.evaluation.stress.frames import BEYOND
+from quant.evaluation.stress.found import BEYOND, WORST, Found, load_found
 from quant.files import read_json, sha256, write_json
 from quant.observation.contract import Contract
 

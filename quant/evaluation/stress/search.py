@@ -17,8 +17,7 @@ from scipy.optimize import Bounds, differential_evolution
 
 from quant.dataset.filling import free_columns
 from quant.dataset.moving import moved
-from quant.evaluation.stress.found import Found
-from quant.evaluation.stress.frames import SEARCHED
+from quant.evaluation.stress.found import SEARCHED, Found
 from quant.evaluation.stress.measure import Part, Trial, measure
 from quant.observation.observations import F32, Observations
 

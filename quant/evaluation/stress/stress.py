@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_limits
 
 from quant.errors import InputError
 from quant.evaluation.parallel import map_tasks
-from quant.evaluation.stress.found import FALSE, MISSED, WORST, Found
-from quant.evaluation.stress.frames import BEYOND, SPREAD, Chunk, Sampling, recorded_of
+from quant.evaluation.stress.found import BEYOND, FALSE, MISSED, SPREAD, WORST, Found
+from quant.evaluation.stress.frames import Chunk, Sampling, recorded_of
 from quant.evaluation.stress.measure import KEPT_MISSED, KEPT_WORST, Measured, Part, Trial, cut, measure_chunk
 from quant.evaluation.stress.results import (
     Stress,
