@@ -24,7 +24,7 @@ from quant.evaluation.evaluation import rounded
 from quant.evaluation.statistics import Bits
 from quant.files import read_json, sha256
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILE = "baseline.json"
 """Where the baseline of a project is kept unless another file is named."""
 
@@ -66,6 +66,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "agreement": Rule("higher", "share", absolute=0.005),
         # Mean errors up to a tenth apart come and go with the seed of a training.
         "mae": Rule("lower", "units", relative=0.10),
+        # Shown of the float policy: how often it acts at all.
+        "acts": Rule("higher", "share", absolute=0.05),
+        "missed_action": Rule("lower", "frames"),
+        "false_action": Rule("lower", "frames"),
+        "worst_deviation": Rule("lower", "share", absolute=0.02, relative=0.25),
+        "uncovered": Rule("lower", "columns"),
         "peer_encoder_bytes": Rule("lower", "bytes", relative=0.05),
         "policy_head_bytes": Rule("lower", "bytes", relative=0.05),
         "latency_p99": Rule("lower", "ms", relative=0.05),

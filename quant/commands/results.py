@@ -108,16 +108,20 @@ def compare_command(runs: tuple[Path, ...], baseline: Path, as_json: bool) -> in
     from quant.acceptance.baseline import check_present
     from quant.acceptance.comparison import compare
     from quant.report.comparison import comparison
-    from quant.runs.regression import load_snapshot
+    from quant.runs.reading import open_run
+    from quant.runs.regression import float_against_float, load_snapshot
 
     if len(runs) == 1:
         check_present(baseline)
     before, now = runs if len(runs) == 2 else (baseline, runs[0])
     found = compare(load_snapshot(before), load_snapshot(now))
+    policies: tuple[str, ...] = ()
+    if before.is_dir() and now.is_dir():
+        policies = float_against_float(open_run(before), open_run(now))
     if as_json:
-        show_json(found.to_json())
+        show_json(found.to_json() | {"float_policies": list(policies)})
     else:
-        show(comparison(found))
+        show(comparison(found, policies))
     return found.exit_code
 
 

@@ -20,12 +20,15 @@ WIDTH = 79
 """So that a terminal of 80 columns shows a row in one line."""
 
 
-def comparison(found: Comparison) -> Group:
-    """The table by candidate, what changed, what the tests could have seen, and the outcome in one line."""
+def comparison(found: Comparison, policies: Sequence[str] = ()) -> Group:
+    """The table by candidate, what changed, what the tests could have seen, and the outcome in one line.
+
+    ``policies`` are sentences on what became of the float policy itself.
+    """
     reasons = list(dict.fromkeys(one.reason for one in found.findings if one.change is Change.INCOMPARABLE))
     parts: list[RenderableType] = [_table(found, reasons)]
     parts += [_line(f"({number}) not comparable: {reason}") for number, reason in enumerate(reasons, 1)]
-    parts += [_line(words) for words in found.changed]
+    parts += [_line(words) for words in (*found.changed, *policies)]
     parts += [_line(words) for words in (*_seen(found), *found.meaning)]
     if found.tests:
         parts.append(

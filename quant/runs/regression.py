@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,19 +15,23 @@ from quant.acceptance.comparison import FRAMES
 from quant.acceptance.criterion import Evidence
 from quant.boards.report import DeviceReport
 from quant.dataset import Split
+from quant.dataset.storage import Made
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.gate import blindness, open_loop_blindness
-from quant.evaluation.open_loop import MADE, Closeness
+from quant.evaluation.open_loop import MADE, Closeness, compare
+from quant.evaluation.stress.sides import sides_of
+from quant.evaluation.unseen import Unseen
 from quant.files import read_json, sha256
 from quant.policy.policy import Discrete, Policy
+from quant.runners import FloatRunner
 from quant.runs.folder import MANIFEST
 from quant.runs.reading import limits_of, open_run
 from quant.runs.run import Run, origins_of
 from quant.tracks.candidate import PARTS
 from quant.worlds.scenarios import ScenarioSet
 
-DRIVING, MODELS = "driving", "models"
+DRIVING, MODELS, STRESS = "driving", "models", "stress"
 COMPUTED: Evidence = "computed"
 
 
@@ -76,6 +81,9 @@ def snapshot(run: Run) -> Snapshot:
             name: (
                 *_driving(evaluation),
                 *_fidelity(evaluation, frames),
+                *_acting(evaluation, run, frames),
+                *_unseen(evaluation),
+                *_stress(evaluation, run),
                 *_sizes(evaluation, run),
                 *board_figures(name, boards),
             )
@@ -116,6 +124,14 @@ def _conditions(
         same = {"tolerance of the agreement": tolerance, "held-out frames": digest}
         conditions[f"agreement on {origin}"] = same
         conditions[f"error on {origin}"] = same | {"policy": run.dataset.policy_sha256}
+    for drive in {one.drive: one for evaluation in run.evaluations.values() for one in evaluation.unseen}.values():
+        same = {"tolerance of the agreement": tolerance, "drive": drive.sha256}
+        conditions[f"agreement on {_unseen_name(drive)}"] = same
+        conditions[f"error on {_unseen_name(drive)}"] = same | {"policy": run.dataset.policy_sha256}
+    if run.stress is not None:
+        declared = sha256(json.dumps(run.dataset.contract.to_json(), sort_keys=True).encode())
+        asked = {"frames": str(run.stress.frames), "seed of the stress": str(run.stress.seed)}
+        conditions[STRESS] = {"declared inputs": declared, **asked}
     return conditions | {name: board_conditions(reports) for name, reports in boards.items()}
 
 
@@ -184,9 +200,43 @@ def _fidelity(evaluation: Evaluation, frames: Mapping[str, str]) -> Iterator[Fig
             yield Figure("mae", origin, one.mae, COMPUTED, f"error on {origin}", one.n)
 
 
+def _acting(evaluation: Evaluation, run: Run, frames: Mapping[str, str]) -> Iterator[Figure]:
+    """How often the float policy acts: one that never does agrees with every candidate."""
+    if evaluation.track != FLOAT:
+        return
+    rows = run.dataset.rows(Split.HELD_OUT)
+    origins = origins_of(run.dataset, rows)
+    acts = np.asarray(sides_of(run.policy.action_space, run.dataset.policy_outputs[rows]).acts.any(axis=1))
+    for origin in frames:
+        own = acts[origins == origin]
+        yield Figure("acts", origin, float(own.mean()), COMPUTED, f"agreement on {origin}", len(own))
+
+
+def _unseen_name(drive: Unseen) -> str:
+    return f"unseen {drive.drive}"
+
+
+def _unseen(evaluation: Evaluation) -> Iterator[Figure]:
+    for one in evaluation.unseen:
+        name, close = _unseen_name(one), one.closeness
+        yield Figure("agreement", name, close.agreement.value, COMPUTED, f"agreement on {name}", close.n)
+        yield Figure("mae", name, close.mae, COMPUTED, f"error on {name}", close.n)
+
+
+def _stress(evaluation: Evaluation, run: Run) -> Iterator[Figure]:
+    if run.stress is None or evaluation.track not in run.stress.tracks:
+        return
+    within = run.stress.tracks[evaluation.track].within
+    yield Figure("missed_action", "", within.missed, COMPUTED, STRESS)
+    yield Figure("false_action", "", within.false, COMPUTED, STRESS)
+    yield Figure("worst_deviation", "", within.worst, COMPUTED, STRESS)
+
+
 def _sizes(evaluation: Evaluation, run: Run) -> Iterator[Figure]:
     if evaluation.track != FLOAT:
         candidate = run.candidates[evaluation.track]
+        uncovered = sum(evaluation.track in column.short for column in run.coverage)
+        yield Figure("uncovered", "", uncovered, COMPUTED, MODELS)
         for model in (candidate.peer_encoder, candidate.policy_head):
             yield Figure(f"{model.part}_bytes", "", len(model.tflite), COMPUTED, MODELS)
 
@@ -228,3 +278,32 @@ def _worst(track: str, reports: Sequence[DeviceReport]) -> dict[str, float]:
     if stacks:
         figures["stack_left"] = min(stacks)
     return figures
+
+
+def float_against_float(before: Run, now: Run) -> tuple[str, ...]:
+    """What a retraining did to the policy itself, in sentences: both on the held-out frames of both runs.
+
+    How often each acts, how often they decide alike, and where they differ most.
+    """
+    if interface(before.policy) != interface(now.policy):
+        return ()
+    return tuple(_on_frames_of(run, before, now) for run in (before, now))
+
+
+def _on_frames_of(run: Run, before: Run, now: Run) -> str:
+    rows = run.dataset.rows(Split.HELD_OUT, Made.SEEN)
+    frames = run.dataset.observations(rows)
+    space = run.policy.action_space
+    values = [FloatRunner(one.policy).values(frames) for one in (before, now)]
+    acting = [float(sides_of(space, own).acts.any(axis=1).mean()) for own in values]
+    found = compare(space, values[0], values[1], frames.counts, max_peers=run.policy.max_peers).overall
+    apart = np.abs(space.clip(values[0]) - space.clip(values[1])).max(axis=1)
+    at = int(apart.argmax())
+    row = rows[at]
+    origin = run.dataset.origins[run.dataset.column("origin")[row]].name
+    one, other = (np.round(space.clip(own)[at].astype(float), 3).tolist() for own in values)
+    return (
+        f"float on the {found.n} held-out frames of {run.folder.resolve().name}: it acted in {acting[0]:.1%}, now in "
+        f"{acting[1]:.1%}; the two decide alike in {found.agreement.value:.1%}; furthest apart in frame "
+        f"{run.dataset.column('frame')[row]} of {origin}, with {frames.counts[at]} peers: {one}, now {other}"
+    )
