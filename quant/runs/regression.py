@@ -283,9 +283,10 @@ def _worst(track: str, reports: Sequence[DeviceReport]) -> dict[str, float]:
 def float_against_float(before: Run, now: Run) -> tuple[str, ...]:
     """What a retraining did to the policy itself, in sentences: both on the held-out frames of both runs.
 
-    How often each acts, how often they decide alike, and where they differ most.
+    How often each acts, how often they decide alike, and where they differ most; nothing where they are the same.
     """
-    if interface(before.policy) != interface(now.policy):
+    digests = {run.dataset.policy_sha256 for run in (before, now)}
+    if interface(before.policy) != interface(now.policy) or len(digests) == 1:
         return ()
     return tuple(_on_frames_of(run, before, now) for run in (before, now))
 
