@@ -18,7 +18,7 @@ from quant.runs.run import Run
 from quant.runs.settings import Settings
 from tests.tracks import strategies
 
-LIMITS = Limits(action_disagreement=1.0)
+LIMITS = Limits(action_disagreement=0.3)
 
 
 def made(folder: Path, policy: Policy) -> Run:
