@@ -7,6 +7,7 @@ fixtures make is made once, and the next file goes to the worker that is free.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def pytest_xdist_setupnodes() -> None:
     """One thread of BLAS for each worker: the cores are shared already, and threads that wait for one another spin."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_process_each(pytestconfig: pytest.Config) -> Iterator[None]:
+    """In a worker: what would start a process for each core stays in its own; the bytes are the same by promise."""
+    with pytest.MonkeyPatch.context() as patch:
+        if is_worker(pytestconfig):
+            patch.setattr("quant.evaluation.parallel.available_cpus", lambda: 1)
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -355,9 +355,8 @@ def test_no_board_is_told_before_anything_is_collected(session: pytest.Pytester)
 def test_a_marker_alone_collects_only_where_its_tests_are(session: pytest.Pytester, expression: str) -> None:
     suites(session, "hil = test_board.py")
     session.makepyfile(test_slow_to_import="raise AssertionError('imported')")
-    result = session.runpytest_subprocess("-m", expression, "--collect-only", "-q")
-    assert result.ret == 0 and "imported" not in said(result) and "test_it_answers" in said(result)
     result = session.runpytest_subprocess("-m", expression, "--collect-only")
+    assert result.ret == 0 and "imported" not in said(result) and "test_it_answers" in said(result)
     assert f"-m hil: all in test_board.py (suites in {session.path / 'tox.ini'})" in said(result)
 
 
@@ -388,15 +387,23 @@ def test_a_wrong_line_of_suites_is_a_usage_error(session: pytest.Pytester, line:
     assert result.ret == 4 and words in said(result) and "Traceback" not in said(result)
 
 
-@pytest.mark.parametrize("options", [("--dist", "load"), (), ("--dist", "loadfile"), ("--dist", "worksteal")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--board", "virtual"),
+        ("-m", "hil", "--board", "virtual", "--dist", "loadfile"),
+        ("-m", "hil", "--dist", "worksteal"),
+    ],
+)
 def test_a_board_has_one_owner(session: pytest.Pytester, run_folder: Path, options: tuple[str, ...]) -> None:
     """Nothing says where its tests are: workers might share them, whichever way."""
-    for asked in (("-m", "hil", "--board", "virtual"), ("--board", "virtual"), ("-m", "hil")):
-        result = session.runpytest_subprocess("-n", "2", *options, *asked, f"--run={run_folder}")
-        assert result.ret == 4 and "a board has one owner" in said(result) and "leave out -n" in said(result)
-        assert "Traceback" not in said(result)
-    # Without a board its tests are skipped, and the others may be shared.
-    session.runpytest_subprocess("-n", "2", *options).assert_outcomes(passed=1, skipped=len(SUITE.split("def test_")))
+    result = session.runpytest_subprocess("-n", "2", *options, f"--run={run_folder}")
+    assert result.ret == 4 and "a board has one owner" in said(result) and "leave out -n" in said(result)
+    assert "Traceback" not in said(result)
+
+
+def test_workers_share_the_tests_where_those_of_a_board_are_skipped(session: pytest.Pytester) -> None:
+    session.runpytest_subprocess("-n", "2").assert_outcomes(passed=1, skipped=len(SUITE.split("def test_")))
 
 
 def test_workers_leave_the_board_to_one_of_them_and_its_verdict_gets_out(
