@@ -32,6 +32,7 @@ def test_a_long_stream_of_decisions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(device.link, "timeout", PATIENCE)
+    device.slot(track)  # asks for the models, if nobody has yet
     some = frames[np.resize(np.random.default_rng(1).permutation(spread(len(frames), DECISIONS)), DECISIONS)]
     counters = device.link.counters
     damaged, lost = counters.damage.total(), (counters.repeats, counters.gaps, counters.silences, counters.strays)
