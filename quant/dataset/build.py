@@ -18,7 +18,7 @@ from quant.errors import InputError
 from quant.files import sha256
 from quant.observation.contract import Contract
 from quant.observation.observations import Observations
-from quant.observation.resolve import Sizes, resolve
+from quant.observation.resolve import Bounds, Sizes, resolve
 from quant.policy.policy import Policy
 
 SHARES = {Split.CALIBRATION: 0.2, Split.TRAINING: 0.5, Split.HELD_OUT: 0.3}
@@ -35,10 +35,15 @@ FILLED_FRAMES = 6000
 LEAST_FILLED = 600
 
 
-def contract_of(policy: Policy, recordings: Sequence[Recording], given: Mapping[str, Any] | None = None) -> Contract:
-    """The contract of a policy's input, from what its checkpoint states, these recordings show and a user says."""
+def contract_of(
+    policy: Policy,
+    recordings: Sequence[Recording],
+    given: Mapping[str, Any] | None = None,
+    world: Bounds | None = None,
+) -> Contract:
+    """The contract of a policy's input: what its checkpoint and a world state, recordings show and a user says."""
     sizes = Sizes(policy.ego_size, policy.peer_size, policy.max_peers)
-    return resolve(sizes, policy.bounds, [recording.series for recording in recordings], given)
+    return resolve(sizes, policy.bounds, [recording.series for recording in recordings], given, world=world)
 
 
 def build_dataset(
@@ -47,6 +52,7 @@ def build_dataset(
     recordings: Sequence[Recording],
     seed: int,
     given: Mapping[str, Any] | None = None,
+    world: Bounds | None = None,
 ) -> Dataset:
     """Splits each recording by blocks, augments each split from its own frames only, and lets the float policy answer.
 
@@ -58,6 +64,7 @@ def build_dataset(
         recordings: drives and rollouts.
         seed: of splitting, augmentation and filling.
         given: what the user says of the observation (`quant.observation.storage.read_given`).
+        world: what the world's own observation space states.
 
     Raises:
         InputError: no recordings, or what `check_recordings` refuses.
@@ -69,7 +76,7 @@ def build_dataset(
     index: list[NDArray[np.int32]] = []
     origins: list[Origin] = []
     assigned = assign_splits(recordings, seed)
-    contract = contract_of(policy, recordings, given)
+    contract = contract_of(policy, recordings, given, world)
     derived = {column: function.name for column, function in contract.functions.items()}
     contract = contract.completed([recording.observations for recording in recordings])
     for number, (recording, splits) in enumerate(zip(recordings, assigned, strict=True)):

@@ -16,11 +16,11 @@ import numpy as np
 from quant.observation.functions import PeerFunction, functions_of
 from quant.observation.observations import F32, Observations
 
-Origin = Literal["file", "checkpoint", "preset", "data", "margin", "unknown"]
-"""Where a fact is known from: the user's file, what the checkpoint states, a preset of the field, what recordings show;
-``margin`` is what recordings show and some room beyond, which nobody declared."""
+Origin = Literal["file", "checkpoint", "world", "preset", "data", "margin", "unknown"]
+"""Where a fact is known from: the user's file, what the checkpoint or the world's own space states, a preset of the
+field, what recordings show; ``margin`` is what recordings show and some room beyond, which nobody declared."""
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
-DECLARED: frozenset[str] = frozenset({"file", "checkpoint", "preset"})
+DECLARED: frozenset[str] = frozenset({"file", "checkpoint", "world", "preset"})
 """Origins of bounds that somebody declared."""
 FACTS = ("name", "unit", "scale", "low", "high", "function", "copy_of")
 MARGIN = 0.25

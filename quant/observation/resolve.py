@@ -75,7 +75,12 @@ class Stack:
 
 
 def resolve(
-    sizes: Sizes, stated: Bounds | None, seen: Sequence[Series], given: Mapping[str, Any] | None = None
+    sizes: Sizes,
+    stated: Bounds | None,
+    seen: Sequence[Series],
+    given: Mapping[str, Any] | None = None,
+    *,
+    world: Bounds | None = None,
 ) -> Contract:
     """The contract of a policy's input, every fact from the first source that has it.
 
@@ -84,6 +89,7 @@ def resolve(
         stated: what its checkpoint states.
         seen: recordings and rollouts; may be none.
         given: the user's file, as `quant.observation.storage.read_given` returns it.
+        world: what the world's own observation space states.
     """
     stack = find_stack(sizes.ego, seen)
     preset = find_preset(sizes, stack, stated, seen)
@@ -96,11 +102,13 @@ def resolve(
     elif preset.view_deg is not None:
         peers = (replace(peers[0], low=0.0), *peers[1:])
     ego = tuple(_counted(one, sizes.slots) for one in ego)
-    if stated is not None:
-        ego = tuple(_stated(one, *ends) for one, *ends in zip(ego, stated.ego_low, stated.ego_high, strict=True))
-        peers = tuple(
-            _stated(one, *ends) for one, *ends in zip(peers, stated.peers_low, stated.peers_high, strict=True)
-        )
+    sources: tuple[tuple[Origin, Bounds | None], ...] = (("world", world), ("checkpoint", stated))
+    for origin, bounds in sources:
+        if bounds is not None:
+            of_ego = zip(ego, bounds.ego_low, bounds.ego_high, strict=True)
+            of_peers = zip(peers, bounds.peers_low, bounds.peers_high, strict=True)
+            ego = tuple(_stated(one, low, high, origin) for one, low, high in of_ego)
+            peers = tuple(_stated(one, low, high, origin) for one, low, high in of_peers)
     period, known = _period(seen, preset)
     contract = Contract(
         ego,
@@ -232,17 +240,17 @@ def _counted(column: Column, slots: int) -> Column:
     return replace(column, scale=float(slots)) if column.function == NUMBER and column.scale is not None else column
 
 
-def _stated(column: Column, low: float, high: float) -> Column:
-    """The checkpoint's bounds; of a function of the peers no further than the function can go."""
+def _stated(column: Column, low: float, high: float, origin: Origin) -> Column:
+    """The checkpoint's or the world's bounds; of a function of the peers no further than the function can go."""
     least, most = INTRINSIC.get(column.function or "", (-np.inf, np.inf))
     known = dict(column.known)
     ends: dict[str, float | None] = {"low": column.low, "high": column.high}
     if max(low, least) >= min(high, most):  # it is not what it is called; the checkpoint's word counts
         least, most = -np.inf, np.inf
     if np.isfinite(low):
-        ends["low"], known["low"] = max(low, least), "checkpoint"
+        ends["low"], known["low"] = max(low, least), origin
     if np.isfinite(high):
-        ends["high"], known["high"] = min(high, most), "checkpoint"
+        ends["high"], known["high"] = min(high, most), origin
     return replace(column, low=ends["low"], high=ends["high"], known=known)
 
 

@@ -145,7 +145,8 @@ def make_dataset(
         if world is not None:
             episodes_of(settings, world)
             recordings.append(_roll_out(policy, world, settings.seed, progress))
-        dataset = build_dataset(policy, policy_digest(policy), recordings, settings.seed, sources.observation)
+        bounds = None if world is None else world.bounds
+        dataset = build_dataset(policy, policy_digest(policy), recordings, settings.seed, sources.observation, bounds)
     unfinish(folder)
     (folder / UNSEEN).unlink(missing_ok=True)
     # New settings never stand beside the old dataset.
@@ -211,10 +212,12 @@ def leave_drives_out(
     policy, dataset = read_inputs(folder)
     if not settings.tracks:
         raise no_candidate(folder)
+    world = world_of(settings)
     found = leave_out(
         policy,
         dataset,
         settings.tracks,
+        world=None if world is None else world.bounds,
         training_seed=training_seed_of(settings),
         qat_steps=settings.qat_steps,
         tolerance=limits.action_tolerance,

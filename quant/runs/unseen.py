@@ -20,6 +20,7 @@ from quant.evaluation.parallel import map_tasks
 from quant.evaluation.unseen import Unseen
 from quant.files import Progress, no_progress, read_json
 from quant.observation.observations import F32, Observations
+from quant.observation.resolve import Bounds
 from quant.policy import Policy
 from quant.runners import FloatRunner, Int8Runner
 from quant.tracks.candidate import Candidate
@@ -70,6 +71,7 @@ class _Context:
     recordings: tuple[Recording, ...]
     seed: int
     given: Mapping[str, Any] | None
+    world: Bounds | None
     training_seed: int
     qat_steps: int | None
     tolerance: float
@@ -80,6 +82,7 @@ def leave_out(
     dataset: Dataset,
     tracks: Sequence[str],
     *,
+    world: Bounds | None = None,
     training_seed: int,
     qat_steps: int | None,
     tolerance: float,
@@ -92,6 +95,7 @@ def leave_out(
         policy: in float.
         dataset: the run's.
         tracks: to make.
+        world: what the run's world states of its observation.
         training_seed, qat_steps: as the run's tracks are made with.
         tolerance: of the agreement of continuous actions.
         workers: processes; None: one for each processor.
@@ -99,7 +103,15 @@ def leave_out(
     """
     recordings = tuple(recordings_of(dataset))
     context = _Context(
-        policy, dataset.policy_sha256, recordings, dataset.seed, dataset.given, training_seed, qat_steps, tolerance
+        policy,
+        dataset.policy_sha256,
+        recordings,
+        dataset.seed,
+        dataset.given,
+        world,
+        training_seed,
+        qat_steps,
+        tolerance,
     )
     drives = [at for at, one in enumerate(recordings) if one.kind == "drive"]
     reasons = {recordings[at].name: reason for at in drives if (reason := _cannot(recordings, at))}
@@ -139,7 +151,7 @@ def _judge(context: _Context, task: tuple[str, int]) -> Unseen:
     track, at = task
     left_out = context.recordings[at]
     others = [one for number, one in enumerate(context.recordings) if number != at]
-    dataset = build_dataset(context.policy, context.policy_sha256, others, context.seed, context.given)
+    dataset = build_dataset(context.policy, context.policy_sha256, others, context.seed, context.given, context.world)
     job = Job(context.policy, dataset, _values, context.training_seed, context.qat_steps)
     candidate = TRACKS[track].make(job).candidate
     frames = left_out.observations

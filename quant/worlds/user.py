@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 
 from quant.errors import InputError, did_you_mean
 from quant.observation.observations import EGO, PEER_MASK, PEERS
+from quant.observation.resolve import Bounds
 from quant.policy.policy import ActionSpace, Box, Discrete
+from quant.policy.spaces import UNBOUNDED
 from quant.worlds.base import World
 from quant.worlds.registry import EXPECTED, WORLDS
 from quant.worlds.scenarios import NOMINAL, ScenarioSet, canonical, empty_set
@@ -81,6 +83,7 @@ def load_user_world(spec: str, kwargs: Mapping[str, Any]) -> UserWorld:
     try:
         ego, peers = _observation_shapes(env.observation_space, spec)
         actions = _actions(env.action_space, spec)
+        bounds = _observation_bounds(env.observation_space, ego, peers[1])
     finally:
         env.close()
     return UserWorld(
@@ -94,7 +97,20 @@ def load_user_world(spec: str, kwargs: Mapping[str, Any]) -> UserWorld:
         columns=(),
         max_steps=_positive(kwargs, "max_steps", MAX_STEPS),
         batch=_positive(kwargs, "batch", BATCH),
+        bounds=bounds,
     )
+
+
+def _observation_bounds(space: Any, ego: int, peer: int) -> Bounds:
+    """What the environment's own Boxes state; of a peer's feature the widest of all slots."""
+    ends: list[tuple[float, ...]] = []
+    for key, width in ((EGO, ego), (PEERS, peer)):
+        box = space[key]
+        low, high = (box.low, box.high) if isinstance(box, gymnasium.spaces.Box) else (-np.inf, np.inf)
+        low, high = (np.broadcast_to(end, space[key].shape).reshape(-1, width) for end in (low, high))
+        for end in (low.min(axis=0), high.max(axis=0)):
+            ends.append(tuple(float(x) if abs(x) < UNBOUNDED else float(np.copysign(np.inf, x)) for x in end))
+    return Bounds(*ends)
 
 
 class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -63,7 +63,7 @@ def convoy_world(kwargs: Mapping[str, Any]) -> ConvoyWorld:
     Raises:
         InputError: there are keyword arguments; it takes none.
     """
-    from quant.worlds.convoy import ACTIONS
+    from quant.worlds.convoy import ACTIONS, BOUNDS
     from quant.worlds.convoy_scenarios import COLUMNS, SLOTS, STEPS
     from quant.worlds.scenarios import SLICES
 
@@ -83,4 +83,5 @@ def convoy_world(kwargs: Mapping[str, Any]) -> ConvoyWorld:
         max_steps=STEPS,
         batch=1024,
         action_names=ACTIONS,
+        bounds=BOUNDS,
     )
