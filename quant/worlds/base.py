@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quant.errors import InputError
+from quant.observation.resolve import Bounds
 from quant.policy.policy import ActionSpace, Discrete, Policy
 from quant.worlds.scenarios import Column, ScenarioSet
 
@@ -29,6 +30,7 @@ class World(ABC):
         max_steps: an episode that has not ended after so many decisions is an error.
         batch: episodes that run at once.
         action_names: what each action of a Discrete is called; empty where nobody says.
+        bounds: of its observation space; None where it says nothing.
     """
 
     spec: str
@@ -42,6 +44,7 @@ class World(ABC):
     max_steps: int
     batch: int
     action_names: tuple[str, ...] = ()
+    bounds: Bounds | None = None
 
     @abstractmethod
     def draw(self, purpose: str, seed: int, counts: Mapping[str, int]) -> ScenarioSet:

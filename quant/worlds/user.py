@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from quant.errors import InputError, did_you_mean
 from quant.observation.observations import EGO, PEER_MASK, PEERS
+from quant.observation.resolve import Bounds
 from quant.policy.policy import ActionSpace, Box, Discrete
 from quant.worlds.base import World
 from quant.worlds.registry import EXPECTED, WORLDS
@@ -80,6 +81,7 @@ def load_user_world(spec: str, kwargs: Mapping[str, Any]) -> UserWorld:
     env = _build(spec, _environment_kwargs(text))
     try:
         ego, peers = _observation_shapes(env.observation_space, spec)
+        bounds = _observation_bounds(env.observation_space)
         actions = _actions(env.action_space, spec)
     finally:
         env.close()
@@ -94,6 +96,7 @@ def load_user_world(spec: str, kwargs: Mapping[str, Any]) -> UserWorld:
         columns=(),
         max_steps=_positive(kwargs, "max_steps", MAX_STEPS),
         batch=_positive(kwargs, "batch", BATCH),
+        bounds=bounds,
     )
 
 
@@ -295,6 +298,15 @@ def _observation_shapes(space: Any, where: str) -> tuple[int, tuple[int, int]]:
             expected="ego (E,), peers (P, F), peer_mask (P,)",
         )
     return ego[0], (peers[0], peers[1])
+
+
+def _observation_bounds(space: Any) -> Bounds | None:
+    """Of ego and of any peer, where both are Boxes."""
+    ego, peers = (space.spaces[key] for key in (EGO, PEERS))
+    if not all(isinstance(one, gymnasium.spaces.Box) for one in (ego, peers)):
+        return None
+    ends = (ego.low, ego.high, peers.low.min(axis=0), peers.high.max(axis=0))
+    return Bounds(*(tuple(map(float, values)) for values in ends))
 
 
 def _actions(space: Any, where: str) -> ActionSpace:
