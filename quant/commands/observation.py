@@ -46,6 +46,7 @@ def observation_command(
     of the field says of an input of these sizes, and what drives show; what nobody knows is said to be unknown.
     """
     from quant.dataset.build import contract_of
+    from quant.observation.findings import NAMES, findings_to_json
     from quant.observation.storage import write_contract
     from quant.report.observation import contract_table
     from quant.runs.settings import Settings
@@ -63,13 +64,17 @@ def observation_command(
         tuple(map(str, drives)),
         given=given_of(options),
         observation=observation_of(observation),
+        allow=tuple(NAMES),  # to look at a drive, whatever is wrong with it
     )
     sources = read_sources(checkpoint_of(policy), settings)
     contract = contract_of(sources.policy, sources.drives, sources.observation)
     seen = [drive.observations for drive in sources.drives]
     write_contract(contract, output)
     if as_json:
-        show_json({"file": str(output), "contract": contract.to_json()})
+        found = findings_to_json(sources.findings)
+        show_json({"file": str(output), "contract": contract.to_json(), "observation_findings": found})
         return
     show(contract_table(contract, seen))
+    for finding in sources.findings:
+        click.echo(f"found: {finding.warning}")
     click.echo(f"written to {output}; edit it and give it back: quant run POLICY --observation {output}")

@@ -58,8 +58,15 @@ observation_option = click.option(
     type=click.Path(path_type=Path),
     help="What is known of the policy's input, TOML; see quant observation.  [default: [tool.quant.observation]]",
 )
+allow_option = click.option(
+    "--allow",
+    multiple=True,
+    metavar="NAME",
+    help="Let a drive through in which this was found, by the name that its refusal gives; the verdict says so.",
+)
 source_options = together(
     observation_option,
+    allow_option,
     click.option("--drive", "drives", multiple=True, type=click.Path(path_type=Path), help="A recorded drive, .npz."),
     click.option("--world", help=f"{', '.join(map(repr, WORLDS))}, or module:EnvId of your own Gymnasium environment."),
     click.option("--world-kwargs", metavar="JSON", help="Keyword arguments for your environment."),
@@ -201,6 +208,7 @@ def settings_of(policy: Path | None, options: dict[str, Any]) -> Settings:
         observation=observation_of(options["observation"]),
         unseen=not options["no_unseen"],
         stress_frames=0 if options.get("no_stress") else options.get("stress_frames"),
+        allow=_allowed(options["allow"]),
     )
 
 
@@ -211,6 +219,12 @@ def observation_of(file: Path | None) -> str | None:
 
     found = nearest_pyproject(Path.cwd(), TABLE) if file is None else file
     return None if found is None else str(found)
+
+
+def _allowed(names: tuple[str, ...]) -> tuple[str, ...]:
+    from quant.observation.findings import check_names
+
+    return check_names(names)
 
 
 def _json_object(text: str | None) -> dict[str, Any] | None:

@@ -139,6 +139,7 @@ def dataset_command(run: Path, as_json: bool, **options: Any) -> None:
     asked = settings_of(None if present.checkpoint == REFERENCE else Path(present.checkpoint), options)
     kept = ["checkpoint", "tracks", "qat_steps", "training_seed", "given", "stress_frames"]
     kept += ["observation"] if asked.observation is None else []
+    kept += ["allow"] if not asked.allow else []
     settings = replace(asked, **{name: getattr(present, name) for name in kept})
     with watching() as watch, watch.step("dataset") as progress:
         dataset = make_dataset(run, settings, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations, permutations
 from typing import Any
 
@@ -16,7 +16,9 @@ from quant.dataset.recording import Recording
 from quant.dataset.storage import Dataset, Made, Origin, Split
 from quant.errors import InputError
 from quant.files import sha256
+from quant.observation.checks import bound_findings, findings
 from quant.observation.contract import Contract
+from quant.observation.findings import Finding, refuse
 from quant.observation.observations import Observations
 from quant.observation.resolve import Bounds, Sizes, resolve
 from quant.policy.policy import Policy
@@ -40,10 +42,39 @@ def contract_of(
     recordings: Sequence[Recording],
     given: Mapping[str, Any] | None = None,
     world: Bounds | None = None,
+    *,
+    assume: bool = False,
 ) -> Contract:
     """The contract of a policy's input: what its checkpoint and a world state, recordings show and a user says."""
     sizes = Sizes(policy.ego_size, policy.peer_size, policy.max_peers)
-    return resolve(sizes, policy.bounds, [recording.series for recording in recordings], given, world=world)
+    seen = [recording.series for recording in recordings]
+    return resolve(sizes, policy.bounds, seen, given, world=world, assume=assume)
+
+
+def held_to_contract(
+    policy: Policy,
+    recordings: Sequence[Recording],
+    given: Mapping[str, Any] | None = None,
+    allow: Collection[str] = (),
+    world: Bounds | None = None,
+) -> tuple[Finding, ...]:
+    """What of these recordings does not hold to the contract of the policy's input, as far as it may pass.
+
+    Raises:
+        InputError: something certain is not allowed by its name.
+    """
+    contract = contract_of(policy, recordings, given, world)
+    # A recording that was damaged may contradict the very preset that would show how.
+    assumed = contract if contract.preset else contract_of(policy, recordings, given, world, assume=True)
+    found: list[Finding] = []
+    for one in recordings:
+        if one.kind == "rollout":
+            found += bound_findings(one.series, contract, one.name)
+            continue
+        found += one.findings
+        causes = findings(one.series, assumed, one.name, explained=True) if assumed is not contract else ()
+        found += causes or findings(one.series, contract, one.name)
+    return refuse(found, allow)
 
 
 def build_dataset(

@@ -6,6 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +14,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.dataset.keys import T_MS, Held, held_in, in_words, rename, time_keys, unknown_times
 from quant.errors import InputError
 from quant.files import read_bytes, sha256
+from quant.observation.checks import mask_findings, time_findings
+from quant.observation.findings import Finding, refuse
 from quant.observation.observations import EGO, PEER_MASK, PEERS, Observations
+from quant.observation.relations import holes
 from quant.observation.resolve import Series
 from quant.policy.policy import Policy
 
 Kind = Literal["drive", "rollout"]
 
-T_MS = "t_ms"
+KEYS = (EGO, PEERS, PEER_MASK, T_MS)
 
 MAX_BYTES = 1 << 30
 """Bytes a drive may unpack to: a day at 10 Hz is a fifth of it."""
@@ -57,6 +62,7 @@ class Recording:
         block: (N,) int64; frames of one block (a time block of a drive, an episode of a world) are never split.
         sha256: of the drive's file; of the scenarios for rollouts.
         t_ms: (N,) milliseconds of each frame; None where nobody wrote them down.
+        findings: what was found in the drive's file and may pass.
     """
 
     name: str
@@ -65,56 +71,87 @@ class Recording:
     block: NDArray[np.int64]
     sha256: str
     t_ms: NDArray[np.float64] | None = None
+    findings: tuple[Finding, ...] = ()
 
     @property
     def series(self) -> Series:
-        """Its observations in order: a row follows the one before it where both are of one block, or of one drive."""
-        same = self.block[1:] == self.block[:-1] if self.kind == "rollout" else np.ones(len(self.block) - 1, np.bool_)
+        """Its observations in order: a row follows the one before it where both are of one episode, or no hole lies
+        between them."""
+        if self.kind == "rollout":
+            same = self.block[1:] == self.block[:-1]
+        else:
+            same = np.ones(len(self.block) - 1, np.bool_) if self.t_ms is None else ~holes(self.t_ms)
         return Series(self.observations, np.concatenate([np.zeros(min(len(self.block), 1), np.bool_), same]), self.t_ms)
 
 
-def read_drive(path: Path, policy: Policy) -> Recording:
+def read_drive(path: Path, policy: Policy, allow: Collection[str] = ()) -> Recording:
     """Reads a drive: an ``.npz`` with ``ego`` (N, E), ``peers`` (N, P, F) and ``peer_mask`` (N, P), normalized.
 
-    ``t_ms`` (N,), where it is there, has to increase; other arrays are ignored. What stands in the slot of an absent
-    peer is never read, so it may be anything. For a policy with more peer slots than the drive has, slots are added.
+    ``t_ms`` (N,), where it is there, has to increase; other arrays are not read. What stands in the slot of an absent
+    peer is never used, so it may be anything. For a policy with more peer slots than the drive has, slots are added.
+
+    Args:
+        path: of the drive.
+        policy: it is for.
+        allow: names of findings (`quant.observation.findings.NAMES`) that are let through although they are certain.
 
     Raises:
-        InputError: the file is not such an archive, or its shapes, values or widths do not fit the policy.
+        InputError: the file is not such an archive, its shapes, values or widths do not fit the policy, its mask marks
+            other slots than the filled ones, or its times do not increase.
     """
     content = read_bytes(path)
-    arrays = _arrays(content, path)
+    held, arrays = _arrays(content, path)
     missing = [key for key in (EGO, PEERS, PEER_MASK) if key not in arrays]
+    times = {key: array for key, array in arrays.items() if key not in KEYS}
     if missing:
         raise InputError(
             f"the drive lacks {', '.join(missing)}",
             where=path,
-            expected="arrays ego, peers, peer_mask",
-            hint="it looks like a checkpoint: quant run FILE --drive DRIVE" if _is_policy(content) else None,
+            expected=f"arrays ego, peers, peer_mask; {in_words(held, times)}",
+            hint="it looks like a checkpoint: quant run FILE --drive DRIVE" if _is_policy(content) else rename(held),
         )
     ego, peers, mask = (_numbers(arrays[key], f"{path}:{key}") for key in (EGO, PEERS, PEER_MASK))
     _fit(ego, peers, mask, policy, path)
+    present = mask == 1
+    found = [*unknown_times(held, times, path.name), *mask_findings(peers, present, path.name)]
+    t_ms = None
     if T_MS in arrays:
         _check_times(arrays[T_MS], len(ego), f"{path}:{T_MS}")
-    present = mask == 1
+        t_ms = np.asarray(arrays[T_MS], np.float64)
+        disordered = time_findings(t_ms, path.name)
+        found += disordered
+        t_ms = None if disordered else t_ms
+    passed = refuse(found, allow, path)
     peers = np.where(present[:, :, None], peers, np.float32(0))
     _check_finite(ego, f"{path}:{EGO}")
     _check_finite(peers, f"{path}:{PEERS}")
     slots = policy.max_peers - peers.shape[1]
     observations = Observations(ego, np.pad(peers, ((0, 0), (0, slots), (0, 0))), np.pad(present, ((0, 0), (0, slots))))
-    block = np.arange(len(ego), dtype=np.int64) // BLOCK_FRAMES
-    times = np.asarray(arrays[T_MS], np.float64) if T_MS in arrays else None
-    return Recording(path.name, "drive", observations, block, sha256(content), times)
+    return Recording(path.name, "drive", observations, blocks_of(len(ego), t_ms), sha256(content), t_ms, passed)
 
 
-def _arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
+def blocks_of(frames: int, t_ms: NDArray[np.float64] | None) -> NDArray[np.int64]:
+    """(N,) blocks of `BLOCK_FRAMES` frames each, none across a hole in the times."""
+    rows = np.arange(frames, dtype=np.int64)
+    if t_ms is None or frames == 0:
+        return rows // BLOCK_FRAMES
+    starts = np.concatenate([[True], holes(t_ms)])
+    since = rows - rows[starts][np.cumsum(starts) - 1]
+    return np.asarray(np.cumsum(since % BLOCK_FRAMES == 0) - 1, np.int64)
+
+
+def _arrays(content: bytes, path: Path) -> tuple[dict[str, Held], dict[str, NDArray[Any]]]:
+    """What the archive holds, and of it what a drive is made of and what may be its times under another key."""
     if not zipfile.is_zipfile(io.BytesIO(content)):  # numpy.load would take a pickle or a single array
         raise InputError("not a readable .npz drive", where=path, expected="the file numpy.savez writes")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _check_size(archive, path)
+        held = held_in(content)
+        frames = next((one.shape[0] for one in held.values() if len(one.shape) > 1), None)
+        wanted = (*KEYS, *(() if T_MS in held else time_keys(held, frames)))
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {key: np.asarray(archive[key]) for key in (EGO, PEERS, PEER_MASK, T_MS) if key in archive}
+            return held, {key: np.asarray(archive[key]) for key in wanted if key in archive}
     except UNREADABLE as error:
         raise InputError(
             "not a readable .npz drive", where=path, expected="the file numpy.savez writes", hint=str(error)
@@ -151,11 +188,6 @@ def _check_finite(values: NDArray[np.float32], where: str) -> None:
 def _check_times(times: NDArray[Any], frames: int, where: str) -> None:
     if times.dtype.kind not in "fiu" or times.shape != (frames,):
         raise InputError(f"is {times.shape} {times.dtype}", where=where, expected=f"({frames},) milliseconds")
-    # Not "<=": a time that is not a number increases nowhere.
-    standing = ~(times[1:] > times[:-1])
-    if standing.any():
-        row = int(np.argmax(standing)) + 1
-        raise InputError(f"time does not increase at frame {row}", where=where, expected="increasing times")
 
 
 def _fit(

@@ -17,6 +17,7 @@ from quant.dataset.augmentation import PEER_FEATURES
 from quant.errors import InputError, StaleError
 from quant.files import read_bytes, read_json, sha256, write_json, write_npy
 from quant.observation.contract import Contract
+from quant.observation.findings import Finding, findings_from_json, findings_to_json
 from quant.observation.observations import F32, Observations
 from quant.observation.storage import contract_from_json
 from quant.policy.policy import Policy
@@ -78,6 +79,7 @@ class Dataset:
         seed: of splitting, augmentation and filling.
         contract: of the observation, with a bound everywhere.
         given: what the user said of the observation; None where that was nothing.
+        findings: what of the recordings does not hold to the contract and was let through.
     """
 
     peer_inputs: F32
@@ -91,6 +93,7 @@ class Dataset:
     seed: int
     contract: Contract
     given: Mapping[str, Any] | None = None
+    findings: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -186,6 +189,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "max_peers": dataset.max_peers,
         "contract": dataset.contract.to_json(),
         "given": None if dataset.given is None else dict(dataset.given),
+        "observation_findings": findings_to_json(dataset.findings),
         "arrays": {
             name: {
                 "shape": list(array.shape),
@@ -250,6 +254,7 @@ def load_dataset(folder: Path, policy: Policy | None = None, policy_sha256: str 
             seed=int(description["seed"]),
             contract=contract_from_json(description["contract"], path),
             given=description["given"],
+            findings=findings_from_json(description.get("observation_findings", ())),
         )
         digest = str(description["digest"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

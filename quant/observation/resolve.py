@@ -81,6 +81,7 @@ def resolve(
     given: Mapping[str, Any] | None = None,
     *,
     world: Bounds | None = None,
+    assume: bool = False,
 ) -> Contract:
     """The contract of a policy's input, every fact from the first source that has it.
 
@@ -90,11 +91,13 @@ def resolve(
         seen: recordings and rollouts; may be none.
         given: the user's file, as `quant.observation.storage.read_given` returns it.
         world: what the world's own observation space states.
+        assume: take the preset of these sizes even where the recordings contradict it: to see what would mend them.
     """
     stack = find_stack(sizes.ego, seen)
-    preset = find_preset(sizes, stack, stated, seen)
+    preset = find_preset(sizes, stack, stated, () if assume else seen)
     if stack is None and preset is not None and preset.frames > 1:
-        stack = Stack(preset.frames, len(preset.ego), newest_first=False, origin="preset")
+        first = _newest_first(preset, seen)
+        stack = Stack(preset.frames, len(preset.ego), bool(first), "preset" if first is None else "data")
     ego = _ego(sizes, preset, stack)
     peers = PEERS if sizes.peer == len(PEERS) else tuple(Column(f"peer feature {i}") for i in range(sizes.peer))
     if preset is None:
@@ -138,17 +141,22 @@ def find_stack(size: int, seen: Sequence[Series]) -> Stack | None:
 
 
 def copied_share(copies: Mapping[int, int], seen: Sequence[Series]) -> float | None:
-    """The share of moving values that are copies of another column's value before; None where nothing moves."""
-    same = moving = 0
+    """The share of moving values that are copies of another column's value before, in the median of the columns.
+
+    So a few columns that something was done to do not hide a stack. None where nothing moves.
+    """
+    same = dict.fromkeys(copies, 0)
+    moving = dict.fromkeys(copies, 0)
     for series in seen:
         ego, follows = series.observations.ego, series.follows[1:]
         for column, source in copies.items():
             now, before, own = ego[1:, column][follows], ego[:-1, source][follows], ego[1:, source][follows]
             # A value that stays as it is says nothing of when it was.
             moved = np.abs(own - before) > ALIKE
-            moving += int(moved.sum())
-            same += int((np.abs(now - before) <= ALIKE)[moved].sum())
-    return same / moving if moving else None
+            moving[column] += int(moved.sum())
+            same[column] += int((np.abs(now - before) <= ALIKE)[moved].sum())
+    shares = [same[column] / moving[column] for column in copies if moving[column]]
+    return float(np.median(shares)) if shares else None
 
 
 def find_preset(sizes: Sizes, stack: Stack | None, stated: Bounds | None, seen: Sequence[Series]) -> Preset | None:
@@ -164,6 +172,21 @@ def find_preset(sizes: Sizes, stack: Stack | None, stated: Bounds | None, seen: 
         if not _contradicted(preset, stack, stated, seen):
             return replace(preset, frames=stack.frames) if stack is not None else preset
     return None
+
+
+def _newest_first(preset: Preset, seen: Sequence[Series]) -> bool | None:
+    """Whether the newest frame of a stack whose copies do not fit is the first one: it holds the peers' functions."""
+    functions = functions_of([column.name for column in PEERS])
+    size, same = len(preset.ego), {True: 0, False: 0}
+    for series in seen:
+        for index, column in enumerate(preset.ego):
+            if column.function is None:
+                continue
+            value = functions[column.function].of(series.observations.peers, series.observations.mask)
+            for first in same:
+                own = series.observations.ego[:, index if first else index + (preset.frames - 1) * size]
+                same[first] += int((np.abs(own - value) <= ALIKE).sum())
+    return None if same[True] == same[False] else same[True] > same[False]
 
 
 def _contradicted(preset: Preset, stack: Stack | None, stated: Bounds | None, seen: Sequence[Series]) -> bool:

@@ -64,6 +64,7 @@ class Run(Results):
         if unvaried:
             names = ", ".join(unvaried)
             yield f"never varied in what was recorded or driven, so only filled frames show other values: {names}"
+        yield from (finding.warning for finding in self.dataset.findings)
         undeclared = undeclared_words(self.dataset.contract)
         if undeclared:
             yield f"nobody declared how far these go; trusted only as recorded, with a margin: {undeclared}"

@@ -33,6 +33,7 @@ class Settings:
         stress_frames: over the declared range of the inputs, on which candidates are stressed; None: the usual number;
             0: they are not.
         unseen: whether every track is also made without each drive in turn, and judged on it.
+        allow: names of findings that are let through although they are certain (`quant.observation.findings.NAMES`).
         given: what was said of the policy, by `GIVEN`; only what was. Action spaces as `parse_action_space` reads them.
     """
 
@@ -49,6 +50,7 @@ class Settings:
     observation: str | None = None
     unseen: bool = True
     stress_frames: int | None = None
+    allow: tuple[str, ...] = ()
 
 
 def write_settings(settings: Settings, folder: Path) -> None:
@@ -73,7 +75,8 @@ def read_settings(folder: Path) -> Settings:
             hint="the run was made by another version of quant: make it again with this one, quant run",
         )
     try:
-        settings = Settings(**value | {key: tuple(value[key]) for key in ("drives", "tracks")})
+        lists = {key: tuple(value[key]) for key in ("drives", "tracks")}
+        settings = Settings(**value | lists | {"allow": tuple(value.get("allow", ()))})
     except (TypeError, KeyError) as error:
         raise InputError(
             f"the settings lack or garble {error}", where=folder / SETTINGS, hint="import the policy again"
@@ -124,6 +127,7 @@ def _check_settings(settings: Settings, value: dict[str, Any], path: Path) -> No
         "unseen": isinstance(settings.unseen, bool),
         "stress_frames": settings.stress_frames is None
         or (type(settings.stress_frames) is int and settings.stress_frames >= 0),
+        "allow": isinstance(value.get("allow", []), list) and _all_are(str, settings.allow),
         "given": settings.given is None or _is_given(settings.given),
     }
     for key, is_right in right.items():

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from quant.dataset import Recording, read_drive
-from quant.dataset.build import check_recordings
+from quant.dataset.build import check_recordings, held_to_contract
 from quant.errors import InputError
+from quant.observation.findings import Finding, check_names
 from quant.observation.storage import read_given
 from quant.policy import Policy, load_policy
 from quant.policy.spaces import parse_action_space
@@ -28,11 +29,13 @@ class Sources:
         policy: as imported.
         drives: the settings' drives, read.
         observation: what the user says of the policy's input (`quant.observation.storage.read_given`), if anything.
+        findings: what of the drives does not hold to the contract of the policy's input, and may pass.
     """
 
     policy: Policy
     drives: tuple[Recording, ...] = ()
     observation: Mapping[str, Any] | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 def read_sources(checkpoint: Path, settings: Settings) -> Sources:
@@ -59,9 +62,15 @@ def _observation(settings: Settings, policy: Policy) -> Mapping[str, Any] | None
 
 
 def sources_of(policy: Policy, settings: Settings) -> Sources:
-    """The settings' drives and the user's word on the observation, for a policy that has been imported already."""
-    drives = tuple(read_drive(Path(path), policy) for path in settings.drives)
-    return Sources(policy, drives, _observation(settings, policy))
+    """The settings' drives and the user's word on the observation, for a policy that has been imported already.
+
+    Raises:
+        InputError: a drive cannot be read, or does not hold to the contract and is not allowed to.
+    """
+    allow = check_names(settings.allow)
+    drives = tuple(read_drive(Path(path), policy, allow) for path in settings.drives)
+    observation = _observation(settings, policy)
+    return Sources(policy, drives, observation, held_to_contract(policy, drives, observation, allow))
 
 
 def _given(settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ processors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
@@ -24,6 +24,7 @@ from quant.boards.bench import Bench
 from quant.boards.measure import measure
 from quant.boards.report import DeviceReport, Identity
 from quant.dataset import Dataset, Recording, Split, build_dataset, save_dataset, spread
+from quant.dataset.build import contract_of, held_to_contract
 from quant.dataset.storage import DESCRIPTION, Made
 from quant.errors import InputError
 from quant.evaluation.evaluate import Timed
@@ -33,6 +34,8 @@ from quant.evaluation.second_opinion import ask
 from quant.evaluation.stress.stress import FRAMES
 from quant.evaluation.stress.stress import stress as look_for_the_worst
 from quant.files import Progress, no_progress, read_json, write_json, write_text
+from quant.observation.checks import world_findings
+from quant.observation.findings import Finding
 from quant.observation.storage import write_contract
 from quant.policy import Observations, Policy, export_saved_model, policy_digest, save_policy
 from quant.report.text import as_text
@@ -147,6 +150,7 @@ def make_dataset(
             recordings.append(_roll_out(policy, world, settings.seed, progress))
         bounds = None if world is None else world.bounds
         dataset = build_dataset(policy, policy_digest(policy), recordings, settings.seed, sources.observation, bounds)
+        dataset = replace(dataset, findings=(*sources.findings, *_driven(sources, recordings, world, settings)))
     unfinish(folder)
     (folder / UNSEEN).unlink(missing_ok=True)
     # New settings never stand beside the old dataset.
@@ -156,6 +160,19 @@ def make_dataset(
     write_contract(dataset.contract, folder / OBSERVATION)
     _write_scenarios(folder, settings, world, dataset)
     return dataset
+
+
+def _driven(
+    sources: Sources, recordings: Sequence[Recording], world: World | None, settings: Settings
+) -> tuple[Finding, ...]:
+    """What of a world and its rollouts does not hold to the contract."""
+    if world is None:
+        return ()
+    rollouts = [one for one in recordings if one.kind == "rollout"]
+    contract = contract_of(sources.policy, recordings, sources.observation)
+    found = world_findings(contract, world.bounds, world.spec)
+    driven = held_to_contract(sources.policy, rollouts, sources.observation, settings.allow, world.bounds)
+    return (*found, *driven)
 
 
 def _roll_out(policy: Policy, world: World, seed: int, progress: Progress) -> Recording:

@@ -29,8 +29,8 @@ class World(ABC):
         columns: the parameters its scenarios carry.
         max_steps: an episode that has not ended after so many decisions is an error.
         batch: episodes that run at once.
-        bounds: what its observation space states; None where it states nothing.
         action_names: what each action of a Discrete is called; empty where nobody says.
+        bounds: of its observation space; None where it says nothing.
     """
 
     spec: str

@@ -82,8 +82,8 @@ def load_user_world(spec: str, kwargs: Mapping[str, Any]) -> UserWorld:
     env = _build(spec, _environment_kwargs(text))
     try:
         ego, peers = _observation_shapes(env.observation_space, spec)
+        bounds = _observation_bounds(env.observation_space)
         actions = _actions(env.action_space, spec)
-        bounds = _observation_bounds(env.observation_space, ego, peers[1])
     finally:
         env.close()
     return UserWorld(
@@ -99,18 +99,6 @@ def load_user_world(spec: str, kwargs: Mapping[str, Any]) -> UserWorld:
         batch=_positive(kwargs, "batch", BATCH),
         bounds=bounds,
     )
-
-
-def _observation_bounds(space: Any, ego: int, peer: int) -> Bounds:
-    """What the environment's own Boxes state; of a peer's feature the widest of all slots."""
-    ends: list[tuple[float, ...]] = []
-    for key, width in ((EGO, ego), (PEERS, peer)):
-        box = space[key]
-        low, high = (box.low, box.high) if isinstance(box, gymnasium.spaces.Box) else (-np.inf, np.inf)
-        low, high = (np.broadcast_to(end, space[key].shape).reshape(-1, width) for end in (low, high))
-        for end in (low.min(axis=0), high.max(axis=0)):
-            ends.append(tuple(float(x) if abs(x) < UNBOUNDED else float(np.copysign(np.inf, x)) for x in end))
-    return Bounds(*ends)
 
 
 class OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -311,6 +299,17 @@ def _observation_shapes(space: Any, where: str) -> tuple[int, tuple[int, int]]:
             expected="ego (E,), peers (P, F), peer_mask (P,)",
         )
     return ego[0], (peers[0], peers[1])
+
+
+def _observation_bounds(space: Any) -> Bounds | None:
+    """Of ego and of any peer, where both are Boxes."""
+    ego, peers = (space.spaces[key] for key in (EGO, PEERS))
+    if not all(isinstance(one, gymnasium.spaces.Box) for one in (ego, peers)):
+        return None
+    ends = (ego.low, ego.high, peers.low.min(axis=0), peers.high.max(axis=0))
+    # A type's own ends are how a Box without bounds is often written.
+    each = (np.where(np.abs(values) < UNBOUNDED, values, np.copysign(np.inf, values)) for values in ends)
+    return Bounds(*(tuple(map(float, values)) for values in each))
 
 
 def _actions(space: Any, where: str) -> ActionSpace:

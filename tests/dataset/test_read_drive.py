@@ -95,7 +95,8 @@ def test_time_has_to_increase_at_every_frame(tmp_path: Path, rows: int, step: fl
     times = np.arange(250, dtype=np.float64)
     times[rows] = times[rows - 1] + step
     error = refused(strategies.write_drive(tmp_path / "a.npz", SEEN, t_ms=times))
-    assert error.what == f"time does not increase at frame {rows}"
+    assert error.what.startswith(f"t_ms: time does not increase at frame {rows},")
+    assert "--allow time-order" in str(error.hint)
 
 
 @pytest.mark.parametrize("times", [np.arange(249), np.arange(250)[:, None], np.array(5), np.array(["0"] * 250)])
