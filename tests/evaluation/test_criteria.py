@@ -73,6 +73,8 @@ def test_a_good_candidate_passes_everything_but_what_no_board_has_shown() -> Non
         "success_drop[nominal]": "pass",
         "success_drop[lossy]": "pass",
         "action_disagreement": "pass",
+        "missed_action": "pass",
+        "false_action": "pass",
         "peer_encoder_bytes": "pass",
         "policy_head_bytes": "pass",
         **dict.fromkeys(DEVICE_CRITERIA, "unproven"),
