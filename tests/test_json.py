@@ -26,7 +26,7 @@ WITHOUT = {
     "init": "prints no figures",
     "train": "prints JSON as it is",
 }
-ELSEWHERE = {"sweep", "sumo"}
+ELSEWHERE = {"sweep", "sumo", "stress"}
 """Commands whose own tests look at their JSON: what they need takes its time."""
 
 ALIKE = set(TRACKS) - {"ptq", "ptq-gptq"}

@@ -9,7 +9,10 @@ from quant.acceptance.limits import Limits
 from quant.evaluation.stress.results import Stress
 
 MISSED, FALSE, WORST = "missed_action", "false_action", "worst_deviation"
-NOT_RUN = "it was not stressed over the range of its inputs: quant stress RUN"
+STRESS_CRITERIA = (MISSED, FALSE, WORST)
+NOT_RUN = "not stressed; quant stress RUN does it"
+NAMED = 3
+"""Columns that a reason names, before it counts the others."""
 
 
 def stress_criteria(stress: Stress | None, track: str, limits: Limits) -> Iterator[Criterion]:
@@ -42,5 +45,6 @@ def undeclared_words(stress: Stress) -> str:
     """Why a stress test proves nothing, where bounds are not declared; empty where they are."""
     if not stress.undeclared:
         return ""
-    names = ", ".join(stress.undeclared)
-    return f"bounds that nobody declared, in observation.toml or elsewhere: {names}"
+    named, others = stress.undeclared[:NAMED], len(stress.undeclared) - NAMED
+    names = ", ".join(named) + (f" and {others} more" if others > 0 else "")
+    return f"nobody declared the bounds of {names}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 @click.option(
     "--worst", type=click.IntRange(0), default=5, show_default=True, help="How many of the worst frames to list."
 )
+@click.option("--stress", is_flag=True, help="On the frames that the stress test found, not on the held-out ones.")
 @json_option
-def explain_command(run: Path, track: str | None, worst: int, as_json: bool) -> None:
+def explain_command(run: Path, track: str | None, worst: int, stress: bool, as_json: bool) -> None:
     """Says why a candidate errs, and what to try.
 
     Takes the error of the candidates' decisions on the held-out frames apart: what each rounding of inputs, weights and
     activations costs alone and what making it exact would gain, by number of peers and origin, with the worst frames.
     Needs the dataset and a candidate; nothing is written into the run.
     """
-    anatomies = explain(run, track, worst)
+    anatomies = explain(run, track, worst, stress=stress)
     from quant.anatomy import advise, contrast
     from quant.report.explanation import contrasts, explanation
     from quant.runs.folder import MANIFEST
@@ -57,16 +58,17 @@ def explain_command(run: Path, track: str | None, worst: int, as_json: bool) -> 
         click.echo(f"\nwith pictures: quant report {shlex.quote(str(run))}")
 
 
-def explain(folder: Path, track: str | None = None, worst: int = 5) -> list[Anatomy]:
+def explain(folder: Path, track: str | None = None, worst: int = 5, *, stress: bool = False) -> list[Anatomy]:
     """The anatomies of a run's candidates, in the run's order.
 
     Args:
         folder: a run with a dataset and a candidate, finished or not.
         track: only this candidate.
         worst: how many of the worst frames to list.
+        stress: on the frames that the stress test of the run found of each candidate, by number in its file.
 
     Raises:
-        InputError: there is no such candidate, or a file is malformed.
+        InputError: there is no such candidate, no stress test that is asked for, or a file is malformed.
         StaleError: the candidate was made from another policy or dataset.
     """
     from threadpoolctl import threadpool_limits
@@ -89,16 +91,36 @@ def explain(folder: Path, track: str | None = None, worst: int = 5) -> list[Anat
         )
     policy, dataset = read_inputs(folder)
     candidates = read_candidates(folder, settings)
-    rows = dataset.rows(Split.HELD_OUT)
-    frames, origins = dataset.observations(rows), origins_of(dataset, rows)
     chosen = [candidate for name, candidate in candidates.items() if track in (None, name)]
     _check_fits(policy, dataset, chosen)
+    if stress:
+        seen = _stressed(folder, dataset, candidates)
+    else:
+        rows = dataset.rows(Split.HELD_OUT)
+        seen = dict.fromkeys(candidates, (dataset.observations(rows), origins_of(dataset, rows), rows))
     # On one thread, so that the figures do not depend on the number of processors.
     with threadpool_limits(1):
         equalized = equalizations(policy, dataset)
-        return [
-            dissect(policy, one, frames, equalized=equalized, origins=origins, rows=rows, worst=worst) for one in chosen
-        ]
+        anatomies = []
+        for one in chosen:
+            frames, origins, rows = seen[one.track]
+            found = dissect(policy, one, frames, equalized=equalized, origins=origins, rows=rows, worst=worst)
+            anatomies.append(found)
+        return anatomies
+
+
+def _stressed(folder: Path, dataset: Dataset, candidates: dict[str, Candidate]) -> dict[str, Any]:
+    """By track the frames that were found of it, the group of each, and its number in the file."""
+    import numpy as np
+
+    from quant.runs.reading import read_stress
+
+    found = read_stress(folder, dataset, candidates)
+    if found is None:
+        raise InputError("the run was not stressed", where=folder, hint=f"quant stress {folder}")
+    frames = found.found
+    rows = {track: np.flatnonzero(frames.track == track) for track in candidates}
+    return {track: (frames.observations[own], frames.group[own], own) for track, own in rows.items()}
 
 
 def _check_fits(policy: Policy, dataset: Dataset, candidates: list[Candidate]) -> None:

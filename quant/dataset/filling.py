@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 from quant.observation.contract import Contract
 from quant.observation.functions import (
     ACCELERATION,
-    AGE,
     BRAKING_RECEIVED,
     HEADING,
-    REL_HEADING,
     REL_SPEED,
     REL_X,
     REL_Y,
@@ -189,7 +187,9 @@ def _before(contract: Contract, now: _Moment, generator: np.random.Generator) ->
 
 
 def _ego_before(contract: Contract, ego: F32, seconds: float, generator: np.random.Generator) -> F32:
-    before = _stepped(ego, contract.bounds(peers=False), generator)
+    before, free = ego.copy(), list(free_columns(contract))
+    low, high = contract.bounds(peers=False)
+    before[:, free] = _stepped(ego[:, free], (low[free], high[free]), generator)
     names = {one.name: i for i, one in enumerate(contract.ego) if one.copy_of is None}
     speed, acceleration, braking = (names.get(name) for name in (SPEED, ACCELERATION, BRAKING_RECEIVED))
     if acceleration is not None:
@@ -206,47 +206,37 @@ def _ego_before(contract: Contract, ego: F32, seconds: float, generator: np.rand
         was = np.where(ego[:, braking] > 0, ego[:, braking] / np.float32(DECAY), np.float32(0))
         fresh = generator.random(len(ego), np.float32) * (generator.random(len(ego)) < 0.5)
         before[:, braking] = np.where(ego[:, braking] >= _ends(contract, braking, peers=False)[1], fresh, was)
-    low, high = contract.bounds(peers=False)
     return np.clip(before, low, high).astype(np.float32)
 
 
 def _peers_before(contract: Contract, now: _Moment, seconds: float, generator: np.random.Generator) -> tuple[F32, Mask]:
-    peers = now.peers
-    before = _stepped(peers, contract.bounds(peers=True), generator)
+    """Only what the ego's functions see of peers: nothing else of an earlier moment is in a frame."""
+    peers, before = now.peers, now.peers.copy()
     names = {one.name: i for i, one in enumerate(contract.peers)}
+    low, high = contract.bounds(peers=True)
     if ACCELERATION in names:
         column = names[ACCELERATION]
         before[..., column] = _other(peers[..., column], _ends(contract, column, peers=True), generator)
     if ACCELERATION in names and REL_SPEED in names:
-        columns = names[ACCELERATION], names[REL_SPEED]
-        step = _ratio(contract, columns, seconds, peers=True) * before[..., names[ACCELERATION]]
-        before[..., names[REL_SPEED]] = peers[..., names[REL_SPEED]] - step
-    if REL_X in names and REL_SPEED in names:
-        step = _ratio(contract, (names[REL_SPEED], names[REL_X]), seconds, peers=True) * before[..., names[REL_SPEED]]
-        before[..., names[REL_X]] = peers[..., names[REL_X]] - step
-    if AGE in names:
-        anew = _with_ends(generator.random(peers.shape[:2], np.float32))
-        youngest, oldest = _ends(contract, names[AGE], peers=True)
-        before[..., names[AGE]] = youngest + anew * np.float32(oldest - youngest)
-    if REL_HEADING in names:
-        before[..., names[REL_HEADING]] = peers[..., names[REL_HEADING]]
-    low, high = contract.bounds(peers=True)
-    came = now.mask & (generator.random(now.mask.shape) < COMES_OR_GOES)
-    went = ~now.mask & (generator.random(now.mask.shape) < COMES_OR_GOES)
-    return np.clip(before, low, high).astype(np.float32), (now.mask & ~came) | went
+        column = names[REL_SPEED]
+        step = _ratio(contract, (names[ACCELERATION], column), seconds, peers=True) * before[..., names[ACCELERATION]]
+        before[..., column] = np.clip(peers[..., column] - step, low[column], high[column])
+    changed = generator.random(now.mask.shape, np.float32) < COMES_OR_GOES
+    return before, now.mask ^ changed
 
 
 def _stepped(x: F32, bounds: tuple[F32, F32], generator: np.random.Generator) -> F32:
     """A little to either side, or as it is."""
     low, high = bounds
     step = generator.standard_normal(x.shape, np.float32) * np.float32(SMALL_STEP) * (high - low)
-    return np.where(generator.random(x.shape) < STAYS, x, x + step).astype(np.float32)
+    return np.where(generator.random(x.shape, np.float32) < STAYS, x, x + step).astype(np.float32)
 
 
 def _other(x: F32, ends: tuple[float, float], generator: np.random.Generator) -> F32:
     """As it is, or anywhere."""
-    anew = generator.uniform(*ends, x.shape).astype(np.float32)
-    return np.where(generator.random(x.shape) < BRAKES_ANEW, anew, x)
+    low, high = np.float32(ends[0]), np.float32(ends[1])
+    anew = np.clip(low + generator.random(x.shape, np.float32) * (high - low), low, high)
+    return np.where(generator.random(x.shape, np.float32) < BRAKES_ANEW, anew, x)
 
 
 def _ends(contract: Contract, column: int, *, peers: bool) -> tuple[float, float]:

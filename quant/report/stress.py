@@ -31,7 +31,7 @@ GROUPS: Mapping[str, str] = {
 def stress_table(stress: Stress) -> Group:
     """Every candidate over the declared range, and the worst that was found of it."""
     rows = stress_rows(stress)
-    table = empty_table(f"Stress: float against the candidates on {stress.frames:,} frames over the declared range")
+    table = empty_table(f"Stress on {stress.frames:,} frames over the range")
     for place, name in enumerate(rows[0]):
         table.add_column(name, justify="right" if place else "left", no_wrap=place == 0)
     for row in rows[1:]:

@@ -210,7 +210,11 @@ def status_line(verdict: Verdict) -> str:
     if verdict.winner is None:
         return "no winner"
     unproven = verdict.assessment(verdict.winner).with_outcome(Outcome.UNPROVEN)
-    reasons = [f"{one.name}: unproven - {one.unproven}" for one in unproven if one.name not in DEVICE_CRITERIA]
+    names: dict[str, list[str]] = {}
+    for one in unproven:
+        if one.name not in DEVICE_CRITERIA:
+            names.setdefault(one.unproven, []).append(one.name)
+    reasons = [f"{', '.join(alike)}: unproven - {reason}" for reason, alike in names.items()]
     return "; ".join([*reasons, verdict.device, f"winner {verdict.status}"])
 
 

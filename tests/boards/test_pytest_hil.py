@@ -84,7 +84,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished run of a policy with continuous actions."""
     folder = tmp_path_factory.mktemp("finished")
     strategies.write_inputs(folder)
-    settings = Settings("policy.npz", drives=(str(folder / "drive.npz"),), qat_steps=20)
+    settings = Settings("policy.npz", drives=(str(folder / "drive.npz"),), qat_steps=20, stress_frames=2000)
     run_all(folder / "policy.npz", folder / "run", settings, Limits())
     return folder / "run"
 

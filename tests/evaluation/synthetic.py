@@ -15,6 +15,10 @@ from quant.evaluation.evaluation import FLOAT, ClosedLoop, Evaluation
 from quant.evaluation.open_loop import Closeness, OpenLoop
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Bits, Paired, mean, proportion
+from quant.evaluation.stress.found import SPREAD, Found
+from quant.evaluation.stress.results import Stress, Tally, TrackStress, Unsettled, contract_digest
+from quant.observation.observations import Observations
+from quant.observation.resolve import Sizes, resolve
 from quant.policy.policy import Dense, Discrete, Policy
 from quant.tracks.candidate import Affine, Candidate, SubModel
 
@@ -106,7 +110,23 @@ def undriven_reference() -> Evaluation:
 def assessed(
     made: Candidate, evaluation: Evaluation, original: Evaluation | None = None, device: DeviceEvidence | None = None
 ) -> Assessment:
-    return assess(made, evaluation, original or reference(), LIMITS, () if device is None else (device,))
+    devices = () if device is None else (device,)
+    return assess(made, evaluation, original or reference(), LIMITS, devices, stressed(made.track))
+
+
+def stressed(*tracks: str, undeclared: tuple[str, ...] = (), **counts: Any) -> Stress:
+    """A stress test in which every track shows so much, as ``missed=3``."""
+    tally = Tally(**{"frames": 1_000_000, "worst": 0.05, **counts})
+    nobody = np.zeros((0, 4), np.float32)
+    frames = Observations(nobody, np.zeros((0, 8, 6), np.float32), np.zeros((0, 8), np.bool_))
+    words = np.zeros(0, np.str_)
+    nothing = Found(frames, words, words, words, np.zeros(0, np.bool_), np.zeros(0), nobody, nobody)
+    shown = {track: TrackStress(track, {}, (), {SPREAD: tally}, (tally,)) for track in tracks}
+    contract = resolve(Sizes(4, 6, 8), None, [])
+    return Stress(
+        1_000_000, 0, (1.0,), {"contract": contract_digest(contract)}, undeclared, Unsettled(0, 0, 0), shown, nothing,
+        contract,
+    )  # fmt: skip
 
 
 def shown(**changes: Any) -> DeviceEvidence:

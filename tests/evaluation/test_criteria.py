@@ -15,7 +15,8 @@ from quant.acceptance import device as device_module
 from quant.acceptance.assessment import CRITERIA, Assessment, assess
 from quant.acceptance.criterion import Criterion, Outcome
 from quant.acceptance.device import DEVICE_CRITERIA, EVIDENCE, DeviceEvidence, device_criteria
-from quant.acceptance.limits import Limits, load_limits
+from quant.acceptance.limits import Limits, limits_from, load_limits
+from quant.acceptance.stress import NOT_RUN, stress_criteria
 from quant.errors import InputError
 from quant.evaluation.evaluation import ClosedLoop
 from quant.evaluation.gate import blindness, gate_results, open_loop_blindness
@@ -23,6 +24,7 @@ from quant.evaluation.open_loop import OpenLoop
 from quant.evaluation.statistics import Paired
 from quant.testing.suites import acceptance as suite
 from tests.evaluation.synthetic import (
+    LIMITS,
     assessed,
     candidate,
     closeness,
@@ -32,6 +34,7 @@ from tests.evaluation.synthetic import (
     outcome,
     reference,
     shown,
+    stressed,
     undriven_reference,
 )
 
@@ -73,6 +76,8 @@ def test_a_good_candidate_passes_everything_but_what_no_board_has_shown() -> Non
         "success_drop[nominal]": "pass",
         "success_drop[lossy]": "pass",
         "action_disagreement": "pass",
+        "missed_action": "pass",
+        "false_action": "pass",
         "peer_encoder_bytes": "pass",
         "policy_head_bytes": "pass",
         **dict.fromkeys(DEVICE_CRITERIA, "unproven"),
@@ -420,3 +425,49 @@ def test_frames_on_which_both_gate_actors_differ_prove_agreement() -> None:
     assert open_loop_blindness(moving, 0.1) == ""
     made = assessed(candidate("ptq"), evaluated(candidate("ptq"), driven(4, 4), frames(990)), moving)
     assert outcomes(made)["action_disagreement"] == "pass"
+
+
+def stress_outcomes(limits: Limits = LIMITS, **shown: Any) -> dict[str, tuple[str, str]]:
+    found = stress_criteria(stressed("ptq", **shown), "ptq", limits)
+    return {one.name: (one.outcome.value, one.sentence) for one in found}
+
+
+def test_a_missed_or_false_action_within_the_bounds_fails() -> None:
+    found = stress_outcomes(missed=1, false=2)
+    assert {name: outcome for name, (outcome, _) in found.items()} == {"missed_action": "fail", "false_action": "fail"}
+    assert found["missed_action"][1].startswith("1 frames > 0 frames (computed: of 1,000,000 within the bounds")
+    assert {outcome for outcome, _ in stress_outcomes(missed_unsettled=9, false_unsettled=9).values()} == {"pass"}
+
+
+def test_limits_of_the_users_own_hold_what_stress_finds() -> None:
+    asked = replace(LIMITS, missed_action=3, false_action=2, worst_deviation=0.05)
+    found = stress_outcomes(asked, missed=3, false=3, worst=0.0501)
+    assert {name: outcome for name, (outcome, _) in found.items()} == {
+        "missed_action": "pass",
+        "false_action": "fail",
+        "worst_deviation": "fail",
+    }
+
+
+def test_the_worst_deviation_is_a_criterion_only_where_it_has_a_limit() -> None:
+    assert "worst_deviation" not in stress_outcomes(worst=1.0)
+    assert "worst_deviation" not in LIMITS.to_json()
+    given = limits_from({"worst_deviation": 0.2, "missed_action": 1})
+    assert (given.worst_deviation, limits_from(given.to_json())) == (0.2, given)
+    with pytest.raises(InputError, match="worst_deviation"):
+        limits_from({"worst_deviation": "small"})
+
+
+def test_what_was_not_stressed_is_unproven() -> None:
+    for nothing in (None, stressed("qat")):
+        found = list(stress_criteria(nothing, "ptq", replace(LIMITS, worst_deviation=0.1)))
+        assert [one.outcome.value for one in found] == ["unproven"] * 3
+        assert {one.unproven for one in found} == {NOT_RUN}
+
+
+def test_beyond_declared_bounds_nothing_is_proven_and_all_is_shown() -> None:
+    found = stress_outcomes(missed=7, undeclared=("ego's speed", "peers' rel_x", "a", "b", "c"))
+    outcome, words = found["missed_action"]
+    assert outcome == "unproven"
+    assert words.startswith("7 frames > 0 frames")
+    assert words.endswith("nobody declared the bounds of ego's speed, peers' rel_x, a and 2 more")

@@ -28,17 +28,18 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
-from tests.evaluation.synthetic import assessed, candidate, driven, evaluated, reference, undriven_reference
+from tests.evaluation.synthetic import assessed, candidate, driven, evaluated, reference, stressed, undriven_reference
 from quant.acceptance.assessment import assess
 from quant.acceptance.decision import decide
 
 @pytest.fixture(scope="session")
 def run():
     original = {original}
+    found = stressed("ptq", "qat")
     made = {{"ptq": candidate("ptq"), "qat": candidate("qat", {qat_bytes})}}
     evaluations = {{name: evaluated(one, {driving}) for name, one in made.items()}}
     def verdict(limits):
-        assessments = [assess(one, evaluations[name], original, limits) for name, one in made.items()]
+        assessments = [assess(one, evaluations[name], original, limits, (), found) for name, one in made.items()]
         return decide(assessments, {{"float": original}} | evaluations, limits)
     return SimpleNamespace(folder=Path("made"), evaluations={{"float": original}} | evaluations, verdict=verdict)
 """
@@ -93,7 +94,7 @@ def test_a_good_run_passes_all_but_what_only_a_board_shows(
     pytester: pytest.Pytester,
 ) -> None:
     result = judge(pytester)
-    result.assert_outcomes(passed=10, skipped=8)
+    result.assert_outcomes(passed=14, skipped=10)
     result.stdout.fnmatch_lines(
         [
             "Deploy PTQ (a tie with QAT, decided on*",
@@ -105,14 +106,14 @@ def test_a_good_run_passes_all_but_what_only_a_board_shows(
 
 def test_a_sub_model_too_large_fails_its_own_test_and_no_other(pytester: pytest.Pytester) -> None:
     result = judge(pytester, qat_bytes=102_401)
-    result.assert_outcomes(passed=9, skipped=8, failed=1)
+    result.assert_outcomes(passed=13, skipped=10, failed=1)
     result.stdout.fnmatch_lines(["peer_encoder_bytes: fail, 102401 bytes > 102400 bytes*", "*qat is out*"])
 
 
 def test_a_limit_of_the_users_own_is_held(pytester: pytest.Pytester) -> None:
     pytester.makefile(".toml", strict="model_bytes = 4000")
     result = judge(pytester, "--limits", "strict.toml")
-    result.assert_outcomes(passed=7, skipped=8, failed=3)
+    result.assert_outcomes(passed=11, skipped=10, failed=3)
 
 
 def test_a_wrong_limits_file_ends_the_session_with_2(pytester: pytest.Pytester) -> None:
@@ -124,13 +125,13 @@ def test_a_wrong_limits_file_ends_the_session_with_2(pytester: pytest.Pytester) 
 
 def test_a_blind_world_is_a_failure_and_success_is_skipped(pytester: pytest.Pytester) -> None:
     result = judge(pytester, original="reference(neutral=8)")
-    result.assert_outcomes(passed=7, skipped=10, failed=1)
+    result.assert_outcomes(passed=11, skipped=12, failed=1)
     result.stdout.fnmatch_lines(["SKIPPED*unproven: success_drop*the world is blind*"])
 
 
 def test_without_a_world_driving_is_skipped(pytester: pytest.Pytester) -> None:
     result = judge(pytester, original="undriven_reference()", driving="None")
-    result.assert_outcomes(passed=7, skipped=11)
+    result.assert_outcomes(passed=11, skipped=13)
     result.stdout.fnmatch_lines(["SKIPPED*driving was not tested"])
 
 

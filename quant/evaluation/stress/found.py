@@ -22,6 +22,7 @@ values just beyond the bounds, which no criterion counts; and what the search ca
 GROUPS = (SPREAD, CORNERS, SWEPT, BEYOND, SEARCHED)
 WORST, MISSED, FALSE = "worst", "missed", "false"
 """Why a frame was kept: float and candidate differ most there, or one acts and the other does not."""
+KINDS = (WORST, MISSED, FALSE)
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

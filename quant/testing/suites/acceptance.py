@@ -9,6 +9,7 @@ from quant.acceptance.criterion import Criterion
 from quant.acceptance.decision import Verdict
 from quant.acceptance.device import BYTES, MEMORY, TIMES
 from quant.acceptance.limits import Limits
+from quant.acceptance.stress import FALSE, MISSED, WORST
 from quant.evaluation.evaluation import FLOAT, NO_WORLD
 from quant.evaluation.gate import blindness, gate_results
 from quant.runs.run import Run
@@ -31,6 +32,21 @@ def test_the_track_decides_so_on_drives_it_was_made_without(assessment: Assessme
     found = named(assessment, UNSEEN)
     if not found:
         pytest.skip("unproven: no drive was left out, so nothing unseen was looked at")
+    hold(*found)
+
+
+def test_the_candidate_acts_wherever_the_float_policy_acts(assessment: Assessment, hold: Hold) -> None:
+    hold(*named(assessment, MISSED))
+
+
+def test_the_candidate_rests_wherever_the_float_policy_rests(assessment: Assessment, hold: Hold) -> None:
+    hold(*named(assessment, FALSE))
+
+
+def test_the_worst_that_was_found_keeps_its_limit(assessment: Assessment, hold: Hold) -> None:
+    found = named(assessment, WORST)
+    if not found:
+        pytest.skip(f"no limit: {WORST} is not set")
     hold(*found)
 
 

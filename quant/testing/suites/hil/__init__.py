@@ -15,5 +15,6 @@ from quant.testing.suites.hil.line import *  # noqa: F403
 from quant.testing.suites.hil.link_faults import *  # noqa: F403
 from quant.testing.suites.hil.memory import *  # noqa: F403
 from quant.testing.suites.hil.soak import *  # noqa: F403
+from quant.testing.suites.hil.stress import *  # noqa: F403
 from quant.testing.suites.hil.verdict import *  # noqa: F403
 from quant.testing.suites.hil.wire_faults import *  # noqa: F403
