@@ -118,6 +118,13 @@ def undeclared_words(contract: Contract) -> str:
     return ", ".join(words)
 
 
+def physical_values(columns: Sequence[Column], names: Sequence[str], values: Sequence[float]) -> str:
+    """``speed 12 m/s, acceleration -3.1 m/s2``."""
+    return ", ".join(
+        f"{name} {column.physical(value)}" for column, name, value in zip(columns, names, values, strict=True)
+    )
+
+
 def physical_ends(column: Column, ends: tuple[float | None, float | None] | None) -> str:
     """``0 to 30 m/s``; ``-`` where there are none."""
     if ends is None or all(end is None for end in ends):

@@ -80,7 +80,7 @@ def read_run(folder: Path, *, devices: bool = True, second: bool = True, stress:
         world=world,
         scenarios=scenarios,
         second=_read_second_opinion(folder, evaluations) if second else None,
-        stress=_read_stress(folder, dataset, candidates) if stress else None,
+        stress=read_stress(folder, dataset, candidates) if stress else None,
     )
 
 
@@ -214,7 +214,13 @@ def _read_second_opinion(folder: Path, evaluations: Mapping[str, Evaluation]) ->
     return load_second_opinion(path, evaluations) if path.is_file() else None
 
 
-def _read_stress(folder: Path, dataset: Dataset, candidates: Mapping[str, Candidate]) -> Stress | None:
+def read_stress(folder: Path, dataset: Dataset, candidates: Mapping[str, Candidate]) -> Stress | None:
+    """What was found over the declared range; None where nobody looked.
+
+    Raises:
+        InputError: a file is malformed.
+        StaleError: it is of another policy, dataset or candidate.
+    """
     path = folder / STRESS
     if not path.is_file():
         return None
