@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from quant.anatomy.anatomy import Anatomy, Effect, Source, WeightFacts
-from quant.anatomy.simulation import OUTPUT
+from quant.anatomy.anatomy import Anatomy, Column, Effect, Source, WeightFacts
+from quant.anatomy.simulation import OUTPUT, PEER_INPUT
+from quant.observation.contract import DECLARED, whose
+from quant.observation.coverage import physical_ends
 
 NOTABLE = 0.10
 """Share of the summed costs from which a source is worth a word."""
@@ -44,8 +46,16 @@ APART = 0.05
 """Difference of two candidates' costs of a source, as a share of the larger total, from which it is named."""
 OFTEN = 0.5
 """Share of the worst frames in which a tensor must cut off a value to be named."""
+NAMED = 3
+"""Features of an input that are named at once."""
+FIRST = ("range too narrow", "range not covered")
+"""Rules that come before all others where they are about an input."""
 FEATURE = 0.5
 """Share of an input's cost that one feature must cause to be named."""
+
+DECLARE = "declare its bounds in observation.toml (quant observation POLICY writes it)"
+SAID = {"file": "observation.toml", "checkpoint": "the checkpoint"}
+"""Who declared a bound."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class Advice:
     Attributes:
         rule: its name, stable for programs.
         source: what it is about; None where about the candidate as a whole.
-        weight: share of the cost it is about, 0 to 1; the list is sorted by it.
+        weight: share of the cost it is about, 0 to 1; the list is sorted by it, but for what cuts an input off.
         why: what the figures say, a sentence.
         what: what to try, a sentence; empty where there is nothing to do.
     """
@@ -72,17 +82,24 @@ class Advice:
 
 
 def advise(anatomy: Anatomy) -> tuple[Advice, ...]:
-    """What the figures say and what to try, the weightiest first."""
+    """What the figures say and what to try: inputs that are cut off where that is the cause, then the weightiest."""
     if anatomy.simulated.overall.cost == 0 and anatomy.measured.overall.cost == 0:
         return (Advice("no error", None, 0.0, "the candidate decides as the float policy does on every frame", ""),)
     found = [*_unfaithful(anatomy), *_of_sources(anatomy), *_of_the_whole(anatomy)]
-    return tuple(sorted(found, key=lambda advice: -advice.weight))
+    inputs = {source.name for source in anatomy.sources if source.kind == "input"}
+
+    def rank(one: Advice) -> tuple[bool, float]:
+        return not (one.source in inputs and one.rule in FIRST), -one.weight
+
+    return tuple(sorted(found, key=rank))
 
 
 def _of_sources(anatomy: Anatomy) -> Iterator[Advice]:
     for source in anatomy.sources:
         if source.weights is not None:
             yield from _of_weights(anatomy, source)
+        elif source.kind == "input":
+            yield from _of_input(anatomy, source)
         else:
             yield from _of_tensor(source)
 
@@ -92,27 +109,114 @@ def _about(rule: str, source: Source, why: str, what: str) -> Advice:
     return Advice(rule, source.name, source.share, why, what)
 
 
+def _of_input(anatomy: Anatomy, source: Source) -> Iterator[Advice]:
+    """What is cut off is named whatever it costs on these frames; a bound that is not reached, on whatever frames."""
+    tensor = source.tensor
+    assert tensor is not None
+    share, cost = source.share, source.alone.overall.cost
+    clipping = tensor.cut_off_cost / cost if cost else 0.0
+    cut = sorted(_first_of(tensor.columns, lambda one: bool(one.below or one.above)), key=lambda one: -one.cut_cost)
+    short = [one for one in _first_of(tensor.columns, lambda one: bool(one.short)) if one not in cut]
+    if cut:
+        named, more = cut[:NAMED], len(cut) - NAMED
+        words = [*(_cut_words(source, one) for one in named), *([f"{more} more are cut off too"] if more > 0 else [])]
+        where = "; ".join(words)
+        what = "; ".join(dict.fromkeys(_remedy(anatomy, one) for one in named))
+        if share >= NOTABLE and clipping >= CUT_OFF_DECIDES:
+            why = f"{where}; that is {clipping:.0%} of what the {source.name} costs ({share:.0%} of all)"
+            yield _about("range too narrow", source, why, what)
+        else:
+            why = f"{where}; on these frames that is {clipping * share:.0%} of all costs, beyond them it may cost more"
+            yield Advice("saturated", source.name, clipping * share, why, what)
+    if short:
+        where = "; ".join(_short_words(source, one) for one in short)
+        yield Advice(
+            "range not covered",
+            source.name,
+            share,
+            f"{where}: beyond, it decides as there, and none of these frames shows it",
+            "; ".join(dict.fromkeys(_remedy(anatomy, one) for one in short)),
+        )
+    if share >= DOMINANT and clipping < CUT_OFF_DECIDES:
+        yield _too_coarse(source)
+
+
+def _first_of(columns: Sequence[Column], chosen: Callable[[Column], bool]) -> list[Column]:
+    """Those chosen, without copies of what is chosen itself: they have its cause."""
+    found = [chosen(one) for one in columns]
+    copies = [None if one.what is None else one.what.copy_of for one in columns]
+    return [one for one, yes, of in zip(columns, found, copies, strict=True) if yes and (of is None or not found[of])]
+
+
+def _cut_words(source: Source, column: Column) -> str:
+    ends = ((column.below, column.low), (column.above, column.high))
+    words = [f"at {_physical(column, end)} in {_share(beyond)} of the frames" for beyond, end in ends if beyond]
+    return f"{whose(_kind(source), column.name)} is cut off {' and '.join(words)}"
+
+
+def _short_words(source: Source, column: Column) -> str:
+    what = column.what
+    assert what is not None
+    ends, bounds = physical_ends(what, (column.low, column.high)), physical_ends(what, (what.low, what.high))
+    return f"{whose(_kind(source), column.name)} is represented from {ends} only, of {bounds}"
+
+
+def _remedy(anatomy: Anatomy, column: Column) -> str:
+    """What to declare, to record or to make again, by who set the range that is too narrow."""
+    what = column.what
+    if what is None:
+        return f"{DECLARE}, or record more frames like the worst ones, so that calibration sees these values"
+    beyond = {"low": column.below, "high": column.above}
+    missing = [end for end in column.short if beyond[end] or not any(beyond.values())]
+    cut = [end for end, share in beyond.items() if share]
+    if any(what.origin(end) in DECLARED for end in missing):
+        return f"make the candidate again: it has to represent all that is declared (quant {anatomy.track} RUN)"
+    for end in cut:
+        if what.origin(end) in DECLARED:
+            said = SAID.get(what.origin(end), "the preset of the field")
+            bound = _physical(column, (what.low if end == "low" else what.high) or 0.0)
+            return (
+                f"{said} says {bound} at the {'least' if end == 'low' else 'most'}: correct it in observation.toml, or "
+                "the unit and scale of what was recorded"
+            )
+    return f"{DECLARE}, or record drives that go further"
+
+
+def _physical(column: Column, value: float) -> str:
+    return f"{value:.4g}" if column.what is None else column.what.physical(value)
+
+
+def _step(column: Column, step: float) -> str:
+    return f"{step:.2g}" if column.what is None else column.what.physical(step)
+
+
+def _share(value: float) -> str:
+    """Never 0 % of what there is."""
+    return f"{value:.1%}" if value >= 0.001 else f"{100 * value:.1g}%"
+
+
+def _kind(source: Source) -> str:
+    return "peers" if source.name == PEER_INPUT else "ego"
+
+
 def _of_tensor(source: Source) -> Iterator[Advice]:
     tensor = source.tensor
     assert tensor is not None
     share, cost = source.share, source.alone.overall.cost
     clipping = tensor.cut_off_cost / cost if cost else 0.0
     if share >= NOTABLE and clipping >= CUT_OFF_DECIDES:
-        feature = _worst_feature(source)
         yield _about(
             "range too narrow",
             source,
-            f"the range of the {source.name} is too narrow: {tensor.cut_off:.1%} of the values lie beyond it{feature}, "
+            f"the range of the {source.name} is too narrow: {tensor.cut_off:.1%} of the values lie beyond it, "
             f"by up to {tensor.beyond:.0%} of it; that is {clipping:.0%} of what it costs ({share:.0%} of all)",
-            "record more frames like the worst ones, so that calibration sees these values, or widen the margin"
-            if source.kind == "input"
-            else "calibrate on more frames like the worst ones, or keep more of this tensor's range",
+            "calibrate on more frames like the worst ones, or keep more of this tensor's range",
         )
     elif tensor.cut_off >= SATURATED:
         yield _about(
             "saturated",
             source,
-            f"{tensor.cut_off:.1%} of the values of the {source.name}{_worst_feature(source)} lie beyond its range, by "
+            f"{tensor.cut_off:.1%} of the values of the {source.name} lie beyond its range, by "
             f"up to {tensor.beyond:.0%} of it; on these frames this tensor costs {share:.0%} of all",
             "nothing here; but two logits cut off alike are a tie, and the first action wins"
             if source.name == OUTPUT
@@ -238,6 +342,8 @@ def _of_the_whole(anatomy: Anatomy) -> Iterator[Advice]:
 
 
 def _frames(anatomy: Anatomy) -> Iterator[Advice]:
+    if anatomy.frames == "stress":
+        return  # they were chosen for being the worst: no recording is weighed like them
     slices: list[tuple[str, Effect]] = [
         (f"with {count} peer{'' if count == 1 else 's'}", effect)
         for count, effect in enumerate(anatomy.measured.by_peers)
@@ -260,17 +366,18 @@ def _frames(anatomy: Anatomy) -> Iterator[Advice]:
 
 
 def _worst_cut_off(anatomy: Anatomy) -> Iterator[Advice]:
-    hits = Counter(name for frame in anatomy.worst for name in frame.cut_off)
+    inputs = {source.name for source in anatomy.sources if source.kind == "input"}  # of these more is said above
+    hits = Counter(name for frame in anatomy.worst for name in frame.cut_off if name not in inputs)
     for name, count in hits.most_common(1):
         if count >= OFTEN * len(anatomy.worst):
-            source = anatomy.source(name)
             yield Advice(
                 "worst frames cut off",
                 name,
                 NOTABLE,
-                f"in {count} of the {len(anatomy.worst)} worst frames a value lies beyond the range of the {name}"
-                f"{_worst_feature(source)}",
-                "record more frames like these, so that calibration sees such values, or widen the range",
+                f"in {count} of the {len(anatomy.worst)} worst frames a value lies beyond the range of the {name}",
+                "widen the range, or declare bounds that leave these frames out if they cannot occur"
+                if anatomy.frames == "stress"
+                else "record more frames like these, so that calibration sees such values, or widen the range",
             )
 
 
@@ -290,12 +397,6 @@ def _unfaithful(anatomy: Anatomy) -> Iterator[Advice]:
         )
 
 
-def _worst_feature(source: Source) -> str:
-    columns = source.tensor.columns if source.tensor else ()
-    worst = max(columns, key=lambda column: column.cut_off, default=None)
-    return "" if worst is None or not worst.cut_off else f" ({worst.name}: {worst.cut_off:.1%})"
-
-
 def _coarsest_feature(source: Source) -> str:
     columns = source.tensor.columns if source.tensor else ()
     total = sum(column.cost for column in columns)
@@ -304,7 +405,7 @@ def _coarsest_feature(source: Source) -> str:
         return ""
     assert source.tensor is not None
     step = (worst.high - worst.low) / (len(source.tensor.codes) - 1)
-    return f" ({worst.name} above all, {worst.cost / total:.0%} of it; one step is {step:.2g})"
+    return f" ({worst.name} above all, {worst.cost / total:.0%} of it; one step is {_step(worst, step)})"
 
 
 def contrast(one: Anatomy, other: Anatomy) -> tuple[str, ...]:

@@ -10,9 +10,13 @@ import numpy as np
 
 from quant.anatomy.simulation import Kind
 from quant.evaluation.evaluation import rounded
+from quant.observation.contract import Column as Described
 from quant.tracks.candidate import Bits, Part
 
 SCHEMA_VERSION = 1
+End = Literal["low", "high"]
+Frames = Literal["held-out", "stress"]
+"""Frames of the dataset that no track learned from, or those that a stress test kept."""
 DOUBLE_ROUNDING = "double rounding"
 """Where a frame parts that the simulation, which rounds once, decides as the float policy does."""
 
@@ -64,10 +68,14 @@ class Column:
     """One feature of an input.
 
     Attributes:
-        name: of the field, or its number.
+        name: the contract's, or its number.
         cost: with this feature alone rounded.
         cut_off: share of its values beyond the range.
         low, high: the range.
+        below, above: share of the frames with a value beyond either end; of a peer's, with any peer's.
+        cut_cost: with this feature alone cut off, not rounded.
+        what: what the contract says of it; None where there is no contract.
+        short: ends, ``low`` or ``high``, at which the range does not reach what the contract lets it be.
     """
 
     name: str
@@ -75,6 +83,11 @@ class Column:
     cut_off: float
     low: float
     high: float
+    below: float = 0.0
+    above: float = 0.0
+    cut_cost: float = 0.0
+    what: Described | None = None
+    short: tuple[End, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,7 +188,7 @@ class WorstFrame:
         row: of the dataset.
         origin: recorded, rollout or augmented.
         peers: how many are present.
-        ego: (E,) features.
+        ego: (E,) features, in the order of the columns of the ego's input.
         peer_features: (peers, F).
         reference, candidate: (A,) the float policy's and the INT8 values: clipped action or logits.
         error: largest absolute difference of the two.
@@ -213,6 +226,7 @@ class Anatomy:
         groups: of them.
         worst: frames, the largest error first.
         bits: width of the candidate's activations.
+        frames: what it was looked at on.
     """
 
     track: str
@@ -225,6 +239,7 @@ class Anatomy:
     groups: tuple[Group, ...]
     worst: tuple[WorstFrame, ...]
     bits: Bits = 8
+    frames: Frames = "held-out"
 
     def source(self, name: str) -> Source:
         """By name."""

@@ -21,12 +21,14 @@ from quant.anatomy.anatomy import (
     Column,
     Effect,
     Effects,
+    End,
     Group,
     Source,
     TensorFacts,
     WeightFacts,
     WorstFrame,
 )
+from quant.anatomy.anatomy import Frames as FramesKind
 from quant.anatomy.simulation import (
     CUT_OFF,
     F64,
@@ -42,9 +44,10 @@ from quant.anatomy.simulation import (
     Stage,
     build_network,
 )
-from quant.dataset.augmentation import PEER_FEATURES
 from quant.errors import InputError
 from quant.evaluation.open_loop import ACTION_TOLERANCE, MADE, agreements
+from quant.observation.contract import NAMELESS, Contract
+from quant.observation.contract import Column as Described
 from quant.observation.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Discrete, Policy
 from quant.runners import Int8Runner
@@ -57,6 +60,9 @@ FOLDING_TOLERANCE = 1e-4
 BEYOND = 1.0
 """Steps beyond its last code from which a value counts as cut off; TANH's own 1.0 is one step beyond 127/128."""
 
+ROUNDED = 0.51
+"""Steps beyond its last code up to which a bound counts as represented: it is rounded to that code."""
+
 
 def dissect(
     policy: Policy,
@@ -68,24 +74,28 @@ def dissect(
     rows: NDArray[np.int64] | None = None,
     tolerance: float = ACTION_TOLERANCE,
     worst: int = WORST,
+    contract: Contract | None = None,
+    kind: FramesKind = "held-out",
 ) -> Anatomy:
     """Takes the error of a candidate apart.
 
     Args:
         policy: the float policy it was made from.
         candidate: of any track whose layers are the policy's.
-        observations: held-out frames.
+        observations: held-out frames, or those that a stress test kept.
         equalized: see :func:`quant.anatomy.simulation.build_network`.
-        origins: (N,) ``recorded``, ``rollout`` or ``augmented`` for each.
-        rows: (N,) what the dataset numbers them.
+        origins: (N,) ``recorded``, ``rollout``, ``augmented`` or ``filled`` for each, or the stress test's group.
+        rows: (N,) what the dataset, or the stress test's file, numbers them.
         tolerance: of the agreement of a Box, as a share of the range.
         worst: how many of the worst frames to list.
+        contract: of the observation: names and bounds of the features.
+        kind: which frames these are.
 
     Raises:
         InputError: there are no frames, the candidate's layers are not the policy's, or it computes another function.
     """
     network = build_network(policy, candidate, equalized)
-    work = _Work(policy, network, observations, origins, tolerance)
+    work = _Work(policy, network, observations, origins, tolerance, contract)
     measured = Int8Runner(candidate).values(observations)
     simulated = work.values(network.everything)
     facts = _Facts(work)
@@ -119,6 +129,7 @@ def dissect(
         tuple(work.group(name, members) for name, members in _groups(network.places)),
         tuple(_worst(work, measured, alone, rows, worst)),
         candidate.bits,
+        kind,
     )
 
 
@@ -138,10 +149,17 @@ class _Work:
     """The frames, the float policy's decisions on them, and the simulation."""
 
     def __init__(
-        self, policy: Policy, network: Network, frames: Observations, origins: NDArray[Any] | None, tolerance: float
+        self,
+        policy: Policy,
+        network: Network,
+        frames: Observations,
+        origins: NDArray[Any] | None,
+        tolerance: float,
+        contract: Contract | None,
     ) -> None:
         if len(frames) == 0:
             raise InputError("no held-out frames", expected="at least one frame to explain a candidate on")
+        self.contract = contract
         self.space: ActionSpace = policy.action_space
         self.max_peers = policy.max_peers
         self.network, self.frames, self.origins, self.tolerance = network, frames, origins, tolerance
@@ -282,7 +300,7 @@ class _Facts:
             float(beyond.max(initial=0.0)) / grid.steps,
             self.work.cost({place.name: CUT_OFF}) if (beyond > 0).any() else 0.0,
             tuple(np.bincount(held.astype(np.int64).ravel() - grid.lowest, minlength=grid.steps + 1).tolist()),
-            tuple(self._columns(place, beyond, ends)) if place.kind == "input" else (),
+            tuple(self._columns(place, codes, ends)) if place.kind == "input" else (),
         )
 
     def _beyond_output(self, grid: Grid, codes: F64) -> F64:
@@ -291,18 +309,44 @@ class _Facts:
         kept = grid.codes(self.work.space.clip(values.astype(np.float32)).astype(np.float64))
         return grid.beyond(kept)
 
-    def _columns(self, place: Place, beyond: F64, ends: F64) -> Iterator[Column]:
-        names = feature_names(beyond.shape[1], place.name == PEER_INPUT)
-        for column, name in enumerate(names):
-            cost = self.work.cost({place.name: How(column=column)})
+    def _columns(self, place: Place, codes: F64, ends: F64) -> Iterator[Column]:
+        contract, peers, grid = self.work.contract, place.name == PEER_INPUT, self.grids[place.name]
+        frames = self.work.frames
+        owner = np.repeat(np.arange(len(frames)), frames.counts) if peers else np.arange(len(frames))
+        names = feature_names(codes.shape[1], peers) if contract is None else contract.names(peers=peers)
+        described: Sequence[Described | None] = [None] * len(names)
+        if contract is not None:
+            described = contract.peers if peers else contract.ego
+        for column, (name, what) in enumerate(zip(names, described, strict=True)):
+            below, above = grid.lowest - codes[:, column] > BEYOND, codes[:, column] - grid.highest > BEYOND
+            cut = bool((below | above).any())
             low, high = (float(end) for end in ends[:, column])
-            yield Column(name, cost, _share(beyond[:, column] > BEYOND), low, high)
+            yield Column(
+                name,
+                self.work.cost({place.name: How(column=column)}),
+                _share(below | above),
+                low,
+                high,
+                below=len(np.unique(owner[below])) / len(frames),
+                above=len(np.unique(owner[above])) / len(frames),
+                cut_cost=self.work.cost({place.name: How(rounded=False, column=column)}) if cut else 0.0,
+                what=what,
+                short=() if what is None else tuple(_short(grid, what, column)),
+            )
+
+
+def _short(grid: Grid, what: Described, column: int) -> Iterator[End]:
+    """Ends at which the range does not reach the contract's bound, by more than is rounded to the last code."""
+    gain, offset = float(grid.gain[column]), float(grid.offset[column])
+    if what.low is not None and what.low * gain + offset < grid.lowest - ROUNDED:
+        yield "low"
+    if what.high is not None and what.high * gain + offset > grid.highest + ROUNDED:
+        yield "high"
 
 
 def feature_names(width: int, peers: bool) -> tuple[str, ...]:
-    """A peer's features by the names of the field, where there are as many; else by number."""
-    known: tuple[str, ...] = tuple(PEER_FEATURES)
-    return known if peers and width == len(known) else tuple(f"feature {i}" for i in range(width))
+    """What features are called that no contract names: their numbers."""
+    return tuple(f"{NAMELESS[peers]}{i}" for i in range(width))
 
 
 def _share(hits: NDArray[np.bool_]) -> float:

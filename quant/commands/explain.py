@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from quant.tracks.registry import TRACKS
 if TYPE_CHECKING:
     from quant.anatomy import Anatomy
     from quant.dataset import Dataset
+    from quant.observation.observations import Observations
     from quant.policy import Policy
     from quant.tracks.candidate import Candidate
 
@@ -29,28 +32,29 @@ if TYPE_CHECKING:
 @click.option(
     "--worst", type=click.IntRange(0), default=5, show_default=True, help="How many of the worst frames to list."
 )
-@click.option("--stress", is_flag=True, help="On the frames that the stress test found, not on the held-out ones.")
+@click.option("--stress", is_flag=True, help="On the frames that the stress test kept, instead of the held-out ones.")
 @json_option
 def explain_command(run: Path, track: str | None, worst: int, stress: bool, as_json: bool) -> None:
     """Says why a candidate errs, and what to try.
 
     Takes the error of the candidates' decisions on the held-out frames apart: what each rounding of inputs, weights and
     activations costs alone and what making it exact would gain, by number of peers and origin, with the worst frames.
+    Input features that are cut off come first where they are the cause, with what to record or to declare.
     Needs the dataset and a candidate; nothing is written into the run.
     """
     anatomies = explain(run, track, worst, stress=stress)
     from quant.anatomy import advise, contrast
     from quant.report.explanation import contrasts, explanation
     from quant.runs.folder import MANIFEST
-    from quant.runs.reading import read_policy
+    from quant.runs.reading import read_inputs
 
     sentences = [line for other in anatomies[1:] for line in contrast(anatomies[0], other)]
     if as_json:
         show_json(_document(anatomies, sentences))
         return
-    space = read_policy(run).action_space
+    policy, dataset = read_inputs(run)
     for anatomy in anatomies:
-        show(explanation(anatomy, advise(anatomy), space))
+        show(explanation(anatomy, advise(anatomy), policy.action_space, dataset.contract))
         click.echo()
     if sentences:
         show(contrasts(sentences))
@@ -65,18 +69,16 @@ def explain(folder: Path, track: str | None = None, worst: int = 5, *, stress: b
         folder: a run with a dataset and a candidate, finished or not.
         track: only this candidate.
         worst: how many of the worst frames to list.
-        stress: on the frames that the stress test of the run found of each candidate, by number in its file.
+        stress: on the frames that a stress test kept, of all its candidates, instead of the held-out ones.
 
     Raises:
-        InputError: there is no such candidate, no stress test that is asked for, or a file is malformed.
+        InputError: there is no such candidate, nobody stressed the run, or a file is malformed.
         StaleError: the candidate was made from another policy or dataset.
     """
     from threadpoolctl import threadpool_limits
 
     from quant.anatomy import dissect
-    from quant.dataset import Split
     from quant.runs.reading import read_candidates, read_inputs
-    from quant.runs.run import origins_of
     from quant.runs.settings import read_settings
     from quant.tracks.ptq import equalizations
 
@@ -91,36 +93,46 @@ def explain(folder: Path, track: str | None = None, worst: int = 5, *, stress: b
         )
     policy, dataset = read_inputs(folder)
     candidates = read_candidates(folder, settings)
+    frames = _stress_frames(folder, dataset, candidates) if stress else _held_out(dataset)
     chosen = [candidate for name, candidate in candidates.items() if track in (None, name)]
     _check_fits(policy, dataset, chosen)
-    if stress:
-        seen = _stressed(folder, dataset, candidates)
-    else:
-        rows = dataset.rows(Split.HELD_OUT)
-        seen = dict.fromkeys(candidates, (dataset.observations(rows), origins_of(dataset, rows), rows))
     # On one thread, so that the figures do not depend on the number of processors.
     with threadpool_limits(1):
         equalized = equalizations(policy, dataset)
-        anatomies = []
-        for one in chosen:
-            frames, origins, rows = seen[one.track]
-            found = dissect(policy, one, frames, equalized=equalized, origins=origins, rows=rows, worst=worst)
-            anatomies.append(found)
-        return anatomies
+        how: dict[str, Any] = {"equalized": equalized, "worst": worst, "contract": dataset.contract}
+        return [dissect(policy, one, frames.observations, **frames.how, **how) for one in chosen]
 
 
-def _stressed(folder: Path, dataset: Dataset, candidates: dict[str, Candidate]) -> dict[str, Any]:
-    """By track the frames that were found of it, the group of each, and its number in the file."""
+@dataclass(frozen=True)
+class _Frames:
+    """What candidates are explained on, and what `dissect` is told of it."""
+
+    observations: Observations
+    how: dict[str, Any]
+
+
+def _held_out(dataset: Dataset) -> _Frames:
+    from quant.dataset import Split
+    from quant.runs.run import origins_of
+
+    rows = dataset.rows(Split.HELD_OUT)
+    return _Frames(dataset.observations(rows), {"origins": origins_of(dataset, rows), "rows": rows})
+
+
+def _stress_frames(folder: Path, dataset: Dataset, candidates: Mapping[str, Candidate]) -> _Frames:
+    """Each frame once; a row is its place in ``stress_frames.npz``."""
     import numpy as np
 
     from quant.runs.reading import read_stress
 
-    found = read_stress(folder, dataset, candidates)
-    if found is None:
-        raise InputError("the run was not stressed", where=folder, hint=f"quant stress {folder}")
-    frames = found.found
-    rows = {track: np.flatnonzero(frames.track == track) for track in candidates}
-    return {track: (frames.observations[own], frames.group[own], own) for track, own in rows.items()}
+    stress = read_stress(folder, dataset, candidates)
+    if stress is None:
+        raise InputError("nobody stressed the run yet", where=folder, hint=f"quant stress {folder}")
+    found = stress.found
+    seen = found.observations
+    flat = np.concatenate([seen.ego, seen.peers.reshape(len(seen), -1), seen.mask], axis=1)
+    rows = np.sort(np.unique(flat, axis=0, return_index=True)[1])
+    return _Frames(seen[rows], {"origins": found.group[rows], "rows": rows, "kind": "stress"})
 
 
 def _check_fits(policy: Policy, dataset: Dataset, candidates: list[Candidate]) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quant.dataset.augmentation import PEER_FEATURES
 from quant.errors import InputError, StaleError
 from quant.files import read_bytes, read_json, sha256, write_json, write_npy
-from quant.observation.contract import Contract
+from quant.observation.contract import Contract, whose
 from quant.observation.findings import Finding, findings_from_json, findings_to_json
 from quant.observation.observations import F32, Observations
 from quant.observation.storage import contract_from_json
@@ -131,9 +131,11 @@ class Dataset:
             [self.rows(split, Made.SEEN, Made.AUGMENTED) for split in Split if split < Split.HELD_OUT]
         )
         peers, ego = self.peer_inputs[self.peer_rows(rows)], self.policy_inputs[rows, self.peer_outputs.shape[1] :]
-        known = peers.shape[1] == len(PEER_FEATURES)
-        names = [f"peers' {name}" for name in PEER_FEATURES] if known else _numbered("peers' feature", peers)
-        return (*_constant(peers, names), *_constant(ego, _numbered("ego's feature", ego)))
+        of_peers, of_ego = _constant(peers), _constant(ego)
+        # An older frame's column that never varied is worth a word where what it is a copy of did.
+        alone = [i for i in of_ego if self.contract.ego[i].copy_of not in of_ego]
+        names = self.contract.names(peers=True), self.contract.names(peers=False)
+        return (*(whose("peers", names[0][i]) for i in of_peers), *(whose("ego", names[1][i]) for i in alone))
 
     def peer_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of ``peer_inputs`` that belong to these frames."""
@@ -155,12 +157,8 @@ def spread(n: int, most: int) -> NDArray[np.int64]:
     return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
 
 
-def _numbered(name: str, x: F32) -> list[str]:
-    return [f"{name} {index}" for index in range(x.shape[1])]
-
-
-def _constant(x: F32, names: list[str]) -> list[str]:
-    return [name for name, same in zip(names, (x == x[:1]).all(axis=0), strict=True) if same and len(x)]
+def _constant(x: F32) -> list[int]:
+    return np.flatnonzero((x == x[:1]).all(axis=0)).tolist() if len(x) else []
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:

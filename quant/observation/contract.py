@@ -23,6 +23,8 @@ ORIGINS: tuple[Origin, ...] = get_args(Origin)
 DECLARED: frozenset[str] = frozenset({"file", "checkpoint", "world", "preset"})
 """Origins of bounds that somebody declared."""
 FACTS = ("name", "unit", "scale", "low", "high", "function", "copy_of")
+NAMELESS = ("ego feature ", "peer feature ")
+"""How the names begin of columns that nobody knows the names of; their numbers follow."""
 MARGIN = 0.25
 """Room beyond what was recorded where nobody declared a bound, as a share of the recorded width."""
 LEAST_ROOM = 0.01
@@ -136,6 +138,14 @@ class Contract:
         columns = self.peers if peers else self.ego
         return next((i for i, one in enumerate(columns) if one.name == name and one.copy_of is None), None)
 
+    def names(self, *, peers: bool) -> tuple[str, ...]:
+        """(K,) the columns by name, those of the ego's older frames with how far back they are: ``speed, 1 back``."""
+        if peers:
+            return tuple(one.name for one in self.peers)
+        return tuple(
+            one.name if lag == 0 else f"{one.name}, {lag} back" for one, lag in zip(self.ego, self.lags, strict=True)
+        )
+
     def bounds(self, *, peers: bool) -> tuple[F32, F32]:
         """(K,) float32 least and most values, infinite where unknown."""
         columns = self.peers if peers else self.ego
@@ -147,8 +157,8 @@ class Contract:
     def undeclared(self) -> tuple[str, ...]:
         """Names of the columns with a bound that nobody declared."""
         return tuple(
-            f"{kind} {one.name}"
-            for kind, columns in (("ego's", self.ego), ("peers'", self.peers))
+            whose(kind, one.name)
+            for kind, columns in (("ego", self.ego), ("peers", self.peers))
             for one in columns
             if not one.declared
         )
@@ -183,6 +193,14 @@ class Contract:
             "ego": [_column_json(one) for one in self.ego],
             "peers": [_column_json(one) for one in self.peers],
         }
+
+
+def whose(kind: str, name: str) -> str:
+    """A column of the ego or of the peers in a sentence: ``ego's speed``, ``peers' rel_x``; ``ego feature 3`` says it
+    itself."""
+    if name.startswith(NAMELESS):
+        return name
+    return f"{kind}' {name}" if kind.endswith("s") else f"{kind}'s {name}"
 
 
 def _column_json(column: Column) -> dict[str, Any]:

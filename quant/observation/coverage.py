@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quant.observation.contract import Column, Contract
+from quant.observation.contract import NAMELESS, Column, Contract
 from quant.observation.observations import F32, Observations
 
 Ends = tuple[float, float]
@@ -23,6 +23,7 @@ class Coverage:
         recorded: least and most value seen in recordings and rollouts; None where there were none.
         represented: by track, the least and the most value that its input codes stand for.
         saturated: by track, the share of the seen values beyond that.
+        lag: how many decisions old it is.
     """
 
     kind: str
@@ -31,11 +32,13 @@ class Coverage:
     recorded: Ends | None
     represented: Mapping[str, Ends]
     saturated: Mapping[str, float]
+    lag: int = 0
 
     @property
     def name(self) -> str:
         """As ``ego speed`` or ``peers rel_x``; an older frame's with how old it is."""
-        return f"{self.kind} {self.column.name}"
+        name = named(self.kind, self.column.name)
+        return name if self.lag == 0 else f"{name}, {self.lag} back"
 
     @property
     def trusted(self) -> Ends:
@@ -81,18 +84,23 @@ def coverage(
         represented: by track, for ego and peers, (K,) least and most value that the input codes stand for.
     """
     found = []
-    groups: Sequence[tuple[str, Sequence[Column], F32]] = (
-        ("ego", contract.ego, seen.ego),
-        ("peers", contract.peers, seen.peers[seen.mask]),
+    groups: Sequence[tuple[str, Sequence[Column], Sequence[int], F32]] = (
+        ("ego", contract.ego, contract.lags, seen.ego),
+        ("peers", contract.peers, [0] * len(contract.peers), seen.peers[seen.mask]),
     )
-    for at, (kind, columns, values) in enumerate(groups):
-        for index, column in enumerate(columns):
+    for at, (kind, columns, lags, values) in enumerate(groups):
+        for index, (column, lag) in enumerate(zip(columns, lags, strict=True)):
             own = values[:, index]
             ends = {t: (float(both[at][0][index]), float(both[at][1][index])) for t, both in represented.items()}
             beyond = {t: _beyond(own, low, high) for t, (low, high) in ends.items()}
             recorded = (float(own.min()), float(own.max())) if len(own) else None
-            found.append(Coverage(kind, index, column, recorded, ends, beyond))
+            found.append(Coverage(kind, index, column, recorded, ends, beyond, lag))
     return tuple(found)
+
+
+def named(kind: str, name: str) -> str:
+    """A column's name with whose it is; one that nobody knows the name of says it itself."""
+    return name if name.startswith(NAMELESS) else f"{kind} {name}"
 
 
 def _beyond(values: F32, low: float, high: float) -> float:
@@ -106,8 +114,15 @@ def undeclared_words(contract: Contract) -> str:
     for kind, columns in (("ego", contract.ego), ("peers", contract.peers)):
         for column in columns:
             if not column.declared and column.copy_of is None and column.low is not None and column.high is not None:
-                words.append(f"{kind} {column.name} {column.physical(column.low)} to {column.physical(column.high)}")
+                words.append(f"{named(kind, column.name)} {physical_ends(column, (column.low, column.high))}")
     return ", ".join(words)
+
+
+def physical_values(columns: Sequence[Column], names: Sequence[str], values: Sequence[float]) -> str:
+    """``speed 12 m/s, acceleration -3.1 m/s2``."""
+    return ", ".join(
+        f"{name} {column.physical(value)}" for column, name, value in zip(columns, names, values, strict=True)
+    )
 
 
 def physical_ends(column: Column, ends: tuple[float | None, float | None] | None) -> str:

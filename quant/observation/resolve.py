@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.observation.contract import FACTS, Column, Contract, Origin
+from quant.observation.contract import FACTS, NAMELESS, Column, Contract, Origin
 from quant.observation.functions import FUNCTIONS, NUMBER, PeerFunction, functions_of
 from quant.observation.observations import Observations
 from quant.observation.presets import GREATEST_AGE_MS, PEERS, PERIOD_MS, PRESETS, Preset
@@ -99,7 +99,7 @@ def resolve(
         first = _newest_first(preset, seen)
         stack = Stack(preset.frames, len(preset.ego), bool(first), "preset" if first is None else "data")
     ego = _ego(sizes, preset, stack)
-    peers = PEERS if sizes.peer == len(PEERS) else tuple(Column(f"peer feature {i}") for i in range(sizes.peer))
+    peers = PEERS if sizes.peer == len(PEERS) else tuple(Column(f"{NAMELESS[1]}{i}") for i in range(sizes.peer))
     if preset is None:
         ego, peers = _recognized(ego, peers, seen)
     elif preset.view_deg is not None:
@@ -220,8 +220,8 @@ def _confirmed(preset: Preset, first: int, stated: Bounds) -> bool:
 
 def _ego(sizes: Sizes, preset: Preset | None, stack: Stack | None) -> tuple[Column, ...]:
     if stack is None:
-        return preset.ego if preset is not None else tuple(Column(f"ego feature {i}") for i in range(sizes.ego))
-    frame = preset.ego if preset is not None else tuple(Column(f"ego feature {i}") for i in range(stack.size))
+        return preset.ego if preset is not None else tuple(Column(f"{NAMELESS[0]}{i}") for i in range(sizes.ego))
+    frame = preset.ego if preset is not None else tuple(Column(f"{NAMELESS[0]}{i}") for i in range(stack.size))
     copies = stack.copies()
     columns = []
     for index in range(sizes.ego):

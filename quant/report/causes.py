@@ -9,8 +9,10 @@ import numpy as np
 
 from quant.anatomy import Anatomy, Effect, Source, WorstFrame
 from quant.anatomy.anatomy import TensorFacts
+from quant.observation.contract import Contract
 from quant.report import svg
 from quant.report.captions import joined, peers
+from quant.report.explanation import saw
 from quant.report.figures import FOOT, LEFT, LETTER, RIGHT, TOP, WIDTH
 from quant.report.material import Interface
 from quant.report.svg import Axis, Frame
@@ -224,18 +226,19 @@ def worst(anatomies: Mapping[str, Anatomy], names: Sequence[str]) -> Table:
     return Table(columns, tuple(rows), 4, True, title="The worst frames")
 
 
-def worst_inputs(anatomies: Mapping[str, Anatomy]) -> Table:
+def worst_inputs(anatomies: Mapping[str, Anatomy], contract: Contract) -> Table:
     """What the policy sees in the worst frame of each candidate."""
     rows = []
     for track, one in anatomies.items():
         for frame in one.worst[:1]:
-            rows += _inputs(track, frame)
+            rows += _inputs(track, frame, contract)
     return Table(("frame", "features"), tuple(rows), 2, title="What the policy saw in the worst frame")
 
 
-def _inputs(track: str, frame: WorstFrame) -> list[tuple[Cell, ...]]:
-    made = [row_of(f"{track.upper()}, row {frame.row:,}: ego", _numbers(frame.ego))]
-    return made + [row_of(f"peer {k + 1}", _numbers(peer)) for k, peer in enumerate(frame.peer_features)]
+def _inputs(track: str, frame: WorstFrame, contract: Contract) -> list[tuple[Cell, ...]]:
+    ego, *peers = saw(frame, contract)
+    made = [row_of(f"{track.upper()}, row {frame.row:,}: ego", ego)]
+    return made + [row_of(f"peer {k}", peer) for k, peer in enumerate(peers, start=1)]
 
 
 def _decision(values: Sequence[float], names: Sequence[str]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from quant.anatomy import Advice, Anatomy, Effect, Source, WorstFrame
+from quant.observation.contract import Contract
+from quant.observation.coverage import physical_values
 from quant.policy.policy import ActionSpace, Discrete
 from quant.report.layout import add_row, empty_table, line
 
@@ -21,9 +23,19 @@ LEGEND = (
 """What the columns are."""
 
 
-def explanation(anatomy: Anatomy, advice: Sequence[Advice], space: ActionSpace) -> Group:
-    """Everything about one candidate: what each rounding costs, where, the worst frames, why and what to try."""
-    parts = (_summary(anatomy), _sources(anatomy), _together(anatomy), _slices(anatomy), _worst(anatomy, space))
+FRAMES: Mapping[str, str] = {"held-out": "held-out frames", "stress": "frames that the stress test kept"}
+"""What a candidate is explained on."""
+
+
+def explanation(
+    anatomy: Anatomy, advice: Sequence[Advice], space: ActionSpace, contract: Contract | None = None
+) -> Group:
+    """Everything about one candidate: what each rounding costs, where, the worst frames, why and what to try.
+
+    With a contract, what the policy saw stands in physical values.
+    """
+    worst = _worst(anatomy, space, contract)
+    parts = (_summary(anatomy), _sources(anatomy), _together(anatomy), _slices(anatomy), worst)
     return Group(*(Group(part, "") for part in parts if part is not None), _advice(anatomy, advice))
 
 
@@ -37,8 +49,8 @@ def _summary(anatomy: Anatomy) -> Group:
     return Group(
         Text(f"{anatomy.track.upper()}: why it errs", style="bold"),
         line(
-            f"{measured.n} held-out frames: mean error {measured.mae:.4g}, largest {measured.max_error:.3g}, another "
-            f"action in {measured.disagreement:.2%}"
+            f"{measured.n} {FRAMES[anatomy.frames]}: mean error {measured.mae:.4g}, largest {measured.max_error:.3g}, "
+            f"another action in {measured.disagreement:.2%}"
         ),
         line(
             f"the simulation rounds a product once, TFLite-Micro {_otherwise(anatomy)}: {anatomy.unlike:.1%} of frames "
@@ -99,7 +111,7 @@ def _slice(table: Table, anatomy: Anatomy, name: str, effect: Effect, alone: Seq
     add_row(table, name, str(effect.n), f"{effect.mae:.4g}", words or "-")
 
 
-def _worst(anatomy: Anatomy, space: ActionSpace) -> Group | None:
+def _worst(anatomy: Anatomy, space: ActionSpace, contract: Contract | None) -> Group | None:
     if not anatomy.worst:
         return None
     table = _table("The worst frames", ("row", "origin", "peers", "float", "int8", "parts at"), left=(1, 5))
@@ -113,14 +125,25 @@ def _worst(anatomy: Anatomy, space: ActionSpace) -> Group | None:
             _action(frame.candidate, space),
             frame.parts_at,
         )
-    return Group(table, *map(line, _inputs(anatomy.worst[0])))
+    return Group(table, *map(line, _inputs(anatomy.worst[0], contract)))
 
 
-def _inputs(frame: WorstFrame) -> list[str]:
-    lines = [f"row {frame.row}: ego {_numbers(frame.ego)}"]
-    lines += [f"  peer {_numbers(peer)}" for peer in frame.peer_features]
+def _inputs(frame: WorstFrame, contract: Contract | None) -> list[str]:
+    ego, *peers = saw(frame, contract)
+    lines = [f"row {frame.row}: ego: {ego}", *(f"  peer: {peer}" for peer in peers)]
     lines.append(f"  largest alone: {frame.largest}")
     return lines + ([f"  cut off at: {', '.join(frame.cut_off)}"] if frame.cut_off else [])
+
+
+def saw(frame: WorstFrame, contract: Contract | None) -> list[str]:
+    """What the policy saw: the ego, then each peer; physical values by name where the contract knows them."""
+    if contract is None:
+        return [_numbers(frame.ego), *map(_numbers, frame.peer_features)]
+    names = contract.names(peers=False), contract.names(peers=True)
+    return [
+        physical_values(contract.ego, names[0], frame.ego),
+        *(physical_values(contract.peers, names[1], peer) for peer in frame.peer_features),
+    ]
 
 
 def _advice(anatomy: Anatomy, advice: Sequence[Advice]) -> Group:

@@ -75,6 +75,7 @@ class Material(Results):
         frames = self.dataset.observations(rows)
         known = equalizations(self.policy, self.dataset)
         how: dict[str, Any] = {"equalized": known, "origins": self.origins, "rows": rows, "worst": WORST}
+        how["contract"] = self.dataset.contract
         found: dict[str, Anatomy | str] = {}
         for track, candidate in self.candidates.items():
             try:

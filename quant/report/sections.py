@@ -305,7 +305,8 @@ def _causes(material: Material) -> Iterator[Block]:
     words = ("Bars: costs of the roundings alone, stacked. Diamond: the cost that was measured, all of them together.",)
     yield Block("By number of peers", words, pictures=pictures(stacks), parts=tuple(enumerate(causes.KINDS)))
     yield Block(tables=(causes.worst(found, tables.actions_of(material)),))
-    yield Block("What the policy saw in the worst frame", tables=(causes.worst_inputs(found),), folded=True)
+    saw = causes.worst_inputs(found, material.dataset.contract)
+    yield Block("What the policy saw in the worst frame", tables=(saw,), folded=True)
     for track, one in found.items():
         yield Block(f"{track.upper()}: every rounding in figures", tables=(causes.table(one),), folded=True)
 

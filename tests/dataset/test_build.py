@@ -291,9 +291,23 @@ def test_features_that_never_vary_are_named() -> None:
     # Absent peers are nobody's; of the held-out frames no track learns.
     peers[~seen.mask] = 7
     flat = built(replace(made, observations=Observations(ego, peers, seen.mask)))
-    assert flat.unvaried == ("peers' rel_heading/pi", "ego's feature 2")
+    assert flat.unvaried == ("peers' rel_heading", "ego feature 2")
     assert built(made).unvaried == ()
     rows = flat.rows(Split.HELD_OUT)
     moved = flat.policy_inputs.copy()
     moved[rows, -1], moved[rows, POLICY.embedding_size + 2] = 1, np.arange(len(rows))
     assert replace(flat, policy_inputs=moved).unvaried == flat.unvaried
+
+
+@pytest.mark.parametrize(("still", "named"), [
+    ((0,), ("ego's speed",)), ((0, 2), ("ego's speed",)), ((2,), ("ego's speed, 1 back",)), ((4,), ("ego feature 4",)),
+])  # fmt: skip
+def test_what_never_varies_has_the_name_of_the_contract(still: Sequence[int], named: tuple[str, ...]) -> None:
+    seen = drive()
+    ego = seen.observations.ego.copy()
+    ego[:, still] = 0.25
+    flat = built(replace(seen, observations=replace(seen.observations, ego=ego)))
+    columns = list(flat.contract.ego)
+    columns[0], columns[2] = replace(columns[0], name="speed"), replace(columns[2], name="speed", copy_of=0)
+    # A frozen copy of what moves is a fault of its own; of what stands still it says nothing new.
+    assert replace(flat, contract=replace(flat.contract, ego=tuple(columns))).unvaried == named

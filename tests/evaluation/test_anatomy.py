@@ -17,16 +17,23 @@ from quant.anatomy import Advice, Anatomy, Effect, Effects, Source, advice, advi
 from quant.anatomy.anatomy import Column, TensorFacts, WeightFacts, WorstFrame
 from quant.anatomy.simulation import QUANTIZED, Simulation, build_network
 from quant.commands.explain import explain
+from quant.dataset import Split, build_dataset, save_dataset
 from quant.errors import InputError, StaleError
 from quant.evaluation.open_loop import compare
+from quant.evaluation.stress.found import GROUPS, WORST, load_found
+from quant.evaluation.stress.stress import stress
 from quant.files import write_json
+from quant.observation import Observations
+from quant.observation.contract import Column as Described
+from quant.observation.contract import Contract, Origin
 from quant.policy import Policy, policy_digest, save_policy
 from quant.report.explanation import contrasts, explanation
 from quant.report.text import as_text
 from quant.runners import Int8Runner, read_model
 from quant.runners.flatbuffer import FullyConnected, Layer, Quantized
-from quant.runs.folder import POLICY
-from quant.runs.settings import Settings, write_settings
+from quant.runs.folder import POLICY, STRESS, STRESS_FRAMES
+from quant.runs.reading import read_candidates, read_inputs
+from quant.runs.settings import Settings, read_settings, write_settings
 from quant.tracks.candidate import Affine, Candidate, Part, SubModel
 from quant.tracks.storage import save_candidate
 from tests.commandline import quant
@@ -91,6 +98,23 @@ def with_peer_input(candidate: Candidate, factor: float) -> Candidate:
     return replace(with_layers(candidate, "peer_encoder", layers), peer_input=affine)
 
 
+def with_narrow_ego(candidate: Candidate, column: int, factor: float, contract: Contract) -> Candidate:
+    """One feature's range reaches from its least value to only a part of what it covered; the function stays."""
+    old, layers = candidate.ego_input, layers_of(candidate, "policy_head")
+    first = dense(layers[0])
+    gain, offset = old.gain.copy(), old.offset.copy()
+    gain[column] *= np.float32(factor)
+    low = contract.ego[column].low
+    assert low is not None
+    offset[column] = -128 - np.float32(low) * gain[column]
+    weight, place = first.weight.copy(), first.weight.shape[1] - len(gain) + column
+    before, zero = first.weight[:, place].astype(np.float64), first.input.zero_point
+    weight[:, place] = np.rint(before / factor)
+    shift = before * (float(old.offset[column]) - zero) - weight[:, place] * (float(offset[column]) - zero)
+    layers[0] = replace(first, weight=weight, bias=first.bias + np.rint(shift).astype(np.int32))
+    return replace(with_layers(candidate, "policy_head", layers), ego_input=Affine(gain, offset))
+
+
 def with_wrong_bias(candidate: Candidate, part: Part, index: int) -> Candidate:
     """One unit's bias is off by a tenth of the layer's output range."""
     layers = layers_of(candidate, part)
@@ -145,8 +169,82 @@ def test_clipped_peers_are_named_with_the_features() -> None:
     assert "record more frames" in top(anatomy).what
     tensor = anatomy.source("peer input").tensor
     assert tensor is not None and tensor.cut_off > 0.1
-    assert max(tensor.columns, key=lambda column: column.cut_off).name in top(anatomy).why
+    assert top(anatomy).why.startswith(max(tensor.columns, key=lambda column: column.cut_cost).name)
+    assert "; 3 more are cut off too; that is 100% of what the peer input costs" in top(anatomy).why
     assert all("peer input" in frame.cut_off for frame in anatomy.worst)
+
+
+SPEED = Described(
+    "speed", "m/s", 30.0, -2.0, 2.0, known={"name": "file", "low": "checkpoint", "high": "checkpoint"}
+)  # fmt: skip
+
+
+def described(*, origin: Origin = "checkpoint", high: float = 2.0) -> Contract:
+    """Of `BOX_FRAMES`: the first feature of the ego is a speed, of all others only their bounds are known."""
+    speed = replace(SPEED, high=high, known={**SPEED.known, "high": origin})
+    others = tuple(Described(f"ego feature {i}", low=-1.0, high=1.0) for i in range(1, 6))
+    return Contract((speed, *others), tuple(Described(f"peer feature {i}", low=-1.0, high=1.0) for i in range(6)), 8)
+
+
+def narrowed(factor: float, frames: Observations, contract: Contract) -> Anatomy:
+    policy = box_policy()
+    bad = with_narrow_ego(quantize_policy(policy), 0, factor, contract)
+    return dissect(policy, bad, frames, contract=contract)
+
+
+@pytest.mark.parametrize(("origin", "high", "what"), [
+    ("checkpoint", 2.0, "make the candidate again: it has to represent all that is declared (quant test RUN)"),
+    ("file", 2.0, "make the candidate again"),
+    ("margin", 2.0, f"{advice.DECLARE}, or record drives that go further"),
+    ("checkpoint", -1.0, "the checkpoint says -30 m/s at the most: correct it in observation.toml, or the unit and"),
+    ("file", -1.0, "observation.toml says -30 m/s at the most"),
+    ("preset", -1.0, "the preset of the field says -30 m/s at the most"),
+])  # fmt: skip
+def test_a_clipped_input_comes_first_with_what_to_declare_or_record(origin: Origin, high: float, what: str) -> None:
+    anatomy = narrowed(4, BOX_FRAMES, described(origin=origin, high=high))
+    first = top(anatomy)
+    assert (first.rule, first.source) == ("range too narrow", "ego input")
+    [speed] = [one for one in anatomy.source("ego input").tensor.columns if one.above]  # type: ignore[union-attr]
+    beyond = float((BOX_FRAMES.ego[:, 0] > speed.high).mean())
+    assert speed.name == "speed" and speed.above == pytest.approx(beyond, abs=0.02) and speed.below == 0
+    assert f"ego's speed is cut off at {30 * speed.high:.3g} m/s in {speed.above:.1%} of the frames" in first.why
+    assert first.what.startswith(what)
+    # It comes first though the weights are said to be worse.
+    heavier = replace(anatomy.source("head 0 weights"), share=0.9)
+    others = tuple(heavier if one.name == heavier.name else one for one in anatomy.sources)
+    assert top(replace(anatomy, sources=others)) == first
+
+
+def test_a_clipped_input_is_named_however_few_frames_show_it() -> None:
+    contract, slow = described(), np.flatnonzero(BOX_FRAMES.ego[:, 0] < -0.5)
+    fast = np.flatnonzero(BOX_FRAMES.ego[:, 0] > 0.5)[:1]
+    few = narrowed(4, BOX_FRAMES[np.tile(np.concatenate([np.tile(slow, 40), fast]), 1)], contract)
+    said = [one for one in advise(few) if one.source == "ego input" and "cut off" in one.why]
+    assert len(said) == 1 and re.search(r"ego's speed is cut off at \S+ m/s in 0\.0\d+% of the frames", said[0].why)
+
+
+def test_a_range_that_is_too_narrow_is_named_though_no_frame_goes_there() -> None:
+    slow = BOX_FRAMES[BOX_FRAMES.ego[:, 0] < -1.0]
+    assert 0 < len(slow) < 60
+    first = top(narrowed(4, slow, described()))
+    assert (first.rule, first.source) == ("range not covered", "ego input")
+    assert re.match(r"ego's speed is represented from -60 to -?[\d.]+ m/s only, of -60 to 60 m/s: beyond", first.why)
+    assert "make the candidate again" in first.what
+    contract = described(high=1.0)
+    contract = replace(contract, ego=(replace(contract.ego[0], low=-1.0), *contract.ego[1:]))
+    whole = dissect(box_policy(), quantize_policy(box_policy()), slow, contract=contract)
+    assert "range not covered" not in rules(whole)
+
+
+def test_a_copy_of_what_is_cut_off_is_not_named_besides() -> None:
+    contract = described()
+    columns = (contract.ego[0], replace(SPEED, copy_of=0), *contract.ego[2:])
+    contract = replace(contract, ego=columns)
+    bad = with_narrow_ego(quantize_policy(box_policy()), 0, 4, contract)
+    both = with_narrow_ego(bad, 1, 4, contract)
+    for candidate, named in ((both, "back"), (with_narrow_ego(quantize_policy(box_policy()), 1, 4, contract), "")):
+        why = top(dissect(box_policy(), candidate, BOX_FRAMES, contract=contract)).why
+        assert ("speed, 1 back" in why) == (not named) and ("ego's speed is" in why) == bool(named)
 
 
 def test_a_coarse_peer_input_is_not_taken_for_a_clipped_one() -> None:
@@ -497,7 +595,7 @@ def test_every_rule_has_a_test() -> None:
     spoken = set(re.findall(r'(?:Advice|_about)\(\s*"([^"]+)"', source)) | set(
         re.findall(r'^            "(\w+ rounding)"', source, re.M)
     )
-    assert spoken - set(THRESHOLDS) == {"no error", "no source dominates"}
+    assert spoken - set(THRESHOLDS) == {"no error", "no source dominates", "range not covered"}
     assert set(THRESHOLDS) <= spoken
 
 
@@ -525,8 +623,6 @@ def test_contrast_names_what_sets_two_candidates_apart() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two candidates, of which one has a layer at three bits; there is no evaluation and no manifest."""
-    from quant.dataset import save_dataset
-
     folder = tmp_path_factory.mktemp("run")
     policy = box_policy()
     dataset = strategies.dataset_of(policy, 600)
@@ -560,6 +656,77 @@ def test_one_track_and_json(run: Path) -> None:
     assert qat["schema_version"] == 1 and len(qat["worst"]) == 2
     assert qat["advice"][0]["source"] == "encoder 1 weights"
     assert document == json.loads(json.dumps(document, allow_nan=False))
+
+
+@pytest.fixture(scope="module")
+def stressed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with what a stress test of its candidates found."""
+    folder = tmp_path_factory.mktemp("stressed") / "run"
+    shutil.copytree(run, folder)
+    policy, dataset = read_inputs(folder)
+    candidates = read_candidates(folder, read_settings(folder))
+    seen = dataset.observations(dataset.rows(Split.HELD_OUT))
+    found = stress(
+        policy,
+        candidates,
+        dataset.contract,
+        seen,
+        policy_sha256=dataset.policy_sha256,
+        dataset_sha256=dataset.digest,
+        frames=2000,
+        workers=1,
+    )
+    found.save(folder / STRESS, folder / STRESS_FRAMES)
+    return folder
+
+
+def test_the_frames_of_the_stress_test_are_explained(stressed: Path) -> None:
+    found = load_found(stressed / STRESS_FRAMES)
+    done = quant("explain", stressed, "--stress", "--json")
+    document = json.loads(done.out)
+    kept = {found.observations[row : row + 1].ego.tobytes() for row in range(len(found))}
+    for track, own in document["tracks"].items():
+        assert own["frames"] == "stress" and len(kept) <= own["measured"]["overall"]["n"] <= len(found)
+        assert set(own["measured"]["by_origin"]) <= set(GROUPS)
+        # Its own worst frame is the worst of all that were kept, and is numbered as in the file.
+        worst = found.of(track, WORST).highest(1)
+        first = own["worst"][0]
+        span = max(json.loads((stressed / STRESS).read_text())["span"])
+        assert first["error"] == pytest.approx(float(worst.deviation[0]) * span, rel=1e-3)
+        assert first["ego"] == pytest.approx(found.observations.ego[first["row"]].tolist(), abs=1e-4)
+    told = quant("explain", stressed, "--stress", "--track", "ptq").out
+    assert f"{document['tracks']['ptq']['measured']['overall']['n']} frames that the stress test kept" in told
+    assert "held-out" not in told
+
+
+def test_nobody_stressed_it_yet(run: Path) -> None:
+    done = quant("explain", run, "--stress")
+    assert done.code == 2 and "nobody stressed the run yet" in done.err and f"quant stress {run}" in done.err
+
+
+def test_a_candidate_of_a_narrowed_range_is_told_of_by_the_command(run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    policy, drive = box_policy(), strategies.recording(600, 0, ego=6, most=8)
+    speed = {"name": "speed", "unit": "m/s", "scale": 30.0, "low": -3.0, "high": 3.0}
+    others = [{"name": name} for name in ("gap", "bend", "grip", "load", "slope")]
+    dataset = build_dataset(policy, policy_digest(policy), [drive], 0, {"ego": [speed, *others]})
+    save_dataset(dataset, folder)
+    made = strategies.ptq_of(policy, dataset)
+    sound = explained(folder, made)
+    assert "is cut off" not in sound and "only, of" not in sound
+    told = explained(folder, with_narrow_ego(made, 0, 2.5, dataset.contract))
+    advice = " ".join(told.partition("PTQ: why, and what to try")[2].split())
+    assert re.match(r"- ego's speed is (cut off at|represented from) ", advice), advice
+    assert "try: make the candidate again: it has to represent all that is declared (quant ptq RUN)" in advice
+    # What the policy saw has names and units.
+    assert re.search(r"row \d+: ego: speed \S+ m/s, gap ", told)
+
+
+def explained(folder: Path, candidate: Candidate) -> str:
+    save_candidate(candidate, folder)
+    done = quant("explain", folder, "--track", "ptq")
+    assert done.code == 0, done.err
+    return done.out
 
 
 def test_bad_usage(run: Path, tmp_path: Path) -> None:

@@ -181,17 +181,11 @@ def frame_json(contract: Contract, found: Found) -> dict[str, Any] | None:
         "peers": len(peers),
         "float": [rounded(float(value)) for value in found.reference[0]],
         "candidate": [rounded(float(value)) for value in found.candidate[0]],
-        "ego": {name: rounded(float(value)) for name, value in zip(ego_names(contract), seen.ego[0], strict=True)},
+        "ego": {
+            name: rounded(float(value)) for name, value in zip(contract.names(peers=False), seen.ego[0], strict=True)
+        },
         "of_peers": [{name: rounded(float(value)) for name, value in zip(names, peer, strict=True)} for peer in peers],
     }
-
-
-def ego_names(contract: Contract) -> tuple[str, ...]:
-    """The ego's columns by name, those of older frames with how far back they are."""
-    return tuple(
-        one.name if lag == 0 else f"{one.name}, {lag} back"
-        for one, lag in zip(contract.ego, contract.lags, strict=True)
-    )
 
 
 def load_stress(path: Path, frames: Path, contract: Contract) -> Stress:

@@ -18,13 +18,12 @@ from quant.evaluation.stress.results import (
     TrackStress,
     Unsettled,
     contract_digest,
-    ego_names,
     tallies,
     total,
 )
 from quant.evaluation.stress.search import Start, search
 from quant.files import Progress, no_progress
-from quant.observation.contract import Contract
+from quant.observation.contract import Contract, whose
 from quant.observation.observations import Observations
 from quant.policy.policy import Box, Policy
 from quant.runners import FloatRunner
@@ -175,8 +174,15 @@ def _track(trial: Trial, candidate: Candidate, own: Sequence[tuple[str, Measured
     within = _summed([one for group, one in own if group != BEYOND])
     contract = trial.sampling.contract
     ego, peers = cut(candidate, trial.sampling)
-    names = [f"ego's {name}" for name, is_cut in zip(ego_names(contract), ego, strict=True) if is_cut]
-    names += [f"peers' {one.name}" for one, is_cut in zip(contract.peers, peers, strict=True) if is_cut]
+    names = [
+        whose(kind, name)
+        for kind, columns, beyond in (
+            ("ego", contract.names(peers=False), ego),
+            ("peers", contract.names(peers=True), peers),
+        )
+        for name, is_cut in zip(columns, beyond, strict=True)
+        if is_cut
+    ]
     return TrackStress(
         candidate.track,
         candidate.hashes,
