@@ -91,11 +91,11 @@ def test_the_command_writes_a_file_to_edit_and_never_over_an_edited_one(tmp_path
 def test_what_the_user_says_reaches_the_runs_dataset(tmp_path: Path) -> None:
     material = strategies.write_inputs(tmp_path)
     path = tmp_path / "o.toml"
-    path.write_text("period_ms = 40\n" + "[[ego]]\nlow = -9\nhigh = 9\n" + "[[ego]]\n" * 5)
+    path.write_text("view_deg = 60\n" + "[[ego]]\nlow = -9\nhigh = 9\n" + "[[ego]]\n" * 5)
     run = tmp_path / "run"
     assert quant("import", material / "policy.npz", "--out", run).code == 0
     done = quant("dataset", run, "--drive", material / "drive.npz", "--observation", path)
     assert done.code == 0, done.err
     written = read_contract(run / "observation.toml")
-    assert (written.ego[0].low, written.ego[0].origin("low"), written.period_ms) == (-9, "file", 40)
+    assert (written.ego[0].low, written.ego[0].origin("low"), written.view_deg) == (-9, "file", 60)
     assert all(np.isfinite(ends).all() for peers in (False, True) for ends in written.bounds(peers=peers))
