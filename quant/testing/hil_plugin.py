@@ -76,9 +76,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Makes room for the figures and the outcomes, and finds the board that was asked for, before anything else."""
     config.stash[_figures_key] = []
     config.stash[_outcomes_key] = {}
-    if is_worker(config) or config.option.collectonly:
+    if is_worker(config) or config.option.collectonly or config.option.help:
         return
-    asked = asks_for(HIL, config.option.markexpr)
+    # Without pytest-embedded's options nobody could say which board; its tests then say what to install.
+    asked = asks_for(HIL, config.option.markexpr) and "port" in config.option
     apart = workers(config) > 1 and not (config.option.dist == "loadfile" and HIL in suites(config))
     if apart and (asked or config.getoption("--board")):
         raise pytest.UsageError(

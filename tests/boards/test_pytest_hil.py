@@ -351,6 +351,19 @@ def test_no_board_is_told_before_anything_is_collected(session: pytest.Pytester)
     assert result.ret == 4 and "no board is plugged in" in said(result) and "imported" not in said(result)
 
 
+def test_help_needs_no_board(session: pytest.Pytester) -> None:
+    result = session.runpytest_subprocess("-m", "hil", "--help")
+    assert result.ret == 0 and "--board-map=FILE" in said(result)
+
+
+def test_without_pytest_embedded_its_tests_say_what_is_missing(session: pytest.Pytester) -> None:
+    session.makepyfile(test_board='import pytest\n\npytest.importorskip("not_there", reason="the extra bench")\n')
+    plugins = ("pytest_embedded", "pytest_embedded_serial", "pytest_embedded_serial_esp", "pytest_embedded_idf")
+    off = [word for name in plugins for word in ("-p", f"no:{name}")]
+    result = session.runpytest_subprocess("-m", "hil", *off)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED and "the extra bench" in said(result)
+
+
 @pytest.mark.parametrize("expression", ["hil", "hil and not slow", "(hil and slow) or (hil and not slow)"])
 def test_a_marker_alone_collects_only_where_its_tests_are(session: pytest.Pytester, expression: str) -> None:
     suites(session, "hil = test_board.py")
