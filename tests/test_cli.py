@@ -20,7 +20,7 @@ from tests.tracks import strategies
 
 POLICY = strategies.policy(2, ego=6)
 OTHER_POLICY = strategies.policy(3, ego=6)
-STEPS = ("--qat-steps", "20")
+STEPS = ("--qat-steps", "20", "--stress-frames", "2000")
 
 
 def contents(folder: Path) -> dict[str, str]:
