@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with both tracks, whose board commands change nothing in it."""
     folder = tmp_path_factory.mktemp("boards")
     strategies.write_inputs(folder)
-    drive = ("--drive", folder / "drive.npz", "--qat-steps", "2")
+    drive = ("--drive", folder / "drive.npz", "--qat-steps", "2", "--no-stress")
     done = quant("run", folder / "policy.npz", *drive, "--out", folder / "run")
     assert done.code == 0, done.err
     return folder / "run"

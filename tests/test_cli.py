@@ -21,6 +21,7 @@ from tests.tracks import strategies
 POLICY = strategies.policy(2, ego=6)
 OTHER_POLICY = strategies.policy(3, ego=6)
 STEPS = ("--qat-steps", "20")
+FEW = ("--stress-frames", "2000")
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -51,7 +52,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; tests that change it take a copy."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    done = quant("run", material / "policy.npz", "--drive", material / "drive.npz", "--out", folder, *STEPS)
+    done = quant("run", material / "policy.npz", "--drive", material / "drive.npz", "--out", folder, *STEPS, *FEW)
     assert done.code == 0, done.err
     return folder
 
@@ -220,6 +221,7 @@ def test_the_steps_one_by_one_give_the_bytes_of_the_whole(material: Path, finish
     assert quant("ptq", run).code == 0
     assert spawn("qat", run, *STEPS, PYTHONHASHSEED="7").code == 0
     assert quant("evaluate", run).code == 0
+    assert quant("stress", run, "--frames", FEW[1]).code == 0
     assert quant("device", run, "--board", "virtual").code == 0
     whole, steps = contents(finished), contents(run)
     assert set(whole) == set(steps)
@@ -242,13 +244,15 @@ def test_every_artifact_of_the_plan_is_there(finished: Path) -> None:
             "manifest.json",
             "report.txt",
             "device_virtual.json",
+            "stress.json",
+            "stress_frames.npz",
         ),
         "policy_saved_model/saved_model.pb",
     }
     manifest = json.loads((finished / MANIFEST).read_bytes())
     assert set(manifest["files"]) == names - {MANIFEST}
     steps = {name for name in manifest["seconds"] if "CPU" not in name}
-    assert steps == {"import", "dataset", "ptq", "qat", "evaluate", "device"}
+    assert steps == {"import", "dataset", "ptq", "qat", "evaluate", "stress", "device"}
     assert set(manifest["seconds"]) - steps == {"evaluate, CPU: held-out frames"}  # there is no world
     assert len((finished / "loss_curve_qat.csv").read_text().splitlines()) > 2
 
@@ -293,7 +297,7 @@ def test_limits_that_cannot_be_met_fail_the_gate(run: Path, material: Path, comm
 
 
 def test_a_whole_run_that_fails_the_gate_ends_with_1(material: Path, tmp_path: Path) -> None:
-    drive = ("--drive", material / "drive.npz", "--out", tmp_path / "run", "--qat-steps", "2")
+    drive = ("--drive", material / "drive.npz", "--out", tmp_path / "run", "--qat-steps", "2", *FEW)
     done = quant("run", material / "policy.npz", *drive, "--limits", material / "strict.json")
     assert done.code == 1 and "every candidate fails" in done.err
     assert quant("show", tmp_path / "run", "--limits", material / "strict.json", "--json").code == 1
@@ -402,7 +406,7 @@ def test_a_run_in_a_world_of_luck_is_refused(material: Path, tmp_path: Path, mon
     (tmp_path / "quant_test_lucky.py").write_text(LUCKY)
     monkeypatch.syspath_prepend(str(tmp_path))
     world = ("--world", "quant_test_lucky:Lucky", "--out", tmp_path / "run")
-    done = quant("run", material / "policy.npz", *world, *STEPS)
+    done = quant("run", material / "policy.npz", *world, *STEPS, *FEW)
     assert done.code == 2 and "not decided by reset(seed=...)" in done.err and "hint:" in done.err
 
 

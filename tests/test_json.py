@@ -84,7 +84,9 @@ def made(material: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     """A finished run of one track, and what ``quant run --json`` printed."""
     folder = tmp_path_factory.mktemp("made") / "run"
     source = (material / "policy.npz", "--drive", material / "drive.npz")
-    done = quant("run", *source, "--tracks", "ptq-gptq", "--qat-steps", "5", "--out", folder, "--json")
+    done = quant(
+        "run", *source, "--tracks", "ptq-gptq", "--qat-steps", "5", "--stress-frames", "2000", "--out", folder, "--json"
+    )
     assert done.code == 0, done.err
     return folder, done.out, done.err
 

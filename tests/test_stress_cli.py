@@ -147,4 +147,4 @@ def test_explain_takes_the_worst_frames_apart(run: Path) -> None:
     assert {one["origin"] for one in found["worst"]} <= set(GROUPS)
     (run / "stress.json").unlink()
     done = quant("explain", run, "--stress")
-    assert done.code == 2 and "not stressed" in done.err
+    assert done.code == 2 and "quant stress" in done.err

@@ -33,6 +33,7 @@ from tests.tracks import strategies
 pytestmark = pytest.mark.slow
 
 STEPS = 20
+FRAMES = 2000
 PATIENCE = 120
 """Seconds for what takes a few on an idle machine."""
 
@@ -43,11 +44,12 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked(material: Path, *more: object) -> tuple[object, ...]:
-    return (material / "policy.npz", "--drive", material / "drive.npz", "--qat-steps", STEPS, *more)
+    small = ("--qat-steps", STEPS, "--stress-frames", FRAMES)
+    return (material / "policy.npz", "--drive", material / "drive.npz", *small, *more)
 
 
 def planned(material: Path, *seeds: int) -> Sweep:
-    settings = Settings("policy.npz", (str(material / "drive.npz"),), qat_steps=STEPS)
+    settings = Settings("policy.npz", (str(material / "drive.npz"),), qat_steps=STEPS, stress_frames=FRAMES)
     sources = read_sources(material / "policy.npz", settings)
     return plan_sweep(material, sources, settings, seeds, ("ptq",), Limits())
 

@@ -11,7 +11,7 @@ from quant.boards.pack import read_pack
 from quant.runs.reading import open_run, pack_of
 from quant.tracks.storage import model_name
 from tests.commandline import quant
-from tests.test_cli import POLICY, STEPS, contents
+from tests.test_cli import FEW, POLICY, STEPS, contents
 from tests.tracks import strategies
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(material: Path) -> Path:
     given = (material / "policy.npz", "--drive", material / "drive.npz")
-    done = quant("run", *given, "--out", material / "run", "--tracks", ",".join(THREE), *STEPS)
+    done = quant("run", *given, "--out", material / "run", "--tracks", ",".join(THREE), *STEPS, *FEW)
     assert done.code == 0, done.err
     assert "PTQ-GPTQ" in done.out
     return material / "run"

@@ -41,7 +41,7 @@ class Limits:
             does not act.
         false_action: likewise where the candidate acts and float does not.
         worst_deviation: largest difference between float and candidate within the bounds, a share of the action's range
-            (of logits, of their range); None: reported without a limit.
+            (of logits, of their range); it is told without a limit, too.
         model_bytes: highest size of each sub-model's file.
         latency_ms: longest time of one decision on the target, with the worst number of peers, at the 99th percentile
             and at the maximum.

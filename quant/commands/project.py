@@ -93,7 +93,8 @@ def limits_table() -> str:
         f"[{'.'.join(TABLE)}]",
     ]
     for field in fields(Limits):
-        lines += ["", *_comment(meanings[field.name]), f"# {field.name} = {json.dumps(field.default)}"]
+        default = f"= {json.dumps(field.default)}" if field.default is not None else "is not set"
+        lines += ["", *_comment(meanings[field.name]), f"# {field.name} {default}"]
     return "\n".join(lines) + "\n"
 
 

@@ -482,8 +482,13 @@ def command(material: Material) -> str:
     words += ["--seed", str(asked.get("seed", 0))]
     if asked.get("world_kwargs"):
         words += ["--world-kwargs", json.dumps(asked["world_kwargs"])]
+    if asked.get("observation") is not None:
+        words += ["--observation", str(asked["observation"])]
+    words += [] if asked.get("unseen", True) else ["--no-unseen"]
     for name in ("qat_steps", "training_seed"):
         words += [_option(name), str(asked[name])] if asked.get(name) is not None else []
+    if asked.get("stress_frames") is not None:
+        words += [_option("stress_frames"), str(asked["stress_frames"])] if asked["stress_frames"] else ["--no-stress"]
     if asked.get("tracks") and tuple(asked["tracks"]) != DEFAULT_TRACKS:
         words += ["--tracks", ",".join(asked["tracks"])]
     for name, value in (asked.get("given") or {}).items():

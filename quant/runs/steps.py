@@ -361,7 +361,8 @@ def stress(
     Args:
         folder: of the run.
         limits: where the run has no verdict yet; None: the defaults.
-        frames: within the bounds; None: what the run's settings say, or `quant.evaluation.stress.stress.FRAMES`.
+        frames: within the bounds, from now on also by the settings; None: as they say, or
+            `quant.evaluation.stress.stress.FRAMES`.
         seed: of the frames; None: the run's.
         workers: processes; None: one for each processor.
         progress: called with frames done and in all.
@@ -369,6 +370,7 @@ def stress(
     run = read_run(folder, stress=False)
     seconds, finished = recorded_seconds(folder), (folder / MANIFEST).is_file()
     limits = limits_of(folder) if finished else limits or Limits()
+    settings = replace(run.settings, stress_frames=frames or run.settings.stress_frames or None)
     found = look_for_the_worst(
         run.policy,
         run.candidates,
@@ -376,14 +378,15 @@ def stress(
         run.dataset.observations(np.flatnonzero(run.dataset.column("made") == Made.SEEN)),
         policy_sha256=run.dataset.policy_sha256,
         dataset_sha256=run.dataset.digest,
-        frames=frames or run.settings.stress_frames or FRAMES,
+        frames=settings.stress_frames or FRAMES,
         seed=run.settings.seed if seed is None else seed,
         workers=workers,
         progress=progress,
     )
     unfinish(folder)
+    write_settings(settings, folder)
     found.save(folder / STRESS, folder / STRESS_FRAMES)
-    return finish(folder, limits, seconds)[0] if finished else replace(run, stress=found)
+    return finish(folder, limits, seconds)[0] if finished else replace(run, settings=settings, stress=found)
 
 
 @_changing

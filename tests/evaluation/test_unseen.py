@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         strategies.write_drive(folder / name, strategies.frames(700, seed, ego=6, slots=4, most=3))
     drives = [word for name in ("a.npz", "b.npz") for word in ("--drive", folder / name)]
     (folder / "limits.toml").write_text("action_disagreement = 1.0")
-    limits = ("--limits", folder / "limits.toml")
+    limits = ("--limits", folder / "limits.toml", "--stress-frames", "2000")
     done = quant("run", folder / "policy.npz", *drives, "--tracks", PTQ, *limits, "--out", folder / "run")
     assert done.code == 0, done.err
     return folder / "run"

@@ -27,6 +27,8 @@ CASES = {
     "what the file does not say": replace(
         PLAIN, given={"head": "the head.keras", "pooling": "sum", "action_space": "box:-1,1:0,2", "max_peers": 3}
     ),
+    "other frames": replace(PLAIN, stress_frames=5000, unseen=False, observation="my observation.toml"),
+    "no stress": replace(PLAIN, stress_frames=0),
     "an activation": replace(PLAIN, given={"encoder_activation": "relu6"}),
 }
 
