@@ -9,6 +9,7 @@ from typing import Any
 
 from quant.anatomy.anatomy import Anatomy, Column, Effect, Source, WeightFacts
 from quant.anatomy.simulation import OUTPUT, PEER_INPUT
+from quant.evaluation.open_loop import FILLED
 from quant.observation.contract import DECLARED, whose
 from quant.observation.coverage import physical_ends
 
@@ -53,6 +54,7 @@ FIRST = ("range too narrow", "range not covered")
 FEATURE = 0.5
 """Share of an input's cost that one feature must cause to be named."""
 
+THAT_ARE = "that are "
 DECLARE = "declare its bounds in observation.toml (quant observation POLICY writes it)"
 SAID = {"file": "observation.toml", "checkpoint": "the checkpoint"}
 """Who declared a bound."""
@@ -126,8 +128,10 @@ def _of_input(anatomy: Anatomy, source: Source) -> Iterator[Advice]:
             why = f"{where}; that is {clipping:.0%} of what the {source.name} costs ({share:.0%} of all)"
             yield _about("range too narrow", source, why, what)
         else:
-            why = f"{where}; on these frames that is {clipping * share:.0%} of all costs, beyond them it may cost more"
-            yield Advice("saturated", source.name, clipping * share, why, what)
+            why = f"{where}; that is {clipping * share:.0%} of all costs{_elsewhere(anatomy, source)}"
+            # A candidate that falls short of its contract is at fault however rarely these frames show it.
+            rule = "range too narrow" if any(one.short for one in cut) else "saturated"
+            yield Advice(rule, source.name, clipping * share, why, what)
     if short:
         where = "; ".join(_short_words(source, one) for one in short)
         yield Advice(
@@ -139,6 +143,18 @@ def _of_input(anatomy: Anatomy, source: Source) -> Iterator[Advice]:
         )
     if share >= DOMINANT and clipping < CUT_OFF_DECIDES:
         yield _too_coarse(source)
+
+
+def _elsewhere(anatomy: Anatomy, source: Source) -> str:
+    """Where a source costs most of all: the costs of frames that were made do not count among all."""
+    shares = {}
+    for origin, effect in source.alone.by_origin.items():
+        total = sum(one.alone.by_origin[origin].cost for one in anatomy.sources)
+        shares[origin] = effect.cost / total if total else 0.0
+    origin = max(shares, key=lambda one: shares[one], default="")
+    if not origin or shares[origin] < NOTABLE or shares[origin] <= source.share:
+        return ", but beyond these frames it may be more"
+    return f", but on {origin} frames the {source.name} costs {shares[origin]:.0%} of all"
 
 
 def _first_of(columns: Sequence[Column], chosen: Callable[[Column], bool]) -> list[Column]:
@@ -349,7 +365,7 @@ def _frames(anatomy: Anatomy) -> Iterator[Advice]:
         for count, effect in enumerate(anatomy.measured.by_peers)
         if effect is not None
     ]
-    slices += [(f"that are {origin}", effect) for origin, effect in anatomy.measured.by_origin.items()]
+    slices += [(f"{THAT_ARE}{origin}", effect) for origin, effect in anatomy.measured.by_origin.items()]
     whole = anatomy.measured.overall.cost
     worse = [(name, effect) for name, effect in slices if effect.n >= ENOUGH_FRAMES and whole]
     worse = [(name, effect) for name, effect in worse if effect.cost >= WORSE_FRAMES * whole]
@@ -361,7 +377,9 @@ def _frames(anatomy: Anatomy) -> Iterator[Advice]:
             NOTABLE,
             f"frames {name} cost {effect.cost / whole:.1f} times the average (n = {effect.n}, mean error "
             f"{effect.mae:.2g})",
-            "record more of them: calibration and training weigh what they see",
+            "they lie where nobody drove: record drives that go there, or declare narrower bounds if they cannot occur"
+            if name == f"{THAT_ARE}{FILLED}"
+            else "record more of them: calibration and training weigh what they see",
         )
 
 

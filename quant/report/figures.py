@@ -181,11 +181,13 @@ def _density(name: str, across: NDArray[Any], up: NDArray[Any], x: Axis, y: Axis
     wide, tall = (x.end - x.start) / CELLS, (y.start - y.end) / CELLS
     most = math.log1p(counts.max())
     parts = [_frame(_TALL, x, y).grid("float action", name)]
+    cells = []
     for column, row in np.argwhere(counts > 0).tolist():
         shade = 0.2 + 0.8 * math.log1p(counts[column, row]) / most
         box = {"x": x.start + column * wide, "y": y.start - (row + 1) * tall, "width": wide, "height": tall}
         words = svg.tag("title", f"{int(counts[column, row])} frames")
-        parts.append(svg.tag("rect", words, **box, fill_opacity=f"{shade:.2f}", class_="cell"))
+        cells.append(svg.tag("rect", words, **box, fill_opacity=f"{shade:.2f}"))
+    parts.append(svg.tag("g", "".join(cells), class_="cell"))
     ends = [(x.start, y.start), (x.end, y.end)] if diagonal else [(x.start, y(0)), (x.end, y(0))]
     parts.append(svg.line(ends, stroke_width=0.8, class_="rule"))
     return svg.picture(WIDTH, _TALL, f"{name} over float action", "".join(parts))
@@ -256,13 +258,13 @@ def histogram(index: int, interface: Interface) -> str:
     most = max(float(bars.max()), interface.at_lowest, interface.at_highest, 1e-9)
     y = Axis(0, math.sqrt(most) * 1.05, height - 20, 8.0)
     wide = (x.end - x.start) / BARS
-    parts = []
-    for k, share in enumerate(bars.tolist()):
-        if share > 0:
-            parts.append(_bar(x.start + k * wide, wide - 0.6, y, share, svg.look(index)))
+    inside = [_bar(x.start + k * wide, wide - 0.6, y, share) for k, share in enumerate(bars.tolist()) if share > 0]
+    parts = [svg.tag("g", "".join(inside), fill="currentColor", class_=svg.look(index))] if inside else []
+    ends = []
     for share, left in ((interface.at_lowest, x.start - 10), (interface.at_highest, x.end + 3)):
         if share > 0:
-            parts.append(_bar(left, 7.0, y, share, "end"))
+            ends.append(_bar(left, 7.0, y, share))
+    parts += [svg.tag("g", "".join(ends), fill="currentColor", class_="end")] if ends else []
     middle = svg.text((x.start + x.end) / 2, height - 6, "code", text_anchor="middle", class_="label")
     ticks = [svg.text(at, height - 6, str(v), text_anchor=a) for at, v, a in _ends(x, interface.first, last)]
     floor = svg.tag("path", d=f"M{x.start - 12} {y.start}H{x.end + 12}", class_="axis", fill="none")
@@ -275,10 +277,10 @@ def _ends(x: Axis, first: int, last: int) -> tuple[tuple[float, int, str], ...]:
     return (x.start - 12, first, "start"), (x.end + 12, last, "end")
 
 
-def _bar(left: float, wide: float, y: Axis, share: float, look: str) -> str:
+def _bar(left: float, wide: float, y: Axis, share: float) -> str:
     top = min(y(math.sqrt(share)), y.start - 1)
     words = svg.tag("title", f"{share:.3%}")
-    return svg.tag("rect", words, x=left, y=top, width=wide, height=y.start - top, fill="currentColor", class_=look)
+    return svg.tag("rect", words, x=left, y=top, width=wide, height=y.start - top)
 
 
 def board_times(device: DeviceReport, tracks: Sequence[str]) -> str:

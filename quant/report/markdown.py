@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from textwrap import indent
 
 from quant.anatomy import advise, contrast
-from quant.report import against, causes, tables, worlds
+from quant.report import against, causes, reach, tables, worlds
 from quant.report.material import Material
 from quant.report.replay import partings
+from quant.report.stress import stress_sentences
 from quant.report.tables import Cell, Table
 from quant.report.terminal import engine_lines, status_line
 
@@ -43,6 +44,7 @@ def summary(material: Material) -> str:
         parts += ["### Gate self-test", listed(verdict.gate)]
     if material.parity:
         parts += ["### Engines, against the arithmetic of the verdict", listed(engine_lines(material.parity))]
+    parts += _reach(material)
     if material.second is not None:
         opinion = material.second
         parts += ["## A second opinion: SUMO", listed(opinion.sentences)]
@@ -68,6 +70,20 @@ def summary(material: Material) -> str:
         table(tables.limits(material)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _reach(material: Material) -> list[str]:
+    """Unseen drives, coverage and stress."""
+    parts = []
+    if reach.left_out(material.evaluations):
+        parts += ["## Unseen drives", table(reach.unseen(material.evaluations))]
+    trusted = reach.trusted(material.coverage)
+    parts += ["## Coverage", table(reach.coverage_table(material.coverage))]
+    parts += [] if trusted is None else ["### Trusted up to", table(trusted)]
+    if material.stress is not None:
+        stress = material.stress
+        parts += ["## Stress", table(reach.stress_table(stress)), listed(stress_sentences(stress))]
+    return parts
 
 
 def _causes(material: Material) -> list[str]:

@@ -17,13 +17,13 @@ from quant.dataset import Split
 from quant.dataset.storage import Made
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT
-from quant.observation.observations import F32, Observations
+from quant.observation.observations import Observations
 from quant.report.board_tests import BoardTests
 from quant.report.results import Results
 from quant.runners import FloatRunner, Int8Runner
 from quant.runners.flatbuffer import Quantized
 from quant.runners.runner import Decision
-from quant.tracks.candidate import Affine, Candidate
+from quant.tracks.candidate import Affine
 from quant.tracks.ptq import equalizations
 
 Curve = tuple[tuple[int, float, float], ...]
@@ -93,13 +93,12 @@ class Material(Results):
         observations = self.dataset.observations(rows)
         space = self.policy.action_space
         actions = {FLOAT: space.decide(FloatRunner(self.policy).values(observations))}
-        interfaces, features = {}, {}
+        interfaces = {}
         for track, candidate in self.candidates.items():
             runner = Int8Runner(candidate)
             actions[track] = space.decide(runner.values(observations))
             interfaces[track] = interfaces_of(runner, observations)
-            features[track] = features_of(candidate, observations)
-        return Frames(len(rows), actions, interfaces, features)
+        return Frames(len(rows), actions, interfaces)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +109,11 @@ class Frames:
         n: frames.
         actions: (N,) int64 of a Discrete or (N, A) float32 of a Box, by track, ``float`` among them.
         interfaces: what the codes between the parts of each candidate are used for, by track.
-        features: how each candidate covers the inputs' features, by track.
     """
 
     n: int
     actions: Mapping[str, NDArray[Any]]
     interfaces: Mapping[str, tuple[Interface, ...]]
-    features: Mapping[str, tuple[Feature, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,23 +150,6 @@ class Interface:
         return int(np.count_nonzero(self.codes))
 
 
-@dataclass(frozen=True)
-class Feature:
-    """One feature of an input, and the range a candidate's codes cover.
-
-    Attributes:
-        name: as ``peer 0``.
-        seen: lowest and highest value on the held-out frames; None without any.
-        covered: what the lowest and the highest code stand for.
-        clipped: share of the values that lie more than half a step beyond the codes.
-    """
-
-    name: str
-    seen: tuple[float, float] | None
-    covered: tuple[float, float]
-    clipped: float
-
-
 def interfaces_of(runner: Int8Runner, observations: Observations) -> tuple[Interface, ...]:
     """The codes of a candidate's interfaces; those of absent peers are padding and are not counted."""
     decision: Decision = runner.decide(observations)
@@ -198,23 +178,3 @@ def _interface(name: str, codes: NDArray[Any], tensor: Quantized | None = None) 
         return Interface(name, counts, kind.min, None, None)
     real = [float(tensor.scale) * (code - int(tensor.zero_point)) for code in (kind.min, kind.max)]
     return Interface(name, counts, kind.min, (real[0], real[1]), int(tensor.zero_point))
-
-
-def features_of(candidate: Candidate, observations: Observations) -> tuple[Feature, ...]:
-    """How a candidate's input codes cover the features of peers present and of the ego."""
-    peers = _features("peer", candidate.peer_input, observations.peers[observations.mask])
-    return (*peers, *_features("ego", candidate.ego_input, observations.ego))
-
-
-def _features(kind: str, affine: Affine, values: F32) -> Sequence[Feature]:
-    codes = np.iinfo(affine.quantize(np.zeros((1, len(affine.gain)), np.float32)).dtype)
-    gain, offset = affine.gain.astype(np.float64), affine.offset.astype(np.float64)
-    steps = values.astype(np.float64) * gain + offset
-    beyond = (steps < codes.min - 0.5) | (steps > codes.max + 0.5)
-    found = []
-    for k in range(len(gain)):
-        ends = [float((code - offset[k]) / gain[k]) for code in (codes.min, codes.max)]
-        seen = (float(values[:, k].min()), float(values[:, k].max())) if len(values) else None
-        share = float(beyond[:, k].mean()) if len(values) else 0.0
-        found.append(Feature(f"{kind} {k}", seen, (ends[0], ends[1]), share))
-    return found

@@ -10,11 +10,14 @@ from quant.anatomy import Anatomy, advise, contrast
 from quant.evaluation.actors import Actor
 from quant.evaluation.evaluation import FLOAT
 from quant.evaluation.statistics import Estimate
+from quant.evaluation.stress.results import Stress
 from quant.policy.policy import Box
-from quant.report import against, captions, causes, figures, tables, worlds
+from quant.report import against, captions, causes, figures, reach, tables, worlds
 from quant.report.blocks import Block, Finding, Picture, Section, image, pictures
 from quant.report.material import Interface, Material
 from quant.report.replay import Drive, Parting, Replay, partings, replay, telling
+from quant.report.stress import stress_sentences
+from quant.report.sweeping import sweep
 from quant.report.terminal import engine_lines
 
 COMPONENTS = 4
@@ -36,6 +39,9 @@ def sections(material: Material) -> tuple[Section, ...]:
     made = (
         Section("criteria", "Acceptance criteria", tuple(_criteria(material))),
         Section("comparison", "Head to head", tuple(_comparison(material))),
+        Section("unseen", "Unseen drives", tuple(_unseen(material))),
+        Section("coverage", "Coverage of the inputs", tuple(_coverage(material))),
+        Section("stress", "Stress: the worst over the declared range", tuple(_stress(material))),
         Section("worlds", "A second opinion: SUMO", tuple(_worlds(material))),
         Section("baseline", "Against the baseline", tuple(_baseline(material))),
         Section("partings", "Where the tracks part", tuple(_partings(material))),
@@ -138,6 +144,86 @@ def _driving(material: Material, place: int) -> Iterator[tuple[str, str]]:
 def _percent(one: Estimate) -> Estimate:
     low, high = (None if end is None else 100 * end for end in (one.low, one.high))
     return Estimate(100 * one.value, low, high)
+
+
+def _unseen(material: Material) -> Iterator[Block]:
+    later = "A finished run is judged on a later drive, beside the run, by quant evaluate RUN --drive FILE."
+    made = reach.left_out(material.evaluations)
+    if not made:
+        if any(origin.kind == "drive" for origin in material.dataset.origins):
+            seen = "Nothing unseen was looked at: held-out frames are other moments of the drives it was made of."
+            yield Block(words=(seen, later))
+        return
+    words = (
+        "Every candidate was made once more without each drive in turn, with the same seeds, and judged on all frames "
+        "of the drive it had not seen. Held-out frames of seen drives are no such test: they are other moments of it.",
+        later,
+    )
+    series = _series(material)
+    found = material.evaluations
+    others = reach.unseen_picture("other action, %", found, series, lambda one: 100 * (1 - one.agreement.value))
+    shown = (
+        (reach.unseen_picture(_error(material), found, series), reach.unseen_words(found)),
+        (others, reach.disagreement_words(found)),
+    )
+    yield Block(
+        words=words, pictures=pictures(shown), legend=tuple((series[track], track) for track in made), large=True
+    )
+    yield Block(tables=(reach.unseen(material.evaluations),))
+
+
+def _coverage(material: Material) -> Iterator[Block]:
+    columns = material.coverage
+    words = (
+        "How far each input was recorded or driven, how far it may go and who says so, and how far each candidate's "
+        "codes reach. Beyond them a value is cut off: the candidate decides as at the edge, whatever float does.",
+        "A frame is what is declared, the bar in it what was recorded, each line what a candidate represents; a "
+        "crossed-out red line is declared, but cut off.",
+    )
+    shown, series = reach.columns_shown(columns), dict(list(_series(material).items())[1:])
+    groups = {kind: [one for one in shown if one.kind == kind] for kind in ("ego", "peers")}
+    names = {"ego": "the ego's inputs", "peers": "a peer's inputs"}
+    drawn = [
+        (reach.coverage(names[kind], own, series), reach.coverage_words(own)) for kind, own in groups.items() if own
+    ]
+    yield Block(words=words, pictures=pictures(drawn), legend=_legend(material), parts=reach.PARTS, large=True)
+    trusted = reach.trusted(columns)
+    if trusted is not None:
+        margin = "Nobody declared how far these go: they end with what was recorded and a margin."
+        yield Block("Trusted up to", (margin,), tables=(trusted,))
+    yield Block("In figures", tables=(reach.coverage_table(columns),), folded=True)
+
+
+def _stress(material: Material) -> Iterator[Block]:
+    stress = material.stress
+    if stress is None:
+        yield Block(words=("Not stressed: nobody looked for the worst where the inputs may lie (quant stress RUN).",))
+        return
+    notes = stress_sentences(stress, worst=False)
+    words = (
+        f"Float and every candidate on {stress.frames:,} frames over the declared range of the inputs, each of which "
+        "can occur, and a search that goes on from the worst of them. What was found stands in stress_frames.npz; "
+        "quant explain RUN --stress takes it apart.",
+        *(f"{one}." if one.startswith(tuple(stress.tracks)) else _sentence(one) for one in notes),
+    )
+    yield Block(words=words, tables=(reach.stress_table(stress),))
+    drawn = pictures(_sweeps(material, stress))
+    title, legend = "The worst found, with one feature swept through it", _legend(material, with_float=True)
+    yield Block(title if drawn else "", pictures=drawn, legend=legend, large=True)
+    yield Block("What the policy saw in the worst frames", tables=(reach.worst_table(stress),), folded=True)
+
+
+def _sweeps(material: Material, stress: Stress) -> Iterator[tuple[str, str]]:
+    actions, series = tables.actions_of(material), _series(material)
+    recorded = {(one.kind, one.index): one.recorded for one in material.coverage}
+    for track in material.candidates:
+        found = sweep(stress, material.policy, material.candidates, track)
+        if found is not None:
+            seen = recorded["ego" if found.feature.slot is None else "peers", found.feature.index]
+            drawn = reach.sweep_picture(
+                found, series, seen, reach.output_name(material.policy, found.component, actions)
+            )
+            yield drawn, reach.sweep_words(found, seen)
 
 
 def _worlds(material: Material) -> Iterator[Block]:
@@ -348,8 +434,6 @@ def _codes(material: Material) -> Iterator[Block]:
         yield Block(f"{track.upper()}: between the parts", pictures=pictures(shown))
         if track in material.anatomies:
             yield _layers(index, material.anatomies[track])
-    features = tables.features(material.frames)
-    yield Block("Ranges of the input features", tables=(features,), folded=True)
 
 
 def _interface(one: Interface) -> str:

@@ -56,7 +56,7 @@ def _in_group(one: TrackStress, group: str) -> str:
     return f"{tally.missed} : {tally.false}, {tally.worst:.3f}" if tally.frames else "none"
 
 
-def stress_sentences(stress: Stress) -> list[str]:
+def stress_sentences(stress: Stress, *, worst: bool = True) -> list[str]:
     """What the figures are, how much of the range is out of any int8's reach, and the worst frame of each candidate."""
     unsettled = stress.unsettled
     sentences = [
@@ -68,7 +68,7 @@ def stress_sentences(stress: Stress) -> list[str]:
         if one.cut:
             sentences.append(f"{track} does not represent the whole declared range of {', '.join(one.cut)}")
         words = worst_words(stress, track)
-        if words:
+        if words and worst:
             sentences.append(words)
     if stress.undeclared:
         names = ", ".join(stress.undeclared)

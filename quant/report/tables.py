@@ -15,9 +15,8 @@ from quant.acceptance.assessment import CRITERIA, Assessment
 from quant.acceptance.criterion import Criterion, Outcome, quantity
 from quant.acceptance.decision import Verdict
 from quant.boards.report import DeviceReport, TrackReport
-from quant.dataset.augmentation import PEER_FEATURES
 from quant.evaluation.evaluation import FLOAT, Evaluation
-from quant.evaluation.open_loop import Closeness
+from quant.evaluation.open_loop import MADE, Closeness, OpenLoop
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Paired
 from quant.policy.policy import Discrete
@@ -244,14 +243,37 @@ def reasons(verdict: Verdict) -> tuple[str, ...]:
 
 
 def frames(evaluations: Mapping[str, Evaluation]) -> Table:
-    """How closely every candidate follows the float policy on held-out frames."""
+    """How closely every candidate follows the float policy on held-out frames, kind by kind: seen ones count alone."""
     opened = {t: e.open_loop for t, e in evaluations.items() if e.open_loop is not None}
-    rows = []
-    for name, show in terminal.FRAMES.items():
-        figures = [show(one.overall) for one in opened.values()]
-        if set(figures) != {NOTHING}:
-            rows.append(row_of(name.strip(), *figures))
-    return Table(("", *(track.upper() for track in opened)), tuple(rows))
+    if not opened:
+        return Table(("",), ())
+    rows: list[tuple[Cell, ...]] = []
+    for name, each in _kinds(list(opened.values())).items():
+        n = next(one.n for one in each if one is not None)
+        rows.append((Cell(f"{name}, n = {n:,}", "group"), *(Cell("") for _ in opened)))
+        for label, show in list(terminal.FRAMES.items())[1:]:
+            figures = [NOTHING if one is None else show(one) for one in each]
+            if set(figures) != {NOTHING}:
+                rows.append(row_of(label.strip(), *figures))
+    return Table(("", *(track.upper() for track in opened)), tuple(rows), notes=exact(evaluations))
+
+
+def _kinds(opened: Sequence[OpenLoop]) -> dict[str, list[Closeness | None]]:
+    """What counts, and, apart from it, frames of each kind."""
+    origins = list(dict.fromkeys(origin for one in opened for origin, _ in one.by_origin))
+    seen = [origin for origin in origins if origin not in MADE]
+    apart = [origin for origin in origins if origin in MADE or len(seen) > 1]
+    counted = f"{' and '.join(seen) or 'held out'}: what counts"
+    each = [dict(one.by_origin) for one in opened]
+    return {counted: [one.overall for one in opened], **{name: [own.get(name) for own in each] for name in apart}}
+
+
+def exact(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
+    """How many frames of each kind have no error at all in any candidate."""
+    found = evaluations[FLOAT].exact
+    counts = {origin: own.n for e in evaluations.values() if e.open_loop for origin, own in e.open_loop.by_origin}
+    each = [f"{found[origin]:,} of {n:,} {origin}" for origin, n in counts.items() if found.get(origin)]
+    return (f"Without any error in every candidate: {'; '.join(each)} frames. They dilute a mean.",) if each else ()
 
 
 def by_peers(evaluations: Mapping[str, Evaluation]) -> Table:
@@ -309,26 +331,6 @@ def interface_words(found: Interface) -> str:
         f"at {found.first}: {found.at_lowest:.2%}, at {last}: {found.at_highest:.2%}; "
         f"{found.used:,} of {len(found.codes):,} codes occur{real}"
     )
-
-
-def features(found: Frames) -> Table:
-    """The range of each input's feature on the held-out frames, and what each candidate's codes cover of it."""
-    tracks = list(found.features)
-    rows = []
-    for own in zip(*found.features.values(), strict=True):
-        cells = [Cell(_range(one.covered), note=f"{one.clipped:.2%} beyond") for one in own]
-        rows.append(row_of(_feature(own[0].name), NOTHING if own[0].seen is None else _range(own[0].seen), *cells))
-    return Table(("feature", "seen", *(f"{t.upper()} covers" for t in tracks)), tuple(rows))
-
-
-def _range(ends: tuple[float, float]) -> str:
-    return f"{ends[0]:.3g} to {ends[1]:.3g}"
-
-
-def _feature(name: str) -> str:
-    kind, _, place = name.partition(" ")
-    known = kind == "peer" and int(place) < len(PEER_FEATURES)
-    return f"{name} ({PEER_FEATURES[int(place)]})" if known else name
 
 
 def cost(material: Material) -> Table:
@@ -528,6 +530,7 @@ def key_figures(material: Material) -> tuple[Figure, ...]:
     if evaluation.open_loop is not None:
         overall = evaluation.open_loop.overall
         found.append(("same action as float", f"{overall.agreement.value:.2%}", f"{overall.n:,} held-out frames"))
+    found += _reach(material, track)
     parts = " + ".join(f"{size:,}" for size in own.sizes.values())
     found.append(("bytes", f"{own.total_bytes:,}", f"{parts}, encoder + head"))
     for one in own.criteria:
@@ -536,6 +539,23 @@ def key_figures(material: Material) -> tuple[Figure, ...]:
                 ("time of a decision, p99", f"{one.value:.3g} {one.unit}", f"{one.evidence}, worst peer count")
             )
     return tuple(found)
+
+
+def _reach(material: Material, track: str) -> list[Figure]:
+    """How it does on drives it was made without, and over the declared range."""
+    found: list[Figure] = []
+    drives = material.evaluations[track].unseen
+    if drives:
+        worst = min(drives, key=lambda one: one.closeness.agreement.value)
+        value = f"{worst.closeness.agreement.value:.2%}"
+        found.append(("same action, unseen drive", value, f"{worst.drive}, made without it"))
+    elif any(origin.kind == "drive" for origin in material.dataset.origins):
+        found.append(("same action, unseen drive", "not looked at", "held-out frames are of drives it was made of"))
+    if material.stress is None:
+        return [*found, ("missed : false actions", "not looked at", "nobody stressed it")]
+    within = material.stress.tracks[track].within
+    words = f"{within.frames:,} frames over the declared range; largest difference {within.worst:.3f} of the action's"
+    return [*found, ("missed : false actions", f"{within.missed} : {within.false}", words)]
 
 
 def _criteria_in_short(own: Assessment) -> Figure:
