@@ -73,7 +73,9 @@ def held_to_contract(
             continue
         found += one.findings
         causes = findings(one.series, assumed, one.name, explained=True) if assumed is not contract else ()
-        found += causes or findings(one.series, contract, one.name)
+        told = {(finding.name, finding.indices) for finding in one.findings}
+        more = causes or findings(one.series, contract, one.name)
+        found += [finding for finding in more if (finding.name, finding.indices) not in told]
     return refuse(found, allow)
 
 

@@ -67,7 +67,7 @@ def findings(series: Series, contract: Contract, where: str, *, explained: bool 
         scores = {one: one.score(frames) for one in relations}
         failing = [one for one, score in scores.items() if score is not None and score < one.fails]
         best = _best(contract, frames, scores, failing)
-        if best is None:
+        if best is None or (explained and not _is_sure(best)):
             break
         found.append(_explained(contract, frames, where, best, scores))
         frames = best.hypothesis.undo(frames)
@@ -87,7 +87,9 @@ def bound_findings(series: Series, contract: Contract, where: str) -> tuple[Find
     return tuple(found)
 
 
-BETTER = 5.0
+LEAST_GAIN = 0.002
+"""By how much an exact relation has to hold more often."""
+BETTER = 20.0
 """What it weighs that relations hold in all frames and not in most, against what is usual."""
 
 
@@ -148,6 +150,11 @@ def _best(
     return replace(best, hypothesis=_either(contract, best.hypothesis, [one.hypothesis for one in alike]))
 
 
+def _is_sure(best: _Explanation) -> bool:
+    """Whether more than tendencies and what is usual says so."""
+    return any(one.grade in ("stated", "exact") for one in best.fixed)
+
+
 def _is_other(best: _Explanation, other: _Explanation) -> bool:
     """The same thing done to another column, which would explain just as much."""
     one, two = best.hypothesis, other.hypothesis
@@ -168,13 +175,15 @@ def _either(contract: Contract, best: Hypothesis, others: Sequence[Hypothesis]) 
 def _tried(hypothesis: Hypothesis, frames: Frames, scores: Mapping[Relation, float | None]) -> _Explanation | None:
     columns = set(hypothesis.columns)
     affected = [one for one in scores if columns & set(one.columns)]
+    if hypothesis.name == "column-late":
+        affected = [one for one in affected if one.dates]
     failing = [one for one in affected if (score := scores[one]) is not None and score < one.fails]
     if not failing:
         return None
     undone = hypothesis.undo(frames)
     after = {one: one.score(undone) for one in failing}
     fixed = tuple(one for one in failing if _mended(one, scores[one], after[one]))
-    if not fixed:
+    if not fixed or (hypothesis.by_columns and all(one.grade != "soft" for one in fixed)):
         return None
     broken = 0
     for one in affected:
@@ -189,7 +198,7 @@ def _tried(hypothesis: Hypothesis, frames: Frames, scores: Mapping[Relation, flo
         ):
             continue
         # What is known to the last digit weighs more than a tendency.
-        if one.grade != "soft" or all(other.grade == "soft" for other in fixed):
+        if one.grade != "soft" or TIME in columns or all(other.grade == "soft" for other in fixed):
             return None
         broken += 1
     return _Explanation(hypothesis, fixed, broken, after)
@@ -202,7 +211,7 @@ def _mended(relation: Relation, before: float | None, now: float | None) -> bool
     if relation.grade in ("stated", "usual"):
         return now >= relation.fits
     if relation.grade == "exact":
-        return now >= relation.fits or (much and now >= UNEXPLAINED)
+        return now - before >= LEAST_GAIN and (now >= relation.fits or (much and now >= UNEXPLAINED))
     return (now >= relation.fits and (now - before >= 0.25 or much)) or (
         much and now - before >= 0.1 and now >= UNEXPLAINED
     )
@@ -217,7 +226,7 @@ def _explained(
 ) -> Finding:
     hypothesis, fixed = best.hypothesis, best.fixed
     refs = hypothesis.subject or hypothesis.columns
-    certain = any(one.grade in ("stated", "exact") for one in fixed)
+    certain = _is_sure(best)
     first = max(fixed, key=lambda one: (one.grade == "stated", one.grade == "exact", one.grade == "usual"))
     if first.grade in ("stated", "usual"):
         ref = first.columns[0]
@@ -392,7 +401,7 @@ def _frames_missing(contract: Contract, frames: Frames) -> int | None:
     copies = [(i, column.copy_of) for i, column in enumerate(contract.ego) if column.copy_of is not None]
     for order in orders(contract):
         scores_then = [copy_score(i, source)(order.undo(frames)) for i, source in copies]
-        if float(np.median([one for one in scores_then if one is not None] or [0.0])) > UNEXPLAINED:
+        if np.mean([one is None or one > UNEXPLAINED for one in scores_then]) > 0.75:
             return None
     for every in range(2, contract.depth):
         at = [place[source, every] for source in sorted(set(contract.sources)) if (source, every) in place]
@@ -455,41 +464,48 @@ def mask_findings(peers: F32, mask: Mask, where: str) -> tuple[Finding, ...]:
         where: the file's name.
     """
     filled = (peers != 0).any(axis=2)
-    present, empty = int(mask.sum()), mask & ~filled
-    hollow = int(empty.sum())
-    if hollow >= LEAST and hollow > 0.02 * present:
-        return (_mask_finding(mask, filled, hollow / present, where),)
+    present, hollow = int(mask.sum()), int((mask & ~filled).sum())
+    if hollow and len(mask) >= 2 * LEAST:
+        cause = _mask_cause(mask, filled)
+        if cause is not None or hollow > max(HOLLOW * present, LEAST):
+            return (_mask_finding(mask, filled, hollow / present, where, cause),)
     return _lone_columns(peers, mask, where)
 
 
-def _mask_finding(mask: Mask, filled: Mask, share: float, where: str) -> Finding:
+HOLLOW = 0.02
+"""Share of the peers marked present that may be all zeros."""
+
+
+def _mask_finding(mask: Mask, filled: Mask, share: float, where: str, cause: tuple[str, str] | None) -> Finding:
     spare = float((filled & ~mask).sum() / max(int((~mask).sum()), 1))
     empty, filled_in = _percent(share), _percent(spare)
     found = f"{empty} of the peers marked present are all zeros, {filled_in} of those marked absent are filled"
-    name, cause = _mask_cause(mask, filled)
-    certain = bool(cause) or (share > UNEXPLAINED and spare > UNEXPLAINED)
-    return Finding(name, certain, where, "peer_mask", (), found, "1 where a peer is present, 0 where none is", cause)
+    name, words = cause or ("mask-misplaced", "")
+    certain = cause is not None or (share > UNEXPLAINED and spare > UNEXPLAINED)
+    return Finding(name, certain, where, "peer_mask", (), found, "1 where a peer is present, 0 where none is", words)
 
 
-def _mask_cause(mask: Mask, filled: Mask) -> tuple[str, str]:
-    def fits(other: Mask, least: float = 0.98) -> bool:
-        either = other | filled
-        return bool(either.any()) and float((other & filled)[either].mean()) >= least
+def _mask_cause(mask: Mask, filled: Mask) -> tuple[str, str] | None:
+    """The mask that the filled slots are of, where another one explains nearly all that does not fit."""
+    wrong = float((mask != filled).mean())
 
+    def fits(other: Mask) -> bool:
+        return float((other != filled).mean()) <= 0.2 * wrong
+
+    if mask.all():
+        return ("mask-misplaced", "the mask is all ones") if filled.any() else None
     if fits(~mask):
         return "mask-inverted", "the mask is inverted"
-    if mask.all():
-        return "mask-misplaced", "the mask is all ones"
     for shift in range(1, mask.shape[1] // 2 + 1):
         for step in (shift, -shift):
             if fits(np.roll(mask, -step, axis=1)):
                 slots = f"{abs(step)} slot{'s'[: abs(step) > 1]}"
                 return "mask-misplaced", f"the mask is shifted by {slots} {'up' if step > 0 else 'down'}"
     for late in (*range(1, 51), *range(-1, -51, -1)):
-        if fits(np.roll(mask, -late, axis=0), 0.99):
+        if fits(np.roll(mask, -late, axis=0)):
             frames = f"{abs(late)} frame{'s'[: abs(late) > 1]}"
             return "mask-misplaced", f"the mask is {frames} {'late' if late > 0 else 'early'}"
-    return "mask-misplaced", ""
+    return None
 
 
 def _lone_columns(peers: F32, mask: Mask, where: str) -> tuple[Finding, ...]:

@@ -41,6 +41,8 @@ FACTORS = (30.0, 100.0, 1000.0, 10.0, 180 / math.pi, 8.0, 500.0)
 OF_ANGLES = (180.0, math.pi)
 OF_SPEEDS = (3.6,)
 TIMES = (10.0, 1000.0, 100.0, 1e6, 2.0, 5.0)
+RATES = (2.0, 5.0, 0.5, 0.2)
+"""Those that are another rate as well."""
 MOST_LATE = 20
 USUAL = {
     SPEED: 0.4,
@@ -74,6 +76,7 @@ class Hypothesis:
         cause: in words.
         unlikely: how much less common it is than others that explain the same.
         subject: the columns to name, where not all.
+        by_columns: whether a relation between columns has to say so, for something that steps alone do not show.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Hypothesis:
     cause: str
     unlikely: float
     subject: tuple[Ref, ...] | None = None
+    by_columns: bool = False
 
 
 def hypotheses(contract: Contract, frames: Frames, touched: Collection[Ref]) -> Iterator[Hypothesis]:
@@ -138,7 +142,8 @@ def _times() -> Iterator[Hypothesis]:
         def undo(frames: Frames, factor: float = factor) -> Frames:
             return frames if frames.t is None else replace(frames, t=frames.t / factor)
 
-        yield Hypothesis("time-unit", (TIME,), undo, cause, 0.0 if factor not in (2.0, 5.0, 0.5, 0.2) else 0.3)
+        rate = factor in RATES
+        yield Hypothesis("time-unit", (TIME,), undo, cause, 0.3 if rate else 0.0, by_columns=rate)
 
 
 def in_words(factor: float) -> str:

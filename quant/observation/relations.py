@@ -159,6 +159,7 @@ class Relation:
         fails: scores below this are as if it did not hold.
         fits: scores from this on are as if it did.
         grade: how much it weighs.
+        dates: whether it tells when a column was measured: positions of a satellite come a second late by themselves.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Relation:
     fails: float
     fits: float
     grade: Grade
+    dates: bool = True
 
 
 def relations_of(contract: Contract, frames: Frames) -> list[Relation]:
@@ -181,7 +183,7 @@ def _share(holds: Bools, least: int = LEAST) -> float | None:
 
 def alike(one: F64, other: F64) -> Bools:
     """Equal to what a half float or three digits would keep."""
-    return np.asarray(np.abs(one - other) <= 1e-4 + 1e-3 * np.maximum(np.abs(one), np.abs(other)))
+    return np.asarray(np.abs(one - other) <= 2e-6 + 1e-3 * np.maximum(np.abs(one), np.abs(other)))
 
 
 # Bounds
@@ -197,6 +199,8 @@ def _bounds(contract: Contract) -> Iterator[Relation]:
         if column.low is None and column.high is None:
             continue
         grade: Grade = "stated" if stated(column) else "usual"
+        if grade == "usual" and not contract.preset:
+            continue  # a guess by the number of columns alone
         yield Relation("its bounds", (ref,), _within(ref, column, grade == "stated"), 1.0, 1.0, grade)
 
 
@@ -286,10 +290,12 @@ def copy_score(index: int, source: int) -> Callable[[Frames], float | None]:
     """Of a column being what another one was one row before."""
 
     def score(frames: Frames) -> float | None:
-        follows = frames.follows[1:]
-        now, own, before = frames.ego[1:, index], frames.ego[1:, source], frames.ego[:-1, source]
+        follows = frames.follows[2:] & frames.follows[1:-1]
+        copy, origin = frames.ego[:, index], frames.ego[:, source]
+        now, own, before = copy[2:], origin[2:], origin[1:-1]
         # A value that stays as it is says nothing of when it was.
-        telling = follows & ((np.abs(own - before) > ALIKE) | (np.abs(now - frames.ego[:-1, index]) > ALIKE))
+        moves = [np.abs(a - b) > ALIKE for a, b in ((own, before), (before, origin[:-2]), (now, copy[1:-1]))]
+        telling = follows & (moves[0] | moves[1] | moves[2])
         return _share(np.abs(now - before)[telling] <= 2 * ALIKE)
 
     return score
@@ -475,7 +481,7 @@ def _closing(contract: Contract, frames: Frames, x: int, speed: int) -> Iterator
     slots = range(frames.mask.shape[1])
     windows = {slot: _windows(frames.t, frames.follows, frames.mask[:, slot]) for slot in slots}
 
-    def score(frames: Frames) -> float | None:
+    def paths(frames: Frames) -> tuple[list[F64], list[F64]]:
         moved, expected = [], []
         assert frames.t is not None
         for slot, (starts, ends) in windows.items():
@@ -484,10 +490,10 @@ def _closing(contract: Contract, frames: Frames, x: int, speed: int) -> Iterator
                 path = _integral(frames.peers[:, slot, speed] * a_second, frames.t)
                 moved.append(distance[ends] - distance[starts])
                 expected.append(path[ends] - path[starts])
-        return _followed(moved, expected, least=2.0)
+        return moved, expected
 
     refs: tuple[Ref, ...] = (("peers", x), ("peers", speed), TIME)
-    yield Relation("rel_x changing by rel_speed", refs, score, 0.2, 0.6, "soft")
+    yield from _following("rel_x changing by rel_speed", refs, paths, 2.0)
 
 
 def _accelerating(contract: Contract, frames: Frames, speed: int, acceleration: int) -> Iterator[Relation]:
@@ -498,14 +504,34 @@ def _accelerating(contract: Contract, frames: Frames, speed: int, acceleration: 
     a_second, of_that = scales[0], scales[1]
     starts, ends = _windows(frames.t, frames.follows, np.ones(len(frames.t), np.bool_))
 
-    def score(frames: Frames) -> float | None:
+    def paths(frames: Frames) -> tuple[list[F64], list[F64]]:
         assert frames.t is not None
         path = _integral(frames.ego[:, acceleration] * of_that, frames.t)
         own = frames.ego[:, speed] * a_second
-        return _followed([own[ends] - own[starts]], [path[ends] - path[starts]], least=1.0)
+        return [own[ends] - own[starts]], [path[ends] - path[starts]]
 
     refs: tuple[Ref, ...] = (("ego", speed), ("ego", acceleration), TIME)
-    yield Relation("speed changing by acceleration", refs, score, 0.2, 0.6, "soft")
+    yield from _following("speed changing by acceleration", refs, paths, 1.0)
+
+
+Paths = Callable[[Frames], tuple[list[F64], list[F64]]]
+"""By how much a column changed over each window, and by how much another one says."""
+
+
+def _following(name: str, refs: tuple[Ref, ...], paths: Paths, least: float) -> Iterator[Relation]:
+    """As much, where drives are good enough for that, and at least the same way."""
+    yield Relation(name, refs, lambda frames: _followed(*paths(frames), least), 0.2, 0.6, "soft", dates=False)
+    yield Relation(f"{name}, the same way", refs, lambda frames: _agreed(*paths(frames)), 0.2, 0.6, "soft", dates=False)
+
+
+def _agreed(moved: list[F64], expected: list[F64]) -> float | None:
+    """The correlation where it is positive."""
+    if not moved:
+        return None
+    change, path = np.concatenate(moved), np.concatenate(expected)
+    if len(change) < 10 * LEAST or min(change.std(), path.std()) < 1e-9:
+        return None
+    return max(float(np.corrcoef(change, path)[0, 1]), 0.0)
 
 
 def _followed(moved: list[F64], expected: list[F64], least: float) -> float | None:
@@ -591,9 +617,13 @@ def _habits(contract: Contract) -> Iterator[Relation]:
         yield Relation("being 1 while a peer brakes", refs, _braking(braking, contract), 0.99, 0.99, "soft")
     if acceleration is not None and theirs is not None:
         refs = (("ego", acceleration), ("peers", theirs))
-        yield Relation("being one of the accelerations", refs, _own_echo(acceleration, theirs), 0.05, 0.2, "soft")
+        yield Relation("being one of the accelerations", refs, _own_echo(acceleration, theirs), 0.4, 0.4, "soft")
     if speed is not None:
         yield Relation("being 0 while it stands", (("ego", speed),), _standing(speed), 0.3, 0.8, "soft")
+    relative = contract.index_of(REL_SPEED, peers=True)
+    if speed is not None and relative is not None:
+        refs = (("peers", relative), ("ego", speed))
+        yield Relation("being 0 while it stands among others", refs, _still(speed, relative), 0.1, 0.4, "soft")
     if heading is not None:
         refs = (("peers", heading),)
         yield Relation("peers driving along", refs, _near(heading, 0.06, around=True), 0.25, 0.6, "soft")
@@ -651,6 +681,16 @@ def _standing(speed: int) -> Callable[[Frames], float | None]:
         frames_standing = sum(stop - start for start, stop in long)
         at_zero = sum(stop - start for start, stop in long if abs(values[start]) < 1e-4)
         return at_zero / frames_standing
+
+    return score
+
+
+def _still(speed: int, relative: int) -> Callable[[Frames], float | None]:
+    """Share of the peers that stand where the ego does."""
+
+    def score(frames: Frames) -> float | None:
+        standing = frames.mask & (np.abs(frames.ego[:, speed, None]) < 1e-4)
+        return _share(np.abs(frames.peers[:, :, relative][standing]) < 0.01, 100)
 
     return score
 
