@@ -330,6 +330,7 @@ def test_after_another_dataset_its_candidates_are_stale(run: Path, material: Pat
     refuses(run, {"decide": "run quant evaluate again"})
     assert quant("evaluate", run).code == 0
     refuses(run, {"decide": "run the board again"})
+    assert quant("stress", run).code == 0
     assert quant("device", run, "--board", "virtual").code == 0
     assert quant("show", run).code == 0
 

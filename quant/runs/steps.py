@@ -367,7 +367,8 @@ def stress(
         workers: processes; None: one for each processor.
         progress: called with frames done and in all.
     """
-    run = read_run(folder, stress=False)
+    # What boards and SUMO showed may be of earlier candidates still; it is of no use here.
+    run = read_run(folder, devices=False, second=False, stress=False)
     seconds, finished = recorded_seconds(folder), (folder / MANIFEST).is_file()
     limits = limits_of(folder) if finished else limits or Limits()
     settings = replace(run.settings, stress_frames=frames or run.settings.stress_frames or None)
