@@ -56,7 +56,7 @@ FEATURE = 0.5
 
 THAT_ARE = "that are "
 DECLARE = "declare its bounds in observation.toml (quant observation POLICY writes it)"
-SAID = {"file": "observation.toml", "checkpoint": "the checkpoint"}
+SAID = {"file": "observation.toml", "checkpoint": "the checkpoint", "world": "the world's space"}
 """Who declared a bound."""
 
 

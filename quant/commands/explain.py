@@ -127,7 +127,7 @@ def _stress_frames(folder: Path, dataset: Dataset, candidates: Mapping[str, Cand
 
     stress = read_stress(folder, dataset, candidates)
     if stress is None:
-        raise InputError("nobody stressed the run yet", where=folder, hint=f"quant stress {folder}")
+        raise InputError("the run was not stressed", where=folder, hint=f"quant stress {folder}")
     found = stress.found
     seen = found.observations
     flat = np.concatenate([seen.ego, seen.peers.reshape(len(seen), -1), seen.mask], axis=1)

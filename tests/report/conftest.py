@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,20 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     policy = strategies.policy(2, space=Box((0.0, -1.0), (1.0, 2.0)))
     drive = strategies.write_drive(folder / "drive.npz", strategies.frames(700, 1, most=3))
     return _run(folder / "recorded", policy, Settings(HOSTILE, (str(drive),)), coarser=0.97)
+
+
+@pytest.fixture(scope="session")
+def stressed_material(driven: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """Of :func:`driven`, with what a stress test found."""
+    folder = Path(shutil.copytree(driven, tmp_path_factory.mktemp("report") / "stressed"))
+    steps.stress(folder, frames=1500, workers=1)
+    return material_of(folder)
+
+
+@pytest.fixture(scope="session")
+def stressed_page(stressed_material: Material) -> str:
+    """Of :func:`stressed_material`."""
+    return page(stressed_material)
 
 
 def material_of(folder: Path) -> Material:
