@@ -14,7 +14,7 @@ from quant.policy import Observations, Policy, load_policy, policy_digest
 from quant.runners import FloatRunner, Int8Runner, parity
 from quant.tracks.candidate import Candidate
 from quant.tracks.gptq import Rounded
-from quant.tracks.plan import Choice, calibrate, make_plan
+from quant.tracks.plan import Choice, Rewriting, calibrate, make_plan
 from quant.tracks.registry import GPTQ
 from quant.worlds.reference import golden_path, reference_policy_path
 
@@ -92,6 +92,6 @@ def _dataset(policy: Policy, observations: Observations) -> Dataset:
 def _candidate() -> tuple[Candidate, Observations]:
     """PTQ's plan without a search, its weights rounded to the nearest: as exact as any other, and made at once."""
     policy, observations = _golden()
-    choice = Choice(0.05, 0.0, (1.0,) * len(policy.encoder), (1.0,) * len(policy.head))
+    choice = Choice(0.05, Rewriting(), (1.0,) * len(policy.encoder), (1.0,) * len(policy.head))
     plan = make_plan(calibrate(policy, observations), choice)
     return Rounded.nearest(plan).candidate(_dataset(policy, observations)), observations

@@ -29,27 +29,16 @@ from quant.tracks.export import candidate_of, checked
 from quant.tracks.flatbuffer_writer import write_model
 from quant.tracks.integers import IntegerLayer, nearest_layers
 from quant.tracks.job import Infer, Job, Made
-from quant.tracks.plan import (
-    Calibration,
-    Choice,
-    Interval,
-    Plan,
-    calibrate,
-    equalize,
-    make_plan,
-    simulate,
-)
-from quant.tracks.ptq import decision_error, search, search_frames
+from quant.tracks.objective import Frames, Objective
+from quant.tracks.plan import Interval, Plan, make_plan, simulate
+from quant.tracks.ptq import FACTORS, FINER_REWRITINGS, Found, Scope, finish, search
 from quant.tracks.registry import GPTQ, PER_TENSOR, RESIDUAL
 from quant.tracks.rounding import correct_bias, round_layer
 from quant.tracks.sensitivity import Sensitivity, sensitivity
 
-FINER = 16
-"""Steps of residuals to a step of the codes: 4 bits more, and three quarters of int8 to spare beyond the ends."""
-
-FEATURE_MARGINS = (0.1, 0.05, 0.02)
-"""Shares of a feature's width tried as margin at each of its ends; PTQ has one for all. Never none."""
-FEATURE_PASSES = 2
+FEATURE_MARGINS = (0.03, 0.01)
+"""Shares of a feature's width tried as margin at each of its ends; PTQ has one for all."""
+FEATURE_PASSES = 1
 
 
 @dataclass(frozen=True)
@@ -133,7 +122,8 @@ def make_per_tensor(job: Job) -> Made:
 
 def make_residual(job: Job) -> Made:
     """Track `RESIDUAL`."""
-    return Made(run_gptq(job.policy, job.dataset, job.infer, job.progress, track=RESIDUAL, residual=FINER))
+    scope = Scope(FACTORS, FINER_REWRITINGS)
+    return Made(run_gptq(job.policy, job.dataset, job.infer, job.progress, track=RESIDUAL, scope=scope))
 
 
 def run_gptq(
@@ -144,7 +134,7 @@ def run_gptq(
     *,
     track: str = GPTQ,
     per_tensor: bool = False,
-    residual: int = 0,
+    scope: Scope | None = None,
 ) -> Candidate:
     """Makes the candidate; never worse than its start, PTQ's weights, on the frames it is chosen on.
 
@@ -155,16 +145,17 @@ def run_gptq(
         progress: told after each trial of a layer.
         track: the candidate's name.
         per_tensor: whether the weights of a layer share one scale, for kernels that know no other.
-        residual: of the features, or 0; see `quant.tracks.candidate.Affine`.
+        scope: what the search may choose from.
     """
-    frames = search_frames(dataset)
-    choice, _, _ = search(policy, frames)
-    calibration = calibrate(equalize(policy, frames, choice.equalize), frames)
-    make = partial(make_plan, calibration, choice, per_tensor=per_tensor, residual=residual)
-    fitted, log = fit_features(calibration, choice, policy.forward(frames).values, make)
-    starts = [("PTQ's ranges", make()), ("features' own margins", fitted)]
+    frames = Frames.of(dataset)
+    found = search(policy, frames, scope=scope)
+    plan, log = finish(policy, frames, found, per_tensor=per_tensor)
+    make = partial(make_plan, found.calibration, found.choice, per_tensor=per_tensor)
+    fitted, lines = fit_features(found, Objective.of(policy, frames), frames, make)
+    log += lines
+    starts = [("PTQ's plan", plan), ("features' own margins", fitted)]
     kept, lines = best_of(track, starts, policy, dataset, infer, progress)
-    return checked(kept.candidate(dataset, track), kept.plan, [f"PTQ's choice: {choice}", *log, *lines])
+    return checked(kept.candidate(dataset, track), kept.plan, [*log, *lines])
 
 
 def best_of(
@@ -185,19 +176,19 @@ def best_of(
     Returns:
         the integers, and the log.
     """
-    frames = search_frames(dataset)
-    reference = policy.forward(frames).values
+    made_on = Frames.of(dataset)
+    frames, objective = made_on.all, Objective.of(policy, made_on)
 
     def error_of(rounded: Rounded) -> float:
-        return decision_error(policy.action_space, reference, infer(rounded.candidate(dataset, track), frames))
+        return objective(infer(rounded.candidate(dataset, track), frames))
 
-    log = [f"calibration and training frames searched: {len(frames)}"]
+    log = [made_on.described]
     kept, which, least = Rounded.nearest(starts[0][1]), "", float("inf")
     for done, (name, plan) in enumerate(starts):
         start = Rounded.nearest(plan)
         error = error_of(start)
         log.append(f"{name}, weights rounded to nearest: error {error:.6g}")
-        known = sensitivity(plan.policy, frames)
+        known = sensitivity(plan.policy, frames, made_on.weights)
         share = partial(_share, progress, done, len(starts))
         rounded, error, lines = round_all(start, error, error_of, known, frames, share)
         log += lines
@@ -241,16 +232,23 @@ def round_all(
 
 def _round(rounded: Rounded, part: str, index: int, inputs: F32, known: Sensitivity, way: Way) -> IntegerLayer:
     plan = rounded.plan
-    own, layers, ranges, targets, importances = (
-        (rounded.encoder[index], plan.encoder, plan.encoder_ranges, known.encoder, known.encoder_importance)
+    own, layers, ranges, targets, importances, weights = (
+        (
+            rounded.encoder[index],
+            plan.encoder,
+            plan.encoder_ranges,
+            known.encoder,
+            known.encoder_importance,
+            known.peer_weights,
+        )
         if part == "encoder"
-        else (rounded.head[index], plan.head, plan.head_ranges, known.head, known.head_importance)
+        else (rounded.head[index], plan.head, plan.head_ranges, known.head, known.head_importance, known.frame_weights)
     )
     if not len(inputs):
         return own
     if way.damping is None:
-        return correct_bias(own, layers[index], inputs, targets[index])
-    importance = importances[index] if way.important else np.ones((len(inputs), 1), np.float32)
+        return correct_bias(own, layers[index], inputs, targets[index], weights)
+    importance = importances[index] * weights if way.important else weights
     return round_layer(
         layers[index],
         own.source,
@@ -265,28 +263,26 @@ def _round(rounded: Rounded, part: str, index: int, inputs: F32, known: Sensitiv
 
 
 def fit_features(
-    calibration: Calibration, choice: Choice, reference: F32, make: Callable[[tuple[Interval, Interval]], Plan]
+    found: Found, objective: Objective, frames: Frames, make: Callable[[tuple[Interval, Interval]], Plan]
 ) -> tuple[Plan, list[str]]:
     """Margins for every feature's ends, by the error with all activations rounded and all weights in float.
 
     Where a feature's steps lie matters as much as how wide they are: recorded features are often multiples of
     something.
     """
-    seen = calibration.observations
-    features = {"peer": seen.peers[seen.mask], "ego": seen.ego}
-    chosen = {name: Interval.of(x, choice.margin) for name, x in features.items()}
+    every, least_wide = frames.all, {"peer": found.calibration.peer, "ego": found.calibration.ego}
+    chosen = {name: own.wider(found.choice.margin) for name, own in least_wide.items()}
 
     def plan_of(intervals: dict[str, Interval]) -> Plan:
         return make((intervals["peer"], intervals["ego"]))
 
     def error_of(intervals: dict[str, Interval]) -> float:
-        values = simulate(plan_of(intervals), seen, round_weights=False)
-        return decision_error(calibration.policy.action_space, reference, values)
+        return objective(simulate(plan_of(intervals), every, round_weights=False))
 
     least = error_of(chosen)
     log = [f"activations alone: error {least:.6g}"]
-    for name, end, column, margin in FEATURE_PASSES * list(_ends(features)):
-        tried = chosen | {name: _with_margin(chosen[name], features[name], end, column, margin)}
+    for name, end, column, margin in FEATURE_PASSES * list(_ends(least_wide)):
+        tried = chosen | {name: _with_margin(chosen[name], least_wide[name], end, column, margin)}
         error = error_of(tried)
         if error < least:
             least, chosen = error, tried
@@ -294,14 +290,13 @@ def fit_features(
     return plan_of(chosen), log
 
 
-def _ends(features: dict[str, F32]) -> Iterator[tuple[str, str, int, float]]:
-    for name, x in features.items():
-        for column in range(x.shape[1]):
-            if len(x) and np.ptp(x[:, column]) > 0:
-                yield from ((name, end, column, margin) for end in ("low", "high") for margin in FEATURE_MARGINS)
+def _ends(least_wide: dict[str, Interval]) -> Iterator[tuple[str, str, int, float]]:
+    for name, own in least_wide.items():
+        for column in range(len(own.low)):
+            yield from ((name, end, column, margin) for end in ("low", "high") for margin in FEATURE_MARGINS)
 
 
-def _with_margin(present: Interval, x: F32, end: str, column: int, margin: float) -> Interval:
+def _with_margin(present: Interval, least_wide: Interval, end: str, column: int, margin: float) -> Interval:
     values = getattr(present, end).copy()
-    values[column] = getattr(Interval.of(x[:, column : column + 1], margin), end)[0]
+    values[column] = getattr(least_wide.wider(margin), end)[column]
     return replace(present, **{end: values})

@@ -1,10 +1,11 @@
 """int16 activations with int8 weights, as TFLite-Micro and the ESP component both take them.
 
-Rounding of activations is next to nothing with 65536 steps, so no range is searched for: every tensor gets twice what
-calibration saw, and what lies beyond the recording is not clipped. What is left is the rounding of the weights. They
-share one scale a layer, because esp-tflite-micro 1.4.0 ignores a scale for each output where activations are int16
-(``kernels/esp_nn/fully_connected.cc``), and are rounded by second order (:mod:`quant.tracks.gptq`) from several
-equalizations, of which the best is kept.
+Rounding of activations is next to nothing with 65536 steps, so no range is searched for: features get what is declared,
+every other tensor twice what calibration saw. What is left is the rounding of the weights. They share one scale a
+layer, because esp-tflite-micro 1.4.0 ignores a scale for each output where activations are int16
+(``kernels/esp_nn/fully_connected.cc``). A feature whose weights are small beside the others' spares steps, of which it
+has plenty: a wider range makes its weights larger. They are rounded by second order (:mod:`quant.tracks.gptq`) from
+several equalizations, of which the best is kept.
 
 The kernels ask for zero point 0. TANH and LOGISTIC interpolate in a table: their input has a power of two as its step,
 which the table takes exactly. There is no int16 kernel for ELU.
@@ -14,15 +15,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from quant.dataset import Dataset
 from quant.errors import InputError
 from quant.files import Progress, no_progress
-from quant.observation.observations import F32, Observations
+from quant.observation.observations import F32
 from quant.policy.policy import Activation, Box, Dense, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import checked
 from quant.tracks.gptq import best_of
 from quant.tracks.job import Infer, Job, Made
+from quant.tracks.objective import Frames
 from quant.tracks.plan import (
     FUSED,
     Ends,
@@ -34,15 +38,15 @@ from quant.tracks.plan import (
     equalize,
     fold_inputs,
 )
-from quant.tracks.ptq import search_frames
 from quant.tracks.registry import INT16
 
 ACTIVATIONS: frozenset[Activation] = FUSED | {"tanh", "sigmoid"}
 """Those with int16 kernels."""
-EXPONENTS = (0.0, 0.25, 0.5)
-"""Of the equalizations that are tried; with higher ones the weights share a scale badly."""
+STARTS = ((0.25, 4.0), (0.25, 8.0), (0.5, 2.0), (0.5, 8.0))
+"""Exponents of the equalizations that are tried, and by how much features may be wider: with higher exponents the
+weights share a scale badly; 3 of 16 bits are what rounding of features can spare."""
 HEADROOM = 2.0
-"""Ranges, as a multiple of what calibration saw."""
+"""Ranges of layers, as a multiple of what calibration saw."""
 PEERS = Range.symmetric(1.0)
 """Range of the folded peer features."""
 SQUASHED = Range(-1.0, 32767 / 32768, 16)
@@ -70,8 +74,11 @@ def run_int16(policy: Policy, dataset: Dataset, infer: Infer, progress: Progress
         InputError: an activation has no int16 kernel.
     """
     refuse(policy)
-    frames = search_frames(dataset)
-    starts = [(f"equalized by {exponent}", wide_plan(policy, frames, exponent)) for exponent in EXPONENTS]
+    frames = Frames.of(dataset)
+    starts = [
+        (f"equalized by {exponent}, features up to {wider} times as wide", wide_plan(policy, frames, exponent, wider))
+        for exponent, wider in STARTS
+    ]
     kept, log = best_of(INT16, starts, policy, dataset, infer, progress)
     return checked(kept.candidate(dataset, INT16), kept.plan, log)
 
@@ -89,23 +96,38 @@ def refuse(policy: Policy) -> None:
                 )
 
 
-def wide_plan(policy: Policy, frames: Observations, exponent: float) -> Plan:
-    """Ranges of int16 from what the frames show, for the policy equalized by ``exponent``."""
-    calibration = calibrate(equalize(policy, frames, exponent), frames)
+def wide_plan(policy: Policy, frames: Frames, exponent: float, wider: float = 1.0) -> Plan:
+    """Ranges of int16 from what the frames show, for the policy equalized by ``exponent``; features up to ``wider``."""
+    every = frames.all
+    calibration = calibrate(equalize(policy, every, exponent), every, frames.features)
     policy = calibration.policy
     encoder, head = _ranges(policy.encoder, calibration.encoder), _ranges(policy.head, calibration.head)
     if isinstance(policy.action_space, Box):
         reach = max(abs(bound) for bound in (*policy.action_space.low, *policy.action_space.high))
         head = (*head[:-1], LayerRanges(None, Range.symmetric(reach)))
     z = Range.symmetric(HEADROOM * _reach(calibration.z)) if policy.pooling == "sum" else encoder[-1].after
-    peer, ego = _features(frames.peers[frames.mask]), _features(frames.ego)
+    columns = policy.head[0].weight[:, policy.embedding_size :]
+    largest = float(np.abs(policy.head[0].weight[:, : policy.embedding_size]).max(initial=0)) * (z.high - z.low)
+    peer = _wider(frames.peer, policy.encoder[0].weight, 0.0, wider)
+    ego = _wider(frames.ego, columns, largest, wider)
     first = (fold_inputs(policy.encoder[0], 0, peer, PEERS), *policy.encoder[1:])
     second = (fold_inputs(policy.head[0], policy.embedding_size, ego, z), *policy.head[1:])
     return Plan(policy, peer, ego, z, first, second, encoder, head, PEERS, per_tensor=True)
 
 
-def _features(x: F32) -> Interval:
-    return Interval.of(x, (HEADROOM - 1) / 2)
+def _wider(own: Interval, columns: F32, largest: float, most: float) -> Interval:
+    """Wider where a feature's weights are small beside the others', up to ``most`` times as wide.
+
+    Args:
+        own: what the features' ranges have to hold.
+        columns: (M, K) weights of the features.
+        largest: of the weights of other inputs, times their width.
+        most: times as wide.
+    """
+    reach = np.abs(columns * own.width).max(axis=0, initial=0)
+    factor = np.clip(max(largest, float(reach.max(initial=0))) / np.maximum(reach, np.float32(1e-12)), 1, most)
+    extra = ((factor - 1) / 2 * own.width).astype(np.float32)
+    return Interval(own.low - extra, own.high + extra)
 
 
 def _ranges(layers: tuple[Dense, ...], extremes: tuple[tuple[Ends, Ends], ...]) -> tuple[LayerRanges, ...]:

@@ -35,6 +35,8 @@ MIN_WIDTH = 1e-3
 """A feature or tensor that never moves still gets this range, so that no scale is zero."""
 MIN_SHARE = 2.0**-12
 """Least width of a feature's range as a share of its largest value: x * gain is rounded to 24 bits, 8 are the step."""
+END_SHARE, END_REACH = 2.0**-16, 2.0**-21
+"""What an interval has beyond an end that it has to hold: of its width, and of its largest value."""
 SHORT_BITS = 12
 """Significant bits of a short scale: the product of two is exact in float32."""
 MIN_SCALE = 1e-2
@@ -133,11 +135,23 @@ class Interval:
         """Smallest and largest value of each column, ``margin`` of the width added at both ends."""
         if len(x) == 0:
             return Interval(np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32))
-        low, high = x.min(axis=0), x.max(axis=0)
+        return Interval.holding(x.min(axis=0), x.max(axis=0)).wider(margin)
+
+    @staticmethod
+    def holding(low: F32, high: F32) -> Interval:
+        """All from ``low`` to ``high``, both ends too.
+
+        It goes beyond them by more than is rounded off on the way to a code: x * gain, gain and offset have 24 bits.
+        """
         reach = np.maximum(np.abs(low), np.abs(high))
         high = np.maximum(high, low + np.maximum(reach * np.float32(MIN_SHARE), np.float32(MIN_WIDTH)))
-        extra = np.float32(margin) * (high - low)
-        return Interval(low - extra, high + extra)
+        extra = (high - low) * np.float32(END_SHARE) + reach * np.float32(END_REACH)
+        return Interval((low - extra).astype(np.float32), (high + extra).astype(np.float32))
+
+    def wider(self, margin: float) -> Interval:
+        """``margin`` of each feature's width added at both of its ends."""
+        extra = np.float32(margin) * self.width
+        return Interval(self.low - extra, self.high + extra)
 
     @property
     def width(self) -> F32:
@@ -175,7 +189,8 @@ class Plan:
         encoder_ranges, head_ranges: ranges of the layers, in order.
         peers: range of the encoder's input.
         per_tensor: whether the weights of a layer share one scale.
-        residual: see `quant.tracks.candidate.Affine`; the first layers have columns for residuals behind the others.
+        peer_residual, ego_residual: see `quant.tracks.candidate.Affine`; the first layers have columns for residuals
+            behind the others.
     """
 
     policy: Policy
@@ -188,7 +203,8 @@ class Plan:
     head_ranges: tuple[LayerRanges, ...]
     peers: Range = PEER_RANGE
     per_tensor: bool = False
-    residual: int = 0
+    peer_residual: int = 0
+    ego_residual: int = 0
 
     @property
     def bits(self) -> Bits:
@@ -197,11 +213,11 @@ class Plan:
 
     def peer_affine(self) -> Affine:
         """Quantization of a peer's features."""
-        return self.peer.affine(self.bits, self.residual)
+        return self.peer.affine(self.bits, self.peer_residual)
 
     def ego_affine(self) -> Affine:
         """Quantization of the ego's features."""
-        return self.ego.affine(self.bits, self.residual)
+        return self.ego.affine(self.bits, self.ego_residual)
 
     def fold_peers(self, peers: F32) -> F32:
         """(N, F) features -> (N, F) in the range of the encoder's input, saturating."""
@@ -213,15 +229,19 @@ class Plan:
 
     def hold_peers(self, peers: F32) -> F32:
         """(N, F) features -> (N, F or 2 F), as the encoder's input tensor holds them."""
-        if self.residual:
+        if self.peer_residual:
             return _held(self.peer_affine(), peers, self.peers)
         return self.peers.fake_quantize(self.fold_peers(peers))
 
     def hold_head_inputs(self, z: F32, ego: F32) -> F32:
         """(N, D) pooled embeddings, (N, E) features -> (N, D + E or D + 2 E), as the head's input tensor holds them."""
-        if self.residual:
-            return np.concatenate([self.z.fake_quantize(z), _held(self.ego_affine(), ego, self.z)], axis=1)
-        return self.z.fake_quantize(np.concatenate([z, self.fold_ego(ego)], axis=1))
+        return np.concatenate([self.z.fake_quantize(z), self.hold_ego(ego)], axis=1)
+
+    def hold_ego(self, ego: F32) -> F32:
+        """(N, E) features -> (N, E or 2 E), as the head's input tensor holds them."""
+        if self.ego_residual:
+            return _held(self.ego_affine(), ego, self.z)
+        return self.z.fake_quantize(self.fold_ego(ego))
 
 
 def _stretched(share: F32, into: Range) -> F32:
@@ -234,19 +254,52 @@ def _held(affine: Affine, x: F32, tensor: Range) -> F32:
 
 
 @dataclass(frozen=True)
+class Rewriting:
+    """How the policy is written before it is quantized, without changing what it computes.
+
+    Attributes:
+        exponent: of the equalization of each homogeneous unit's range; 0 leaves it, 1 makes all equal.
+        split, twins: units of each ReLU layer, and of each tanh layer of the head, that are in two
+            (:mod:`quant.tracks.splitting`).
+    """
+
+    exponent: float = 0.0
+    split: int = 0
+    twins: int = 0
+
+    @property
+    def units(self) -> int:
+        """How many more a layer may have."""
+        return self.split + self.twins
+
+    def changes(self, policy: Policy) -> bool:
+        """Whether there is something to split, where that is asked for."""
+        hidden = {layer.activation for layer in (*policy.encoder, *policy.head[:-1])}
+        return not self.units or "relu" in hidden
+
+    def __str__(self) -> str:
+        if not self.units:
+            return f"equalized by {self.exponent}"
+        return f"{self.split} ReLU and {self.twins} tanh units of a layer in two"
+
+
+@dataclass(frozen=True)
 class Choice:
     """What is left to choose, tensor by tensor; found by `quant.tracks.ptq.search`.
 
     Attributes:
-        margin: share of a feature's calibrated width added at both ends.
-        equalize: exponent of the equalization of each homogeneous unit's range; 0 leaves it, 1 makes all equal.
+        margin: share of a feature's width added at both ends.
+        rewriting: of the policy.
         encoder, head: share of each layer's calibrated range (before a separate activation, else after) that is kept.
+        peer_residual, ego_residual: by which residuals of features are finer; 0: there are none.
     """
 
     margin: float
-    equalize: float
+    rewriting: Rewriting
     encoder: tuple[float, ...]
     head: tuple[float, ...]
+    peer_residual: int = 0
+    ego_residual: int = 0
 
 
 def equalize(policy: Policy, observations: Observations, exponent: float) -> Policy:
@@ -295,25 +348,35 @@ class Calibration:
 
     Attributes:
         policy: the (equalized) policy they were measured on.
-        observations: the frames.
+        peer, ego: what the features' ranges have to hold.
         encoder, head: (before activation, after activation) of each layer as (low, high).
         z: (low, high) of the pooled embedding.
     """
 
     policy: Policy
-    observations: Observations
+    peer: Interval
+    ego: Interval
     encoder: tuple[tuple[Ends, Ends], ...]
     head: tuple[tuple[Ends, Ends], ...]
     z: Ends
 
 
-def calibrate(policy: Policy, observations: Observations) -> Calibration:
-    """Smallest and largest value of every tensor."""
+def calibrate(
+    policy: Policy, observations: Observations, features: tuple[Interval, Interval] | None = None
+) -> Calibration:
+    """Smallest and largest value of every tensor.
+
+    Args:
+        policy: in float.
+        observations: the frames.
+        features: what the peers' and the ego's ranges have to hold, where that is more than the frames do.
+    """
+    peer, ego = features or (Interval.of(observations.peers[observations.mask], 0), Interval.of(observations.ego, 0))
     encoder = tuple(_extremes(policy.encoder, observations.peers[observations.mask]))
     forward = policy.forward(observations)
     z = forward.head_inputs[:, : policy.embedding_size]
     head = tuple(_extremes(policy.head, forward.head_inputs))
-    return Calibration(policy, observations, encoder, head, (float(z.min()), float(z.max())))
+    return Calibration(policy, peer, ego, encoder, head, (float(z.min()), float(z.max())))
 
 
 def _extremes(layers: tuple[Dense, ...], x: F32) -> Iterator[tuple[Ends, Ends]]:
@@ -330,7 +393,6 @@ def make_plan(
     features: tuple[Interval, Interval] | None = None,
     *,
     per_tensor: bool = False,
-    residual: int = 0,
 ) -> Plan:
     """Folded layers, and ranges for every tensor, from what calibration saw and what was chosen.
 
@@ -339,9 +401,8 @@ def make_plan(
         choice: what was chosen.
         features: the peers' and the ego's ranges, where they are other than the choice's margin makes them.
         per_tensor: whether the weights of a layer share one scale; then activations have short ones.
-        residual: of the features, or 0.
     """
-    policy, observations = calibration.policy, calibration.observations
+    policy = calibration.policy
     encoder_ranges = _shortened(
         policy.encoder, _layer_ranges(policy.encoder, calibration.encoder, choice.encoder), per_tensor
     )
@@ -352,15 +413,13 @@ def make_plan(
     if (per_tensor or policy.head[0].outputs == 1) and z not in FIXED.values():
         z = z.shortened()
         encoder_ranges[-1] = encoder_ranges[-1] if policy.pooling == "sum" else replace(encoder_ranges[-1], after=z)
-    peer, ego = features or (
-        Interval.of(observations.peers[observations.mask], choice.margin),
-        Interval.of(observations.ego, choice.margin),
-    )
+    peer, ego = features or (calibration.peer.wider(choice.margin), calibration.ego.wider(choice.margin))
     peers = PEER_RANGE.shortened() if per_tensor else PEER_RANGE
-    encoder = (fold_inputs(policy.encoder[0], 0, peer, peers, residual), *policy.encoder[1:])
-    head = (fold_inputs(policy.head[0], policy.embedding_size, ego, z, residual), *policy.head[1:])
+    encoder = (fold_inputs(policy.encoder[0], 0, peer, peers, choice.peer_residual), *policy.encoder[1:])
+    head = (fold_inputs(policy.head[0], policy.embedding_size, ego, z, choice.ego_residual), *policy.head[1:])
     ranges = tuple(encoder_ranges), tuple(head_ranges)
-    return Plan(policy, peer, ego, z, encoder, head, *ranges, peers, per_tensor, residual)
+    residuals = choice.peer_residual, choice.ego_residual
+    return Plan(policy, peer, ego, z, encoder, head, *ranges, peers, per_tensor, *residuals)
 
 
 def fold_inputs(layer: Dense, first: int, features: Interval, folded: Range, residual: int = 0) -> Dense:
@@ -451,3 +510,59 @@ def _simulate_layers(
             x = own.before.fake_quantize(x)
         x = own.after.fake_quantize(ACTIVATIONS[layer.activation](x))
     return x
+
+
+def correct_biases(plan: Plan, observations: Observations, weights: F32) -> Plan:
+    """The plan with biases that take away the mean error of rounded weights, layer after layer.
+
+    Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2; the
+    means are measured, on what the rounded layers before give.
+
+    Args:
+        plan: whose weights will be rounded to the nearest step.
+        observations: N frames.
+        weights: (N,) of them.
+    """
+    policy, mask = plan.policy, observations.mask
+    peers = observations.peers[mask]
+    of_peers = np.broadcast_to(weights[:, None], mask.shape)[mask]
+    encoder, embedded = _corrected(
+        plan.encoder,
+        policy.encoder,
+        plan.encoder_ranges,
+        plan.peers,
+        plan.per_tensor,
+        (plan.hold_peers(peers), peers, of_peers),
+    )
+    embeddings = np.zeros((*mask.shape, policy.embedding_size), np.float32)
+    embeddings[mask] = embedded
+    z = pool(embeddings, mask, policy.pooling)
+    exact = policy.forward(observations).head_inputs
+    held = plan.hold_head_inputs(z, observations.ego)
+    head, _ = _corrected(plan.head, policy.head, plan.head_ranges, plan.z, plan.per_tensor, (held, exact, weights))
+    return replace(plan, encoder=encoder, head=head)
+
+
+def _corrected(
+    layers: tuple[Dense, ...],
+    exact: tuple[Dense, ...],
+    ranges: tuple[LayerRanges, ...],
+    inputs: Range,
+    per_tensor: bool,
+    rows: tuple[F32, F32, F32],
+) -> tuple[tuple[Dense, ...], F32]:
+    """Rows are what the rounded layers get, what those in float get, and the weight of each."""
+    x, wanted, weights = rows
+    share = weights.astype(np.float64) / max(float(weights.sum(dtype=np.float64)), 1e-12)
+    corrected = []
+    for layer, own, span in zip(layers, exact, ranges, strict=True):
+        weight = fake_quantize_weight(layer, inputs, per_tensor)
+        target = wanted @ own.weight.T + own.bias
+        bias = (share @ target - weight @ (share @ x)).astype(np.float32) if len(x) else layer.bias
+        corrected.append(replace(layer, bias=bias))
+        x = x @ weight.T + bias
+        if span.before is not None:
+            x = span.before.fake_quantize(x)
+        activation = ACTIVATIONS[own.activation]
+        x, wanted, inputs = span.after.fake_quantize(activation(x)), activation(target), span.after
+    return tuple(corrected), x

@@ -1,45 +1,81 @@
-"""Post-training quantization: ranges from the calibration frames, chosen by the error they cause."""
+"""Post-training quantization: ranges from what is declared and from the frames, chosen by the error they cause."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-
-from quant.dataset import Dataset, Split, spread
+from quant.dataset import Dataset
 from quant.files import Progress, no_progress
-from quant.observation.observations import F32, Observations
-from quant.policy.policy import ActionSpace, Box, Discrete, Policy
+from quant.policy.policy import Box, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import export
 from quant.tracks.job import Job, Made
-from quant.tracks.plan import Choice, Plan, calibrate, equalize, make_plan, simulate
+from quant.tracks.objective import Frames, Objective
+from quant.tracks.plan import (
+    Calibration,
+    Choice,
+    Plan,
+    Rewriting,
+    calibrate,
+    correct_biases,
+    equalize,
+    make_plan,
+    simulate,
+)
 from quant.tracks.registry import PTQ
+from quant.tracks.splitting import split
 
-MARGINS = (0.02, 0.05, 0.1, 0.2)
-"""Never none: what comes after the recording lies beyond it sooner or later."""
-EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 1.1)
+MARGINS = (0.0, 0.01, 0.02, 0.05)
+"""Beyond what is declared and what was seen; what differs is where the steps lie."""
+EQUALIZED = tuple(map(Rewriting, (0.0, 0.25, 0.5, 0.75, 1.0)))
+REWRITINGS = (*EQUALIZED, Rewriting(1.0, 8))
+"""Ways to rewrite the policy that are tried."""
+FINER_REWRITINGS = (*REWRITINGS, Rewriting(1.0, 8, 8), Rewriting(1.0, 16, 16))
+"""Where more weights may be had for a smaller error."""
+FACTORS = (4, 8, 16, 32)
+"""Of residuals (see `quant.tracks.candidate.Affine`)."""
+SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 PASSES = 2
 """Coordinate descent: each pass tries every value of every choice once."""
+WORTH = 0.95
+"""Residuals, and more units, are taken where the error is below this share of the one without: they cost weights."""
 
-MAX_SEARCH_FRAMES = 6000
-"""Frames the search measures its error on, spread evenly over calibration and training frames."""
+
+@dataclass(frozen=True)
+class Scope:
+    """What a search may choose from.
+
+    Attributes:
+        factors: of residuals, the first one at the start; 0 stands for none.
+        rewritings: of the policy, the first one at the start.
+    """
+
+    factors: tuple[int, ...] = (0, *FACTORS)
+    rewritings: tuple[Rewriting, ...] = REWRITINGS
 
 
-def find_plan(policy: Policy, dataset: Dataset, progress: Progress = no_progress) -> tuple[Plan, list[str]]:
-    """The plan with the least simulated error on the shared dataset, and the log of the search."""
-    frames = search_frames(dataset)
-    choice, error, log = search(policy, frames, progress)
-    plan = make_plan(calibrate(equalize(policy, frames, choice.equalize), frames), choice)
-    return plan, [
-        f"calibration and training frames searched: {len(frames)}",
-        *log,
-        f"chosen: {choice}",
-        f"simulated error of the choice: {error:.6g}",
-    ]
+@dataclass(frozen=True)
+class Found:
+    """What a search came to.
+
+    Attributes:
+        choice: with the least error.
+        error: of its decisions, weights in float (see `quant.tracks.objective.Objective`).
+        calibrations: of the policy, by how it is rewritten.
+        log: how it went.
+    """
+
+    choice: Choice
+    error: float
+    calibrations: dict[Rewriting, Calibration]
+    log: list[str]
+
+    @property
+    def calibration(self) -> Calibration:
+        """Of the policy rewritten as chosen."""
+        return self.calibrations[self.choice.rewriting]
 
 
 def make(job: Job) -> Made:
@@ -53,51 +89,66 @@ def run_ptq(policy: Policy, dataset: Dataset, progress: Progress = no_progress) 
     return export(PTQ, plan, dataset, log)
 
 
-def equalizations(policy: Policy, dataset: Dataset) -> tuple[Policy, ...]:
-    """The policy as tracks equalize it, by each of `EXPONENTS`: which one a candidate has is not in its files."""
-    frames = search_frames(dataset)
-    return tuple(equalize(policy, frames, exponent) for exponent in EXPONENTS)
+def find_plan(policy: Policy, dataset: Dataset, progress: Progress = no_progress) -> tuple[Plan, list[str]]:
+    """The plan with the least simulated error on the shared dataset, and the log of the search."""
+    frames = Frames.of(dataset)
+    found = search(policy, frames, progress)
+    plan, log = finish(policy, frames, found)
+    return plan, [frames.described, *found.log, *log]
 
 
-def search_frames(dataset: Dataset) -> Observations:
-    """Calibration and training frames, evenly thinned; held-out frames are never looked at."""
-    rows = np.sort(np.concatenate([dataset.rows(Split.CALIBRATION), dataset.rows(Split.TRAINING)]))
-    return dataset.observations(rows[spread(len(rows), MAX_SEARCH_FRAMES)])
+def search(policy: Policy, frames: Frames, progress: Progress = no_progress, scope: Scope | None = None) -> Found:
+    """Coordinate descent over margins, rewritings, residuals and clipping, by the error that activations cause alone.
 
+    Weights are in float: what their rounding to the nearest step costs is chance, from choice to choice, and
+    `finish` or second-order rounding takes most of it away.
 
-def search(policy: Policy, frames: Observations, progress: Progress = no_progress) -> tuple[Choice, float, list[str]]:
-    """Coordinate descent over margins, equalization and clipping, by the error of the simulated decision.
-
-    Returns:
-        the choice, its error (see `decision_error`), and a line for each improvement.
+    Args:
+        policy: in float.
+        frames: what the error is measured on.
+        progress: told after each trial.
+        scope: what may be chosen.
     """
-    reference = policy.forward(frames).values
-    choice = Choice(0.1, 0.0, (1.0,) * len(policy.encoder), (1.0,) * len(policy.head))
-    calibrations = {exponent: calibrate(equalize(policy, frames, exponent), frames) for exponent in EXPONENTS}
+    scope = scope or Scope()
+    objective, every = Objective.of(policy, frames), frames.all
+    rewritings = [one for one in scope.rewritings if one.changes(policy)]
+    calibrations = {one: calibrate(rewritten(policy, frames, one), every, frames.features) for one in rewritings}
+    ones = (1.0,) * len(policy.encoder), (1.0,) * len(policy.head)
+    choice = Choice(MARGINS[0], rewritings[0], *ones, scope.factors[0], scope.factors[0])
 
     def error_of(tried: Choice) -> float:
-        values = simulate(make_plan(calibrations[tried.equalize], tried), frames)
-        return decision_error(policy.action_space, reference, values)
+        return objective(simulate(make_plan(calibrations[tried.rewriting], tried), every, round_weights=False))
 
     best = error_of(choice)
     log = [f"start: {choice} error {best:.6g}"]
-    changes = PASSES * list(_changes(policy))
+    changes = PASSES * list(_changes(policy, scope, rewritings))
     for step, (name, change) in enumerate(changes):
         tried = change(choice)
         error = error_of(tried)
-        if error < best:
+        if error < best * (WORTH if _takes_more(choice, tried) else 1):
             best, choice = error, tried
             log.append(f"{name}: error {error:.6g}")
         progress(step + 1, len(changes))
-    return choice, best, log
+    return Found(choice, best, calibrations, log)
 
 
-def _changes(policy: Policy) -> Iterator[tuple[str, Callable[[Choice], Choice]]]:
+def _takes_more(present: Choice, tried: Choice) -> bool:
+    """More weights."""
+    residuals = ((present.peer_residual, tried.peer_residual), (present.ego_residual, tried.ego_residual))
+    return tried.rewriting.units > present.rewriting.units or any(not had and has for had, has in residuals)
+
+
+def _changes(
+    policy: Policy, scope: Scope, rewritings: list[Rewriting]
+) -> Iterator[tuple[str, Callable[[Choice], Choice]]]:
     """Every single value that can be tried, with its name; coordinate by coordinate."""
     for margin in MARGINS:
         yield f"margin {margin}", partial(replace, margin=margin)
-    for exponent in EXPONENTS:
-        yield f"equalize {exponent}", partial(replace, equalize=exponent)
+    for rewriting in rewritings:
+        yield f"{rewriting}", partial(replace, rewriting=rewriting)
+    for factor in scope.factors:
+        yield f"residuals of peers, factor {factor}", partial(replace, peer_residual=factor)
+        yield f"residuals of the ego, factor {factor}", partial(replace, ego_residual=factor)
     # The output range of a Box policy is its bounds: nothing to choose.
     layers = [("encoder", i) for i in range(len(policy.encoder))]
     layers += [("head", i) for i in range(len(policy.head) - isinstance(policy.action_space, Box))]
@@ -112,18 +163,46 @@ def _keep(choice: Choice, *, part: str, layer: int, share: float) -> Choice:
     return replace(choice, encoder=kept) if part == "encoder" else replace(choice, head=kept)
 
 
-def decision_error(space: ActionSpace, reference: F32, values: F32) -> float:
-    """How far decisions are from the float policy's.
+def finish(policy: Policy, frames: Frames, found: Found, *, per_tensor: bool = False) -> tuple[Plan, list[str]]:
+    """What was found with weights to the nearest step and biases corrected; how to rewrite is chosen once more.
 
-    Box: mean absolute error of the clipped action. Discrete: Kullback-Leibler divergence of the softmax of the logits
-    from the float one, so that the argmax is kept first where the policy itself is sure, and ties are kept ties.
+    Which of the rewritten policies suffers most when its weights are rounded, a search without that can't know.
+
+    Returns:
+        the plan, and the log.
     """
-    if isinstance(space, Discrete):
-        log_p, log_q = _log_softmax(reference), _log_softmax(values)
-        return float(np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1)))
-    return float(np.mean(np.abs(space.clip(values) - space.clip(reference))))
+    objective, every = Objective.of(policy, frames), frames.all
+    tried = []
+    for rewriting, calibration in found.calibrations.items():
+        choice = replace(found.choice, rewriting=rewriting)
+        plan = correct_biases(make_plan(calibration, choice, per_tensor=per_tensor), every, frames.weights)
+        values = simulate(plan, every)
+        tried.append((objective(values), objective.on_seen(values), choice, plan))
+    error, on_seen, choice, plan = min(tried, key=lambda one: one[0])
+    return plan, [
+        f"chosen: {choice}",
+        f"simulated error of the choice: {error:.6g}",
+        f"declared ranges: simulated error on seen frames {on_seen:.6g} against "
+        f"{_as_recorded(policy, frames, choice, per_tensor=per_tensor):.6g} with recorded ranges",
+    ]
 
 
-def _log_softmax(logits: F32) -> F32:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.float32)
+def _as_recorded(policy: Policy, frames: Frames, choice: Choice, *, per_tensor: bool) -> float:
+    """The error on seen frames, were features and layers to go no further than on these."""
+    seen = frames.recorded()
+    calibration = calibrate(rewritten(policy, seen, choice.rewriting), seen.seen, seen.features)
+    plan = correct_biases(make_plan(calibration, choice, per_tensor=per_tensor), seen.seen, seen.weights)
+    return Objective.of(policy, seen).on_seen(simulate(plan, seen.seen))
+
+
+def equalizations(policy: Policy, dataset: Dataset) -> tuple[Policy, ...]:
+    """The policy as tracks rewrite it, in each way there is: which one a candidate has is not in its files."""
+    frames = Frames.of(dataset)
+    return tuple(rewritten(policy, frames, one) for one in FINER_REWRITINGS if one.changes(policy))
+
+
+def rewritten(policy: Policy, frames: Frames, rewriting: Rewriting) -> Policy:
+    """The same function on these frames, equalized, or with units in two."""
+    if rewriting.units:
+        return split(policy, frames.seen, frames.all, rewriting.split, rewriting.twins)
+    return equalize(policy, frames.all, rewriting.exponent)

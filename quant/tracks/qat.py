@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 
 from quant.dataset import Dataset, Split
+from quant.dataset.storage import Made as MadeHow
 from quant.files import Progress, no_progress
 from quant.native import import_tensorflow
-from quant.observation.observations import Observations
 from quant.policy.policy import Box, Dense, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import export
 from quant.tracks.job import Job, Made
+from quant.tracks.objective import Frames, Objective
 from quant.tracks.plan import FUSED, PEER_RANGE, LayerRanges, Plan, Range, simulate
-from quant.tracks.ptq import decision_error, find_plan, search_frames
+from quant.tracks.ptq import find_plan
 from quant.tracks.registry import QAT
 
 
@@ -37,6 +38,7 @@ class QatOptions:
             changes by a whole one, which makes the error jump about; a bias has int32 steps and settles.
         batch: frames a step.
         learning_rate, bias_learning_rate: at the start.
+        filled_weight: of a filled frame in the loss, where one that was seen has 1.
         embedding_weight: of the embeddings' mean squared error (relative to their range) in the loss.
         seed: of the order of the frames.
         check_every: steps between two measurements of the simulated error, after which the best weights are kept.
@@ -48,6 +50,7 @@ class QatOptions:
     learning_rate: float = 1e-4
     bias_learning_rate: float = 3e-4
     embedding_weight: float = 0.1
+    filled_weight: float = 0.2
     seed: int = 0
     check_every: int = 50
 
@@ -79,11 +82,10 @@ def run_qat(
     among the choices, so that training cannot lose what PTQ had.
     """
     student = _Student(start)
-    frames = dataset.observations(dataset.rows(Split.TRAINING))
-    judged = search_frames(dataset)
-    teacher = policy.forward(judged).values
-    batches = _batches(start, frames, options)
-    best_plan, best_error = start, decision_error(policy.action_space, teacher, simulate(start, judged))
+    made_on = Frames.of(dataset)
+    judged, objective = made_on.all, Objective.of(policy, made_on)
+    batches = _batches(start, dataset, options)
+    best_plan, best_error = start, objective(simulate(start, judged))
     curve = [(0, float("nan"), best_error)]
     train_all, train_biases = _train_steps(start, student, options)
     losses: list[float] = []
@@ -94,7 +96,7 @@ def run_qat(
         losses.append(float(train(*next(batches))))
         if step % options.check_every == 0 or step == options.steps + options.bias_steps:
             plan = student.plan()
-            error = decision_error(policy.action_space, teacher, simulate(plan, judged))
+            error = objective(simulate(plan, judged))
             curve.append((step, float(np.mean(losses)), error))
             losses.clear()
             if error < best_error:
@@ -108,16 +110,21 @@ def run_qat(
     return QatResult(export(QAT, best_plan, dataset, log), tuple(curve))
 
 
-def _batches(plan: Plan, frames: Observations, options: QatOptions) -> Any:
-    """Endless shuffled batches of folded inputs and the teacher's answers, as float32 arrays."""
+def _batches(plan: Plan, dataset: Dataset, options: QatOptions) -> Any:
+    """Endless shuffled batches of what the inputs hold, the teacher's answers and weights, as float32 arrays."""
+    rows = dataset.rows(Split.TRAINING)
+    frames = dataset.observations(rows)
     forward = plan.policy.forward(frames)
-    peers = plan.fold_peers(frames.peers.reshape(-1, plan.policy.peer_size)).reshape(frames.peers.shape)
+    peers = plan.hold_peers(frames.peers.reshape(-1, plan.policy.peer_size))
+    filled = dataset.column("made")[rows] == MadeHow.FILLED
+    weights = np.where(filled, options.filled_weight, 1)
     arrays = (
-        peers,
-        plan.fold_ego(frames.ego),
+        peers.reshape(*frames.mask.shape, -1),
+        plan.hold_ego(frames.ego),
         frames.mask.astype(np.float32),
         forward.embeddings,
         plan.policy.action_space.clip(forward.values),
+        (weights / weights.mean()).astype(np.float32),
     )
     generator = np.random.default_rng(options.seed)
     size = min(options.batch, len(frames))
@@ -260,29 +267,30 @@ def _loss(tf: Any, plan: Plan, student: _Student, options: QatOptions) -> Callab
     distance = _action_distance(tf, plan)
     pool = _pooling(tf, plan)
     reach = max(plan.encoder_ranges[-1].after.high - plan.encoder_ranges[-1].after.low, 1e-6)
-    slots, size, width = plan.policy.max_peers, plan.policy.peer_size, plan.policy.embedding_size
+    slots, size, width = plan.policy.max_peers, plan.encoder[0].inputs, plan.policy.embedding_size
 
-    def loss(peers: Any, ego: Any, mask: Any, embeddings: Any, values: Any) -> Any:
+    def loss(peers: Any, ego: Any, mask: Any, embeddings: Any, values: Any, weights: Any) -> Any:
         encoded = student.encoder(tf.reshape(peers, (-1, size)), training=True)
         encoded = tf.reshape(encoded, (-1, slots, width)) * mask[:, :, None]
         decided = student.head(tf.concat([pool(encoded, mask), ego], axis=1), training=True)
         peers_present = tf.maximum(tf.reduce_sum(mask), 1.0)
-        of_embeddings = tf.reduce_sum(((encoded - embeddings) / reach) ** 2) / (peers_present * width)
-        return distance(values, decided) + options.embedding_weight * of_embeddings
+        squares = weights[:, None, None] * ((encoded - embeddings) / reach) ** 2
+        of_embeddings = tf.reduce_sum(squares) / (peers_present * width)
+        return tf.reduce_mean(weights * distance(values, decided)) + options.embedding_weight * of_embeddings
 
     return loss
 
 
 def _action_distance(tf: Any, plan: Plan) -> Callable[[Any, Any], Any]:
-    """What `quant.tracks.ptq.decision_error` measures, as a loss on a batch."""
+    """What `quant.tracks.objective.decision_errors` measures, of the frames of a batch."""
     space = plan.policy.action_space
     if isinstance(space, Box):
         low, high = tf.constant(space.low, tf.float32), tf.constant(space.high, tf.float32)
-        return lambda teacher, student: tf.reduce_mean(tf.abs(tf.clip_by_value(student, low, high) - teacher))
+        return lambda teacher, student: tf.reduce_mean(tf.abs(tf.clip_by_value(student, low, high) - teacher), axis=1)
 
     def divergence(teacher: Any, student: Any) -> Any:
         log_p, log_q = tf.nn.log_softmax(teacher), tf.nn.log_softmax(student)
-        return tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1))
+        return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1)
 
     return divergence
 

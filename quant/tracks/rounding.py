@@ -200,7 +200,7 @@ def _best_common_scale(layer: Dense, errors_of: Callable[[slice], Errors], wides
     return best
 
 
-def correct_bias(present: IntegerLayer, layer: Dense, x: F32, target: F32) -> IntegerLayer:
+def correct_bias(present: IntegerLayer, layer: Dense, x: F32, target: F32, importance: F32) -> IntegerLayer:
     """The same integers with the bias that takes the mean error away (Nagel et al., ICCV 2019, section 4.2).
 
     Args:
@@ -208,10 +208,12 @@ def correct_bias(present: IntegerLayer, layer: Dense, x: F32, target: F32) -> In
         layer: in float, folded.
         x: (N, K) its inputs, as the quantized layers before give them.
         target: (N, M) what it should give before its activation.
+        importance: (N, 1), not negative.
     """
     steps = present.weight.astype(np.float64)
     weight = steps * present.scale[:, None].astype(np.float64)
-    bias = target.mean(axis=0, dtype=np.float64) - weight @ x.mean(axis=0, dtype=np.float64)
+    share = (importance / importance.sum(dtype=np.float64))[:, 0]
+    bias = share @ target - weight @ (share @ x)
     return IntegerLayer.of(steps, present.scale, bias, layer, present.source, present.ranges)
 
 

@@ -38,27 +38,65 @@ class Sensitivity:
     Attributes:
         encoder, head: (rows, M) float32 of each layer, before the activation; rows are the peers present, or frames.
         encoder_importance, head_importance: of the same shapes, positive.
+        peer_weights, frame_weights: (rows, 1) of the rows themselves.
     """
 
     encoder: tuple[F32, ...]
     head: tuple[F32, ...]
     encoder_importance: tuple[F32, ...]
     head_importance: tuple[F32, ...]
+    peer_weights: F32
+    frame_weights: F32
 
 
-def sensitivity(policy: Policy, observations: Observations) -> Sensitivity:
-    """Runs the policy forward, and back once for every direction its decision can move in."""
+def sensitivity(policy: Policy, observations: Observations, weights: F32 | None = None) -> Sensitivity:
+    """Runs the policy forward, and back once for every direction its decision can move in.
+
+    Args:
+        policy: in float.
+        observations: N frames.
+        weights: (N,) of them; all alike where there are none.
+    """
+    mask = observations.mask
+    frames = np.ones((len(mask), 1), np.float32) if weights is None else weights[:, None]
+    peers = np.broadcast_to(frames[:, :, None], (*mask.shape, 1))[mask]
+    before, squares = squared_gradients(policy, observations)
+    count = len(policy.encoder)
+    return Sensitivity(
+        tuple(before[:count]),
+        tuple(before[count:]),
+        _floored(squares[:count], peers),
+        _floored(squares[count:], frames),
+        peers,
+        frames,
+    )
+
+
+def squared_gradients(policy: Policy, observations: Observations) -> tuple[list[F32], list[F32]]:
+    """(rows, M) of each layer, the encoder's first: what is before its activation, and squared gradients there."""
+    encoder, head, embeddings, z, values = _run(policy, observations)
+    of_encoder, of_head = [np.zeros_like(x) for x in encoder], [np.zeros_like(x) for x in head]
+    for direction in _directions(policy.action_space, values):
+        back = _backward(policy.head, head, direction, of_head)[:, : policy.embedding_size]
+        _backward(policy.encoder, encoder, _unpool(policy, embeddings, z, back, observations), of_encoder)
+    return [*encoder, *head], [*of_encoder, *of_head]
+
+
+def before_activations(policy: Policy, observations: Observations) -> list[F32]:
+    """(rows, M) of each layer, the encoder's first, before its activation; rows are the peers present, or frames."""
+    encoder, head, *_ = _run(policy, observations)
+    return [*encoder, *head]
+
+
+def _run(policy: Policy, observations: Observations) -> tuple[list[F32], list[F32], F32, F32, F32]:
+    """Before the activations of encoder and head; embeddings, z, and values."""
     mask = observations.mask
     encoder, embedded = _forward(policy.encoder, observations.peers[mask])
     embeddings = np.zeros((*mask.shape, policy.embedding_size), np.float32)
     embeddings[mask] = embedded
     z = pool(embeddings, mask, policy.pooling)
     head, values = _forward(policy.head, np.concatenate([z, observations.ego], axis=1))
-    of_encoder, of_head = [np.zeros_like(x) for x in encoder], [np.zeros_like(x) for x in head]
-    for direction in _directions(policy.action_space, values):
-        back = _backward(policy.head, head, direction, of_head)[:, : policy.embedding_size]
-        _backward(policy.encoder, encoder, _unpool(policy, embeddings, z, back, observations), of_encoder)
-    return Sensitivity(tuple(encoder), tuple(head), _floored(of_encoder), _floored(of_head))
+    return encoder, head, embeddings, z, values
 
 
 def _forward(layers: tuple[Dense, ...], x: F32) -> tuple[list[F32], F32]:
@@ -101,11 +139,11 @@ def _unpool(policy: Policy, embeddings: F32, z: F32, gradient: F32, observations
     return np.broadcast_to(gradient[:, None, :], embeddings.shape)[mask]
 
 
-def _floored(squares: list[F32]) -> tuple[F32, ...]:
+def _floored(squares: list[F32], weights: F32) -> tuple[F32, ...]:
     """Units on which nothing depends get the same everywhere."""
     floored = []
     for own in squares:
-        mean = own.mean(axis=0) if len(own) else np.ones(own.shape[1], np.float32)
+        mean = np.average(own, axis=0, weights=weights[:, 0]) if len(own) else np.ones(own.shape[1], np.float32)
         relative = own / np.where(mean > np.finfo(np.float32).tiny, mean, 1) + np.float32(FLOOR)
         floored.append(np.asarray(relative, np.float32))
     return tuple(floored)
