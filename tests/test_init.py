@@ -9,13 +9,19 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from quant.acceptance.limits import OPTIONAL, Limits, load_limits
 from quant.boards.board_map import load_board_map
 from quant.commands.project import PYPROJECT, limits_table, project_files, start_project
+from quant.errors import InputError
 from quant.evaluation.actors import three_bit
+from quant.observation import Observations
+from quant.observation.resolve import Sizes, resolve
+from quant.observation.storage import read_given
 from quant.policy import Policy, load_policy
 from quant.worlds.reference import reference_policy_path
 from quant.worlds.rollout import Act, rollout
@@ -54,7 +60,7 @@ def command(*words: object) -> str:
 
 @pytest.mark.slow
 def test_the_whole_way_in_a_new_project(project: Path) -> None:
-    command("quant", "run", *SHORT, "--tracks", "ptq", "--out", "runs/mine")
+    command("quant", "run", *SHORT, "--observation", "observation.toml", "--tracks", "ptq", "--out", "runs/mine")
     command("quant", "accept", "runs/mine")
     tests = ("-m", "not slow", "-k", "acceptance or regression or memory")
     said = command("pytest", "--run", "runs/mine", "--board", "virtual", "--junitxml", "tests.xml", *tests)
@@ -103,6 +109,42 @@ def test_its_world_counts_what_is_braked_for_nothing() -> None:
     scenarios = world.draw("test", 0, {"nominal": 20})
     episodes = rollout(world, scenarios, lambda seen: neutral(seen) + 1)
     assert not episodes.success.all() and not episodes.collision.all()
+
+
+@pytest.mark.usefixtures("project")
+def test_its_observation_is_what_its_world_gives() -> None:
+    policy = load_policy(reference_policy_path())
+    given = read_given(Path("observation.toml"), policy.ego_size, policy.peer_size)
+    contract = resolve(Sizes(policy.ego_size, policy.peer_size, policy.max_peers), None, [], given)
+    assert contract.undeclared == ()
+    assert {column.origin("low") for column in (*contract.ego, *contract.peers)} == {"file"}
+    assert contract.functions.keys() == {3}
+    # Whoever drives, in one scenario after another, nothing lies beyond.
+    world = load_world(WORLD)
+    scenarios = world.draw("test", 1, {"nominal": 40})
+    seen: list[Observations] = []
+
+    def watched(act: Act) -> Act:
+        def looked(observations: Observations) -> Any:
+            seen.append(observations)
+            return act(observations)
+
+        return looked
+
+    for act in (act_of(policy), neutral, lambda frames: neutral(frames) + 1, lambda frames: neutral(frames) + 3):
+        rollout(world, scenarios, watched(act))
+    for values, peers in (
+        (np.concatenate([one.ego for one in seen]), False),
+        (np.concatenate([one.peers[one.mask] for one in seen]), True),
+    ):
+        low, high = contract.bounds(peers=peers)
+        assert ((values >= low) & (values <= high)).all()
+
+
+def test_its_observation_is_refused_where_it_is_of_another_policy(project: Path) -> None:
+    with pytest.raises(InputError, match=r"describes 4 columns of ego") as refused:
+        read_given(project / "observation.toml", 6, 6)
+    assert "quant observation POLICY" in str(refused.value)
 
 
 def test_its_limits_are_the_declared_ones_each_with_its_meaning(project: Path) -> None:

@@ -11,7 +11,7 @@ import click
 @click.argument("folder", required=False, default=Path(), type=click.Path(path_type=Path), metavar="[DIR]")
 @click.option("--keep", is_flag=True, help="Leave files that are there as they are, and write the others.")
 def init_command(folder: Path, keep: bool) -> None:
-    """Starts a project: limits, a world that runs, a board map, tests of a run, a CI workflow.
+    """Starts a project: limits, a world that runs and what is seen in it, a board map, tests of a run, a CI workflow.
 
     In DIR, or here. A file that is there is never overwritten: it is named, and nothing is written.
     """
@@ -28,6 +28,7 @@ def init_command(folder: Path, keep: bool) -> None:
         click.echo()
     click.echo("quant doctor")
     click.echo(
-        "quant run --world world:Follow-v0 --out runs/mine    # the shipped policy; name yours: quant run policy.zip"
+        "quant run --world world:Follow-v0 --observation observation.toml --out runs/mine"
+        "    # the shipped policy; name yours: quant run policy.zip"
     )
     click.echo("pytest --run runs/mine")

@@ -1,4 +1,4 @@
-"""A project of one's own: limits, a world, a board map and tests, ready to run and to be changed."""
+"""A project of one's own: limits, a world and what is seen in it, a board map and tests, ready to run and to change."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ PYPROJECT = "pyproject.toml"
 TEMPLATES = {
     "README.md": "README.md",
     "world.py": "world.py",
+    "observation.toml": "observation.toml",
     "boards.yaml": "boards.yaml",
     "conftest.py": "conftest.py",
     "pytest.ini": "pytest.ini",

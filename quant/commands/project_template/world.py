@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 SLOTS, STEP_S, LENGTH = 8, 0.1, 4.5
 COMMANDS = (np.inf, -2.0, -4.5, -8.0)
 """m/s^2 an action lets the ego accelerate at most: Maintain, Caution, Brake, Emergency."""
+RANGE = 150.0
+"""m up to which the ego hears of the cars ahead; observation.toml says the same."""
 REACTION_S = 0.4
 """After which a car does what the one ahead of it does."""
 NEEDLESS = 2.0
@@ -105,11 +107,12 @@ class Follow(gymnasium.Env[Observation, int]):
         return float(max(1.5 * (1 - (speed / self._free) ** 4 - (wanted / gap) ** 2), -7))
 
     def _observe(self) -> Observation:
-        count = len(self._x) - 1
+        away = self._x[1:] - self._x[0]
+        count = int((away <= RANGE).sum())  # in a row: the nearest
         peers = np.zeros((SLOTS, 6), np.float32)
-        peers[:count, 0] = (self._x[1:] - self._x[0]) / 100
-        peers[:count, 2] = (self._v[1:] - self._v[0]) / 30
-        peers[:count, 4] = self._a[1:] / 10
+        peers[:count, 0] = away[:count] / 100
+        peers[:count, 2] = (self._v[1:] - self._v[0])[:count] / 30
+        peers[:count, 4] = self._a[1:][:count] / 10
         ego = np.array([self._v[0] / 30, self._a[0] / 10, 0, count / 8], np.float32)
         return {"ego": ego, "peers": peers, "peer_mask": (np.arange(SLOTS) < count).astype(np.int8)}
 
