@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, permutations
 from typing import Any
 
@@ -57,13 +58,26 @@ def held_to_contract(
     given: Mapping[str, Any] | None = None,
     allow: Collection[str] = (),
     world: Bounds | None = None,
+    known: Contract | None = None,
 ) -> tuple[Finding, ...]:
     """What of these recordings does not hold to the contract of the policy's input, as far as it may pass.
+
+    Args:
+        policy: in float.
+        recordings: drives and rollouts.
+        given: what the user says of the observation.
+        allow: names of findings that may pass although they are certain.
+        world: what the world's own observation space states.
+        known: the contract of a run that these are later drives for: its stack is the policy's.
 
     Raises:
         InputError: something certain is not allowed by its name.
     """
     contract = contract_of(policy, recordings, given, world)
+    if known is not None and [one.copy_of for one in known.ego] != [one.copy_of for one in contract.ego]:
+        bounds = [(one.low, one.high) for one in contract.ego]
+        ego = tuple(replace(one, low=low, high=high) for one, (low, high) in zip(known.ego, bounds, strict=True))
+        contract = replace(contract, ego=ego, preset=known.preset)
     # A recording that was damaged may contradict the very preset that would show how.
     assumed = contract if contract.preset else contract_of(policy, recordings, given, world, assume=True)
     found: list[Finding] = []

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from quant.observation.contract import Column, Contract
 from quant.observation.findings import Finding
+from quant.observation.functions import AGE
 from quant.observation.hypotheses import Hypothesis, describe, hypotheses, orders, unusual
 from quant.observation.observations import F32, Mask
 from quant.observation.relations import (
     F64,
+    HEADINGS,
     HOLE,
     LEAST,
     STEPS,
@@ -39,6 +41,8 @@ from quant.observation.relations import (
 )
 from quant.observation.resolve import Bounds, Series
 
+SURE = ("stated", "exact")
+"""Grades of relations that decide; the others are tendencies and what is usual."""
 MOST_CAUSES = 6
 """Things done to one recording that are told apart."""
 UNEXPLAINED = 0.9
@@ -65,7 +69,7 @@ def findings(series: Series, contract: Contract, where: str, *, explained: bool 
         relations = [one for one in relations if not _is_copy(contract, one)]
     for _ in range(MOST_CAUSES):
         scores = {one: one.score(frames) for one in relations}
-        failing = [one for one, score in scores.items() if score is not None and score < one.fails]
+        failing = _failing(scores)
         best = _best(contract, frames, scores, failing)
         if best is None or (explained and not _is_sure(best)):
             break
@@ -73,8 +77,19 @@ def findings(series: Series, contract: Contract, where: str, *, explained: bool 
         frames = best.hypothesis.undo(frames)
     if not explained:
         scores = {one: one.score(frames) for one in relations}
-        found += _unexplained(contract, series, frames, where, scores, bool(found))
+        left = {one: scores[one] for one in _failing(scores)}
+        found += _unexplained(contract, series, frames, where, left, bool(found))
     return tuple(found)
+
+
+def _failing(scores: Mapping[Relation, float | None]) -> list[Relation]:
+    """Relations that do not hold; not what is only unusual, where the motion shows that the units are right."""
+    failing = [one for one, score in scores.items() if score is not None and score < one.fails]
+    if any(one.grade in SURE for one in failing):
+        return failing
+    moving = [one for one, score in scores.items() if one.scales and score is not None and score >= one.fits]
+    right = {ref for one in moving for ref in one.columns}
+    return [one for one in failing if one.grade != "usual" or one.columns[0] not in right]
 
 
 def bound_findings(series: Series, contract: Contract, where: str) -> tuple[Finding, ...]:
@@ -132,7 +147,7 @@ def _best(
     touched = list(dict.fromkeys(ref for one in failing for ref in one.columns))
     found: list[tuple[float, float, _Explanation]] = []
     for hypothesis in hypotheses(contract, frames, touched):
-        tried = _tried(hypothesis, frames, scores)
+        tried = _tried(contract, hypothesis, frames, scores)
         if tried is None:
             continue
         undone = hypothesis.undo(frames)
@@ -152,7 +167,7 @@ def _best(
 
 def _is_sure(best: _Explanation) -> bool:
     """Whether more than tendencies and what is usual says so."""
-    return any(one.grade in ("stated", "exact") for one in best.fixed)
+    return any(one.grade in SURE for one in best.fixed)
 
 
 def _is_other(best: _Explanation, other: _Explanation) -> bool:
@@ -172,7 +187,9 @@ def _either(contract: Contract, best: Hypothesis, others: Sequence[Hypothesis]) 
     return replace(best, cause=f"{best.cause}, or that of {names}", subject=subject)
 
 
-def _tried(hypothesis: Hypothesis, frames: Frames, scores: Mapping[Relation, float | None]) -> _Explanation | None:
+def _tried(
+    contract: Contract, hypothesis: Hypothesis, frames: Frames, scores: Mapping[Relation, float | None]
+) -> _Explanation | None:
     columns = set(hypothesis.columns)
     affected = [one for one in scores if columns & set(one.columns)]
     if hypothesis.name == "column-late":
@@ -185,6 +202,10 @@ def _tried(hypothesis: Hypothesis, frames: Frames, scores: Mapping[Relation, flo
     fixed = tuple(one for one in failing if _mended(one, scores[one], after[one]))
     if not fixed or (hypothesis.by_columns and all(one.grade != "soft" for one in fixed)):
         return None
+    only_usual = hypothesis.name == "column-offset" and all(one.grade == "usual" for one in fixed)
+    ref = hypothesis.columns[0]
+    if only_usual and not (_column(contract, ref).low == 0 and (frames.values(ref) < 0).any()):
+        return None  # something may be taken from what cannot be below 0; who knows what is added to the rest
     broken = 0
     for one in affected:
         if one in failing:
@@ -198,7 +219,7 @@ def _tried(hypothesis: Hypothesis, frames: Frames, scores: Mapping[Relation, flo
         ):
             continue
         # What is known to the last digit weighs more than a tendency.
-        if one.grade != "soft" or TIME in columns or all(other.grade == "soft" for other in fixed):
+        if one.grade != "soft" or TIME in columns or not any(other.grade in SURE for other in fixed):
             return None
         broken += 1
     return _Explanation(hypothesis, fixed, broken, after)
@@ -308,7 +329,9 @@ def _unexplained(
         if score is None or score >= relation.fails:
             continue
         ref = relation.columns[0]
-        if relation.grade in ("stated", "usual"):
+        # Usual bounds give way to recordings, but no angle goes further than around.
+        hard = relation.grade == "usual" and _column(contract, ref).name in (*HEADINGS, AGE)
+        if relation.grade == "stated" or hard:
             found.append(_beyond(contract, ref, _column(contract, ref), frames.values(ref), where))
         elif relation.grade == "exact" and ref == TIME:
             found.append(_step(contract, frames, where))

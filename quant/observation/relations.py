@@ -160,6 +160,7 @@ class Relation:
         fits: scores from this on are as if it did.
         grade: how much it weighs.
         dates: whether it tells when a column was measured: positions of a satellite come a second late by themselves.
+        scales: whether it holds only if its columns are in the right units.
     """
 
     name: str
@@ -169,6 +170,7 @@ class Relation:
     fits: float
     grade: Grade
     dates: bool = True
+    scales: bool = False
 
 
 def relations_of(contract: Contract, frames: Frames) -> list[Relation]:
@@ -201,7 +203,7 @@ def _bounds(contract: Contract) -> Iterator[Relation]:
         grade: Grade = "stated" if stated(column) else "usual"
         if grade == "usual" and not contract.preset:
             continue  # a guess by the number of columns alone
-        yield Relation("its bounds", (ref,), _within(ref, column, grade == "stated"), 1.0, 1.0, grade)
+        yield Relation("its bounds", (ref,), _within(ref, column, grade == "stated"), 1.0, 1.0, grade, dates=False)
 
 
 def columns_of(contract: Contract) -> Iterator[tuple[Ref, Column]]:
@@ -236,7 +238,7 @@ def bounds_kept(values: F64, column: Column, is_stated: bool) -> float:
         return inside
     if column.low == 0.0 and float((values < -5e-3).mean()) > 0.01:
         return inside
-    return inside if beyond.max(initial=0.0) > 1.0 or outside.mean() > 0.25 else 1.0
+    return inside if beyond.max(initial=0.0) > 1.0 else 1.0
 
 
 # Functions of the peers
@@ -520,7 +522,8 @@ Paths = Callable[[Frames], tuple[list[F64], list[F64]]]
 
 def _following(name: str, refs: tuple[Ref, ...], paths: Paths, least: float) -> Iterator[Relation]:
     """As much, where drives are good enough for that, and at least the same way."""
-    yield Relation(name, refs, lambda frames: _followed(*paths(frames), least), 0.2, 0.6, "soft", dates=False)
+    as_much = Relation(name, refs, lambda frames: _followed(*paths(frames), least), 0.2, 0.6, "soft", False, True)
+    yield as_much
     yield Relation(f"{name}, the same way", refs, lambda frames: _agreed(*paths(frames)), 0.2, 0.6, "soft", dates=False)
 
 

@@ -13,11 +13,13 @@ from quant.acceptance.baseline import Figure, Snapshot
 from quant.acceptance.comparison import FRAMES
 from quant.acceptance.limits import Limits
 from quant.dataset import Recording, read_drive
+from quant.dataset.build import held_to_contract
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, closeness_json, rounded
 from quant.evaluation.stress.sides import sides_of
 from quant.evaluation.unseen import OnDrive
 from quant.observation.coverage import Coverage, coverage
+from quant.observation.findings import Finding
 from quant.policy import Policy, policy_digest
 from quant.runners import FloatRunner, Int8Runner
 from quant.runs.regression import COMPUTED, interface, toolchain_of
@@ -43,6 +45,7 @@ class Later:
         tracks: by track.
         columns: how far each column was recorded in the drive, is declared and can be represented.
         limit: of the action disagreement.
+        findings: what of the drive does not hold to the contract of the policy's input, and may pass.
         snapshot: what `quant compare` holds against another.
     """
 
@@ -55,6 +58,7 @@ class Later:
     tracks: Mapping[str, OnDrive]
     columns: tuple[Coverage, ...]
     limit: float
+    findings: tuple[Finding, ...]
     snapshot: Snapshot
 
     @property
@@ -75,6 +79,7 @@ class Later:
             yield f"{self.drive} is one of the drives the run was made of: this is no test of the unseen"
         if self.acts == 0:
             yield "the float policy never acts in this drive: agreement is blind to a candidate that never brakes"
+        yield from (one.warning for one in self.findings)
         for one in self.columns:
             if one.recorded is None or one.column.low is None or one.column.high is None:
                 continue
@@ -115,9 +120,12 @@ def judge(run: Run, path: Path, limits: Limits) -> Later:
         limits: the tolerance of the agreement, and how much disagreement is allowed.
 
     Raises:
-        InputError: the drive cannot be read or does not fit the policy.
+        InputError: the drive cannot be read, does not fit the policy or does not hold to its contract.
     """
-    drive = read_drive(path, run.policy)
+    allow = run.settings.allow
+    drive = read_drive(path, run.policy, allow)
+    contract = run.dataset.contract
+    findings = held_to_contract(run.policy, [drive], run.dataset.given, allow, known=contract)
     tracks = {name: _on(run.policy, one, drive, limits) for name, one in run.candidates.items()}
     values = FloatRunner(run.policy).values(drive.observations)
     acts = float(sides_of(run.policy.action_space, values).acts.any(axis=1).mean())
@@ -133,6 +141,7 @@ def judge(run: Run, path: Path, limits: Limits) -> Later:
         tracks=tracks,
         columns=coverage(run.dataset.contract, drive.observations, ends),
         limit=limits.action_disagreement,
+        findings=findings,
         snapshot=_snapshot(run, winner, drive, tracks, acts, limits),
     )
 
