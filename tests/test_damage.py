@@ -30,8 +30,7 @@ from quant.runs.settings import read_settings
 from quant.runs.steps import decide, evaluate, make_dataset, make_track
 from quant.tracks.candidate import Affine, Candidate, SubModel
 from quant.tracks.export import export
-from quant.tracks.plan import calibrate, equalize, make_plan
-from quant.tracks.ptq import search, search_frames
+from quant.tracks.ptq import find_plan
 from quant.tracks.storage import model_name, save_candidate
 
 EPISODES = {"nominal": 600, "lossy": 300}
@@ -121,10 +120,8 @@ def test_another_policys_head_fails_success_and_agreement(copy: Path, run: Run) 
 
 def quantize(policy: Policy, run: Run) -> Candidate:
     """Another policy's PTQ candidate under this run's hashes, as a mix-up of files would give it."""
-    frames = search_frames(run.dataset)
-    choice, _, _ = search(policy, frames)
-    plan = make_plan(calibrate(equalize(policy, frames, choice.equalize), frames), choice)
-    return export("ptq", plan, run.dataset, [])
+    plan, log = find_plan(policy, run.dataset)
+    return export("ptq", plan, run.dataset, log)
 
 
 @pytest.mark.parametrize(
