@@ -336,9 +336,8 @@ def build_network(policy: Policy, candidate: Candidate, equalized: Sequence[Poli
     Args:
         policy: in float.
         candidate: made from it.
-        equalized: the same function as tracks may have rewritten it (:func:`quant.tracks.ptq.equalizations`). Weights
-            far from the policy's, as of second-order rounding, tell their factors only roughly; these are exact. Where
-            units are in two, the layers are those of the one among them that has as many.
+        equalized: the same function as tracks may have equalized it (:func:`quant.tracks.ptq.equalizations`). Weights
+            far from the policy's, as of second-order rounding, tell their factors only roughly; these are exact.
 
     Raises:
         InputError: a file is damaged, or its layers are not the policy's one for one.
@@ -346,8 +345,6 @@ def build_network(policy: Policy, candidate: Candidate, equalized: Sequence[Poli
     encoder = read_model(candidate.peer_encoder.tflite, "peer_encoder")
     head = read_model(candidate.policy_head.tflite, "policy_head")
     inputs = candidate.peer_input, candidate.ego_input
-    policy = _as_wide(policy, equalized, (*_sizes(encoder), *_sizes(head)))
-    equalized = [one for one in equalized if _outputs(one) == _outputs(policy)]
     chain = [
         *_layers(encoder, policy.encoder, inputs[0], f"{candidate.track}: peer_encoder"),
         *_layers(head, policy.head, inputs[1], f"{candidate.track}: policy_head"),
@@ -377,20 +374,6 @@ def build_network(policy: Policy, candidate: Candidate, equalized: Sequence[Poli
         float(head.output.scale),
         candidate.pooling,
     )
-
-
-def _sizes(model: Model) -> list[int]:
-    """How many outputs each dense operator has."""
-    return [len(operator.weight) for operator in model.layers if isinstance(operator, FullyConnected)]
-
-
-def _outputs(policy: Policy) -> list[int]:
-    return [layer.outputs for layer in (*policy.encoder, *policy.head)]
-
-
-def _as_wide(policy: Policy, rewritten: Sequence[Policy], outputs: Sequence[int]) -> Policy:
-    """The policy, or the way to write it that has layers of these sizes, where there is one."""
-    return next((one for one in (policy, *rewritten) if _outputs(one) == list(outputs)), policy)
 
 
 def fc(operators: tuple[Layer, ...]) -> FullyConnected:

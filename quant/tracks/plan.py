@@ -259,28 +259,12 @@ class Rewriting:
 
     Attributes:
         exponent: of the equalization of each homogeneous unit's range; 0 leaves it, 1 makes all equal.
-        split, twins: units of each ReLU layer, and of each tanh layer of the head, that are in two
-            (:mod:`quant.tracks.splitting`).
     """
 
     exponent: float = 0.0
-    split: int = 0
-    twins: int = 0
-
-    @property
-    def units(self) -> int:
-        """How many more a layer may have."""
-        return self.split + self.twins
-
-    def changes(self, policy: Policy) -> bool:
-        """Whether there is something to split, where that is asked for."""
-        hidden = {layer.activation for layer in (*policy.encoder, *policy.head[:-1])}
-        return not self.units or "relu" in hidden
 
     def __str__(self) -> str:
-        if not self.units:
-            return f"equalized by {self.exponent}"
-        return f"{self.split} ReLU and {self.twins} tanh units of a layer in two"
+        return f"equalized by {self.exponent}"
 
 
 @dataclass(frozen=True)

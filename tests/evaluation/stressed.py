@@ -18,7 +18,7 @@ from quant.observation.resolve import Sizes, resolve
 from quant.policy.policy import ActionSpace, Box, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.gptq import Rounded
-from quant.tracks.plan import Choice, Interval, LayerRanges, Plan, Range, calibrate, make_plan
+from quant.tracks.plan import Choice, Interval, LayerRanges, Plan, Range, Rewriting, calibrate, make_plan
 from tests.runners.candidates import random_policy
 
 CONTRACT = resolve(Sizes(6, 6, 8), None, [])
@@ -62,7 +62,7 @@ def candidate_of(
         ego: size of the ego.
     """
     contract = declared(ego)
-    choice = Choice(0.0, 0.0, (1.0,) * len(policy.encoder), (1.0,) * len(policy.head))
+    choice = Choice(0.0, Rewriting(), (1.0,) * len(policy.encoder), (1.0,) * len(policy.head))
     features = tuple(_share(*contract.bounds(peers=peers), cut) for peers in (True, False))
     plan = make_plan(calibrate(policy, frames_of(ego)), choice, (features[0], features[1]))
     if hidden != 1.0:

@@ -14,14 +14,16 @@ from quant.runners import Int8Runner
 from quant.runners.flatbuffer import Quantized
 from quant.tracks import gptq, int16
 from quant.tracks.candidate import Affine, Candidate
+from quant.tracks.objective import Frames
 from quant.tracks.plan import equalize
-from quant.tracks.ptq import EXPONENTS
+from quant.tracks.ptq import REWRITINGS
 from quant.tracks.sensitivity import sensitivity
 from tests.evaluation.test_anatomy import dense, layers_of, with_few_bits, with_layers
 from tests.tracks import strategies
 from tests.tracks.conftest import plan_for
 from tests.tracks.test_gptq import DATASET, POLICY
 
+EXPONENTS = [one.exponent for one in REWRITINGS]
 FRAMES = strategies.frames_for(POLICY, 500, seed=3)
 
 
@@ -29,7 +31,7 @@ FRAMES = strategies.frames_for(POLICY, 500, seed=3)
 def rounded(bits: int) -> Candidate:
     """By GPTQ towards the float outputs, layer by layer."""
     seen = strategies.frames_for(POLICY, 800, seed=1)
-    plan = plan_for(POLICY, seen) if bits == 8 else int16.wide_plan(POLICY, seen, 0.5)
+    plan = plan_for(POLICY, seen) if bits == 8 else int16.wide_plan(POLICY, Frames.only(seen), 0.5)
     reference = POLICY.forward(seen).values
 
     def error_of(tried: gptq.Rounded) -> float:
@@ -81,7 +83,7 @@ def test_an_equalization_that_is_not_the_candidates_is_not_taken() -> None:
 def one_scale(exponent: float) -> Candidate:
     """Activations of 16 bits and one scale of weights a layer, rounded by second order."""
     seen = strategies.frames_for(POLICY, 800, seed=1)
-    plan = int16.wide_plan(POLICY, seen, exponent)
+    plan = int16.wide_plan(POLICY, Frames.only(seen), exponent)
     known, made = sensitivity(plan.policy, seen), gptq.Rounded.nearest(plan)
     for part, layers in (("encoder", made.encoder), ("head", made.head)):
         for index in range(len(layers)):

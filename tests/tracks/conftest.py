@@ -12,7 +12,7 @@ from quant.dataset import Dataset
 from quant.policy import Box, Discrete, Observations, Policy
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import export
-from quant.tracks.plan import Choice, Plan, calibrate, equalize, make_plan
+from quant.tracks.plan import Choice, Plan, Rewriting, calibrate, equalize, make_plan
 from tests.tracks import strategies
 
 POLICIES: dict[str, Policy] = {
@@ -45,8 +45,8 @@ class Exported:
 
 
 def plan_for(policy: Policy, seen: Observations) -> Plan:
-    choice = Choice(0.1, 0.5, (1.0,) * len(policy.encoder), (1.0,) * len(policy.head))
-    return make_plan(calibrate(equalize(policy, seen, choice.equalize), seen), choice)
+    choice = Choice(0.1, Rewriting(0.5), (1.0,) * len(policy.encoder), (1.0,) * len(policy.head))
+    return make_plan(calibrate(equalize(policy, seen, choice.rewriting.exponent), seen), choice)
 
 
 @cache

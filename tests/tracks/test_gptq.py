@@ -23,7 +23,8 @@ from quant.tracks.export import export
 from quant.tracks.flatbuffer_writer import write_model
 from quant.tracks.integers import IntegerLayer, nearest_layers
 from quant.tracks.job import Job
-from quant.tracks.plan import PEER_RANGE, Choice, LayerRanges, Plan, Range, calibrate, make_plan, simulate
+from quant.tracks.objective import Frames, Objective
+from quant.tracks.plan import PEER_RANGE, Choice, LayerRanges, Plan, Range, Rewriting, calibrate, make_plan, simulate
 from quant.tracks.qat import QatOptions, QatResult
 from quant.tracks.registry import DEFAULT_TRACKS, TRACKS, parse_tracks
 from quant.tracks.rounding import correct_bias, descend, measure, round_columns, round_layer
@@ -42,8 +43,8 @@ def infer(candidate: Candidate, frames: Observations) -> NDArray[np.float32]:
 
 
 def error_of(policy: Policy, dataset: Dataset, candidate: Candidate) -> float:
-    frames = ptq.search_frames(dataset)
-    return ptq.decision_error(policy.action_space, policy.forward(frames).values, infer(candidate, frames))
+    frames = Frames.of(dataset)
+    return Objective.of(policy, frames)(infer(candidate, frames.all))
 
 
 def correlated(seed: int, n: int, width: int) -> F64:
@@ -141,7 +142,7 @@ def test_a_corrected_bias_takes_the_mean_error_away() -> None:
     x = rng.uniform(0, 1, (400, 9)).astype(np.float32)
     target = np.asarray((x + 0.1) @ layer.weight.T + layer.bias, np.float32)
     present = IntegerLayer.nearest(layer, PEER_RANGE, own)
-    corrected = correct_bias(present, layer, x, target)
+    corrected = correct_bias(present, layer, x, target, np.ones((400, 1), np.float32))
     before, after = (np.abs((made(x) - target).mean(axis=0)) for made in (present, corrected))
     assert after.max() < 0.02 < before.max()
     np.testing.assert_array_equal(present.weight, corrected.weight)
@@ -213,19 +214,20 @@ def test_never_worse_than_ptq_on_the_frames_it_is_chosen_on(policy: Policy, seed
     own, plain = error_of(policy, dataset, made), error_of(policy, dataset, export("ptq", plan, dataset, []))
     assert own <= plain
     assert f"error {own:.6g}" in next(line for line in made.log if line.startswith("kept"))
-    assert parity(made, ptq.search_frames(dataset)[:20]).conforms
+    assert parity(made, Frames.of(dataset).all[:20]).conforms
 
 
 def plans() -> tuple[Plan, Plan]:
     """Two that differ in the ranges of features."""
-    calibration = calibrate(POLICY, ptq.search_frames(DATASET))
+    frames = Frames.of(DATASET)
+    calibration = calibrate(POLICY, frames.all, frames.features)
     shares = (1.0,) * len(POLICY.encoder), (1.0,) * len(POLICY.head)
-    one, other = (make_plan(calibration, Choice(margin, 0.0, *shares)) for margin in (0.1, 0.2))
+    one, other = (make_plan(calibration, Choice(margin, Rewriting(0.0), *shares)) for margin in (0.1, 0.2))
     return one, other
 
 
 def test_a_layer_is_changed_only_where_that_lowers_the_error() -> None:
-    frames, start = ptq.search_frames(DATASET)[:60], gptq.Rounded.nearest(plans()[0])
+    frames, start = Frames.of(DATASET).all[:60], gptq.Rounded.nearest(plans()[0])
     known = sensitivity(POLICY, frames)
     kept, error, log = gptq.round_all(start, 1.0, lambda tried: 1.0, known, frames)
     assert kept is start and error == 1.0 and all("rounded to nearest" in line for line in log)
@@ -278,19 +280,18 @@ def test_the_track_is_better_and_smaller_than_ptq(made: Candidate) -> None:
 
 
 def test_margins_are_fitted_without_clipping_what_was_seen() -> None:
-    frames = ptq.search_frames(DATASET)
-    choice, _, _ = ptq.search(POLICY, frames)
-    calibration = calibrate(POLICY, frames)
-    reference = POLICY.forward(frames).values
-    plan, log = gptq.fit_features(calibration, choice, reference, partial(make_plan, calibration, choice))
+    made_on = Frames.of(DATASET)
+    frames, found, error = made_on.all, ptq.search(POLICY, made_on), Objective.of(POLICY, made_on)
+    make = partial(make_plan, found.calibration, found.choice)
+    plan, log = gptq.fit_features(found, error, made_on, make)
 
     def alone(tried: Plan) -> float:
-        return ptq.decision_error(POLICY.action_space, reference, simulate(tried, frames, round_weights=False))
+        return error(simulate(tried, frames, round_weights=False))
 
-    assert alone(plan) < alone(make_plan(calibration, choice))
+    assert alone(plan) < alone(make())
     assert len(log) > 1 and log[-1].endswith(f"{alone(plan):.6g}")
     for own, x in ((plan.peer, frames.peers[frames.mask]), (plan.ego, frames.ego)):
-        assert (own.low < x.min(axis=0)).all() and (own.high > x.max(axis=0)).all()
+        assert (own.low <= x.min(axis=0)).all() and (own.high >= x.max(axis=0)).all()
 
 
 def test_the_registry_makes_each_track_by_its_name() -> None:

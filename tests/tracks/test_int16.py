@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from quant.acceptance.limits import Limits
 from quant.boards.virtual.board import VirtualBoard
 from quant.dataset import Split
+from quant.dataset.storage import Made
 from quant.errors import InputError
 from quant.policy import Activation, Box, Discrete, Policy, Pooling
 from quant.runners import Int8Runner, parity, read_model, release_dependent
@@ -23,6 +24,7 @@ from quant.runs.sources import Sources
 from quant.tracks import gptq, int16, ptq
 from quant.tracks.candidate import Candidate
 from quant.tracks.job import Job
+from quant.tracks.objective import Frames
 from quant.tracks.plan import Range, simulate
 from quant.tracks.registry import TRACKS, check_tracks
 from quant.tracks.storage import load_candidate, save_candidate
@@ -40,7 +42,7 @@ def made() -> Candidate:
 
 
 def test_it_errs_a_third_as_much_as_ptq(made: Candidate) -> None:
-    rows = DATASET.rows(Split.HELD_OUT)
+    rows = DATASET.rows(Split.HELD_OUT, Made.SEEN, Made.AUGMENTED)
     frames = DATASET.observations(rows)
     reference = POLICY.action_space.clip(DATASET.policy_outputs[rows])
     plain = gptq.Rounded.nearest(ptq.find_plan(POLICY, DATASET)[0]).candidate(DATASET)
@@ -56,7 +58,7 @@ def test_it_repeats_to_the_byte_and_never_looks_at_held_out_frames(made: Candida
 
 def test_the_log_has_the_error_of_what_is_kept(made: Candidate) -> None:
     assert f"error {error_of(POLICY, DATASET, made):.6g}" in next(line for line in made.log if line.startswith("kept"))
-    assert sum("weights rounded to nearest" in line for line in made.log) == len(int16.EXPONENTS)
+    assert sum("weights rounded to nearest" in line for line in made.log) == len(int16.STARTS)
 
 
 def test_the_files_are_what_every_kernel_takes(made: Candidate) -> None:
@@ -101,8 +103,8 @@ def test_what_runs_is_what_was_planned(
     """TFLite-Micro agrees in every byte, and with the plan in float but for the 15 bits of the kernels' mantissas."""
     policy = strategies.policy(seed, encoder=encoder, hidden=hidden, pooling=pooling, space=space)
     dataset = strategies.dataset_of(policy, 120)
-    frames = ptq.search_frames(dataset)
-    plan = int16.wide_plan(policy, frames, 0.25)
+    made_on = Frames.of(dataset)
+    frames, plan = made_on.all, int16.wide_plan(policy, made_on, 0.25, 4.0)
     candidate = gptq.Rounded.nearest(plan).candidate(dataset, "int16x8")
     assert parity(candidate, frames[:20]).conforms
     width = plan.head_ranges[-1].after.high
@@ -113,19 +115,17 @@ def test_what_runs_is_what_was_planned(
     assert np.abs(policy.action_space.clip(unrounded) - policy.action_space.clip(exact)).max() < 0.004 * width
 
 
-def test_twice_what_was_seen_is_not_clipped() -> None:
-    frames = ptq.search_frames(DATASET)
+def test_all_that_is_declared_and_twice_what_layers_gave_is_not_clipped() -> None:
+    frames = Frames.of(DATASET)
     plan = int16.wide_plan(POLICY, frames, 0.0)
-    seen = frames.peers[frames.mask]
-    middle, half = (seen.max(axis=0) + seen.min(axis=0)) / 2, np.ptp(seen, axis=0) / 2
-    ends = np.stack([middle - 1.99 * half, middle + 1.99 * half]).astype(np.float32)
+    ends = np.stack(DATASET.contract.bounds(peers=True))
     np.testing.assert_allclose(plan.peer_affine().dequantize(plan.peer_affine().quantize(ends)), ends, atol=1e-3)
     for own, reach in zip(plan.encoder_ranges, _reaches(POLICY), strict=True):
         assert 2 * reach <= own.after.high < 2.01 * reach
 
 
 def _reaches(policy: Policy) -> list[float]:
-    x, reaches = ptq.search_frames(DATASET), []
+    x, reaches = Frames.of(DATASET).all, []
     peers = x.peers[x.mask]
     for layer in policy.encoder:
         peers = layer(peers)
@@ -145,7 +145,7 @@ def test_a_symmetric_range_holds_its_reach(reach: float, scale: float) -> None:
 @pytest.mark.parametrize(("gain", "function"), [(0.2, "tanh"), (0.5, "tanh"), (30.0, "tanh"), (30.0, "sigmoid")])
 def test_tables_get_a_power_of_two_that_covers_what_was_seen(gain: float, function: Activation) -> None:
     policy, frames = strategies.policy(3, hidden=((8, function),), gain=gain), strategies.frames(200)
-    before = int16.wide_plan(policy, frames, 0.0).head_ranges[0].before
+    before = int16.wide_plan(policy, Frames.only(frames), 0.0).head_ranges[0].before
     layer = policy.head[0]
     seen = float(np.abs(policy.forward(frames).head_inputs @ layer.weight.T + layer.bias).max())
     most = {"tanh": 8, "sigmoid": 16}[function]
@@ -200,5 +200,5 @@ def test_the_registry_makes_it_and_its_files_come_back(tmp_path: Path, made: Can
     assert candidate.hashes == made.hashes and ticks[-1][0] == ticks[-1][1]
     save_candidate(candidate, tmp_path)
     loaded = load_candidate(tmp_path, "int16x8")
-    frames = ptq.search_frames(DATASET)
+    frames = Frames.of(DATASET).all
     np.testing.assert_array_equal(infer(loaded, frames), infer(made, frames))

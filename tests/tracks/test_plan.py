@@ -24,6 +24,7 @@ from quant.tracks.plan import (
     Interval,
     Plan,
     Range,
+    Rewriting,
     calibrate,
     equalize,
     fake_quantize_weight,
@@ -39,7 +40,7 @@ thorough = settings(max_examples=150, deadline=None)
 
 
 def choose(policy: Policy, margin: float = 0.1, exponent: float = 0.0, share: float = 1.0) -> Choice:
-    return Choice(margin, exponent, (share,) * len(policy.encoder), (share,) * len(policy.head))
+    return Choice(margin, Rewriting(exponent), (share,) * len(policy.encoder), (share,) * len(policy.head))
 
 
 def plan_of(policy: Policy, seen: Observations, margin: float = 0.1, exponent: float = 0.0) -> Plan:
@@ -280,8 +281,8 @@ def test_every_tensor_of_a_plan_has_a_range_that_fits_it(policy: Policy, seed: i
 def test_kept_shares_narrow_the_ranges_they_name() -> None:
     policy = strategies.policy(space=Discrete(4))
     calibration = calibrate(policy, strategies.frames(200))
-    whole = make_plan(calibration, Choice(0.1, 0.0, (1.0, 1.0), (1.0, 1.0)))
-    half = make_plan(calibration, Choice(0.1, 0.0, (0.5, 1.0), (1.0, 0.5)))
+    whole = make_plan(calibration, Choice(0.1, Rewriting(), (1.0, 1.0), (1.0, 1.0)))
+    half = make_plan(calibration, Choice(0.1, Rewriting(), (0.5, 1.0), (1.0, 0.5)))
     assert half.encoder_ranges[0].after.high == pytest.approx(whole.encoder_ranges[0].after.high / 2, rel=1e-2)
     assert half.encoder_ranges[1] == whole.encoder_ranges[1]
     assert half.head_ranges[0] == whole.head_ranges[0]

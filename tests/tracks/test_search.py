@@ -15,11 +15,12 @@ from quant.dataset import Dataset, Split, build_dataset, read_drive
 from quant.dataset.storage import Made
 from quant.policy import Box, Discrete, Policy, load_policy, policy_digest
 from quant.runners import Int8Runner
-from quant.tracks import ptq
+from quant.tracks import objective, ptq
 from quant.tracks.candidate import Candidate
 from quant.tracks.export import export
-from quant.tracks.plan import Choice, Plan, calibrate, equalize, make_plan, simulate
-from quant.tracks.ptq import decision_error, find_plan, search, search_frames
+from quant.tracks.objective import Frames, Objective, decision_error
+from quant.tracks.plan import Choice, Plan, Rewriting, calibrate, make_plan, simulate
+from quant.tracks.ptq import MARGINS, find_plan, rewritten, search
 from quant.tracks.qat import QatOptions, QatResult, run_qat
 from tests.tracks import strategies
 
@@ -59,16 +60,16 @@ def test_the_error_of_actions_is_measured_after_clipping() -> None:
 @given(policy=strategies.policies(), seed=st.integers(0, 99))
 @settings(max_examples=8, deadline=None)
 def test_the_search_is_never_worse_than_its_start_and_tells_the_truth(policy: Policy, seed: int) -> None:
-    frames = strategies.frames_for(policy, 60, seed)
+    frames = Frames.only(strategies.frames_for(policy, 60, seed))
     ticks: list[tuple[int, int]] = []
-    choice, error, log = search(policy, frames, lambda done, total: ticks.append((done, total)))
-    start = replace(
-        choice, margin=0.1, equalize=0.0, encoder=(1.0,) * len(policy.encoder), head=(1.0,) * len(policy.head)
-    )
+    found = search(policy, frames, lambda done, total: ticks.append((done, total)))
+    choice, error, log = found.choice, found.error, found.log
+    start = Choice(MARGINS[0], Rewriting(0.0), (1.0,) * len(policy.encoder), (1.0,) * len(policy.head))
 
     def error_of(tried: Choice) -> float:
-        plan = make_plan(calibrate(equalize(policy, frames, tried.equalize), frames), tried)
-        return decision_error(policy.action_space, policy.forward(frames).values, simulate(plan, frames))
+        calibration = calibrate(rewritten(policy, frames, tried.rewriting), frames.all, frames.features)
+        values = simulate(make_plan(calibration, tried), frames.all, round_weights=False)
+        return Objective.of(policy, frames)(values)
 
     assert error_of(choice) == error <= error_of(start)
     assert log[0].startswith("start") and log[0].endswith(f"{error_of(start):.6g}")
@@ -82,9 +83,9 @@ def test_the_search_finds_an_outlier_to_clip() -> None:
     frames = strategies.frames_for(POLICY, 700)
     row = int(np.argmax(frames.mask[:, 0]))
     frames.peers[row, 0] = 12.0
-    choice, error, log = search(POLICY, frames)
-    assert min(*choice.encoder, *choice.head) < 1
-    assert error < 0.7 * float(log[0].split()[-1])
+    found = search(POLICY, Frames.only(frames))
+    assert min(*found.choice.encoder, *found.choice.head) < 1
+    assert found.error < 0.7 * float(found.log[0].split()[-1])
 
 
 def without_held_out(dataset: Dataset) -> Dataset:
@@ -104,15 +105,15 @@ def test_no_track_looks_at_held_out_frames() -> None:
     assert (plan.encoder_ranges, plan.head_ranges) == (other.encoder_ranges, other.head_ranges)
     for one, same in zip((*plan.encoder, *plan.head), (*other.encoder, *other.head), strict=True):
         np.testing.assert_array_equal(one.weight, same.weight)
-    assert len(search_frames(DATASET)) == len(DATASET) - len(DATASET.rows(Split.HELD_OUT))
+    assert len(Frames.of(DATASET).all) == len(DATASET) - len(DATASET.rows(Split.HELD_OUT))
 
 
 def test_a_large_dataset_is_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = DATASET.policy_inputs.copy()
     inputs[:, POLICY.embedding_size] = np.arange(len(DATASET))
-    monkeypatch.setattr(ptq, "MAX_SEARCH_FRAMES", 100)
-    kept = search_frames(replace(DATASET, policy_inputs=inputs)).ego[:, 0].astype(int)
-    rows = np.flatnonzero(DATASET.column("split") != Split.HELD_OUT)
+    monkeypatch.setattr(objective, "MAX_SEEN", 100)
+    kept = Frames.of(replace(DATASET, policy_inputs=inputs)).seen.ego[:, 0].astype(int)
+    rows = np.flatnonzero((DATASET.column("split") != Split.HELD_OUT) & (DATASET.column("made") != Made.FILLED))
     places = np.searchsorted(rows, kept)
     assert len(kept) == 100 and (rows[places] == kept).all()
     assert (places[0], places[-1]) == (0, len(rows) - 1)
@@ -137,14 +138,13 @@ def trained(start: Plan) -> QatResult:
 
 
 def error_on(dataset: Dataset, candidate: Candidate) -> float:
-    frames = search_frames(dataset)
-    return decision_error(POLICY.action_space, POLICY.forward(frames).values, Int8Runner(candidate).values(frames))
+    frames = Frames.of(dataset)
+    return Objective.of(POLICY, frames)(Int8Runner(candidate).values(frames.all))
 
 
 def test_training_cannot_lose_what_ptq_had(start: Plan, trained: QatResult) -> None:
-    frames = search_frames(DATASET)
-    reference = POLICY.forward(frames).values
-    had = decision_error(POLICY.action_space, reference, simulate(start, frames))
+    frames = Frames.of(DATASET)
+    had = Objective.of(POLICY, frames)(simulate(start, frames.all))
     kept = float(
         trained.candidate.log[[line.startswith("kept") for line in trained.candidate.log].index(True)].split()[-1]
     )

@@ -7,7 +7,7 @@ import pytest
 
 from quant.policy import Box, Discrete, Pooling
 from quant.tracks import gptq
-from quant.tracks.plan import Choice, calibrate, make_plan
+from quant.tracks.plan import Choice, Rewriting, calibrate, make_plan
 from quant.tracks.rounding import round_layer
 from quant.tracks.sensitivity import BEYOND, FLOOR, _directions, _unpool, sensitivity
 from tests.tracks import strategies
@@ -56,7 +56,7 @@ def test_every_action_counts_and_every_row_has_a_floor() -> None:
 
 def test_a_way_by_importance_is_given_the_importance() -> None:
     policy, frames = strategies.policy(2), strategies.frames(200)
-    plan = make_plan(calibrate(policy, frames), Choice(0.1, 0.0, (1.0, 1.0), (1.0, 1.0)))
+    plan = make_plan(calibrate(policy, frames), Choice(0.1, Rewriting(), (1.0, 1.0), (1.0, 1.0)))
     rounded, known = gptq.Rounded.nearest(plan), sensitivity(policy, frames)
     inputs = rounded.inputs("head", 0, frames)
     plain, weighted = (

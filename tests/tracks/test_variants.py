@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,17 @@ from quant.anatomy.simulation import Grid, Simulation, build_network
 from quant.policy import Activation, Box, Dense, Discrete, Pooling
 from quant.runners import Int8Runner, parity, read_model, release_dependent
 from quant.runners.flatbuffer import FullyConnected
-from quant.tracks import gptq, ptq
+from quant.tracks import gptq
 from quant.tracks.candidate import Affine, Candidate
 from quant.tracks.integers import IntegerLayer
 from quant.tracks.job import Job
+from quant.tracks.objective import Frames
 from quant.tracks.plan import (
     PEER_RANGE,
     Choice,
     LayerRanges,
     Range,
+    Rewriting,
     calibrate,
     equalize,
     make_plan,
@@ -62,23 +65,23 @@ def test_one_scale_of_weights_takes_fewer_bytes_and_errs_little_more(made: dict[
 def test_residuals_take_a_part_of_the_error_away(made: dict[str, Candidate]) -> None:
     fine, own = made["ptq-residual"], made["ptq-gptq"]
     assert error_of(POLICY, DATASET, fine) < error_of(POLICY, DATASET, own)
-    assert (fine.peer_input.residual, fine.ego_input.residual) == (gptq.FINER, gptq.FINER)
+    assert {fine.peer_input.residual, fine.ego_input.residual} <= set(gptq.FINE)
     assert read_model(fine.peer_encoder.tflite).input.size == 2 * POLICY.peer_size
     assert read_model(fine.policy_head.tflite).input.size == POLICY.embedding_size + 2 * POLICY.ego_size
 
 
 def test_residual_candidates_come_back_from_their_files(made: dict[str, Candidate], tmp_path: Path) -> None:
     save_candidate(made["ptq-residual"], tmp_path)
-    loaded, frames = load_candidate(tmp_path, "ptq-residual"), ptq.search_frames(DATASET)
+    loaded, frames = load_candidate(tmp_path, "ptq-residual"), Frames.of(DATASET).seen
     np.testing.assert_array_equal(infer(loaded, frames), infer(made["ptq-residual"], frames))
 
 
 def test_a_device_gets_the_codes_before_their_residuals(made: dict[str, Candidate]) -> None:
-    candidate, frames = made["ptq-residual"], ptq.search_frames(DATASET)[:50]
+    candidate, frames = made["ptq-residual"], Frames.of(DATASET).seen[:50]
     seen = Int8Runner(candidate).decide(frames)
     steps = frames.ego * candidate.ego_input.gain + candidate.ego_input.offset
     q = np.clip(np.rint(steps), -128, 127)
-    r = np.clip(np.rint((steps - q) * 16), -128, 127)
+    r = np.clip(np.rint((steps - q) * candidate.ego_input.residual), -128, 127)
     np.testing.assert_array_equal(seen.head_inputs, np.concatenate([seen.pooled, q, r], axis=1))
     assert seen.peer_inputs.shape == (50, POLICY.max_peers, 2 * POLICY.peer_size)
     assert not seen.peer_inputs[~frames.mask].any()
@@ -103,10 +106,10 @@ def test_what_runs_is_what_was_planned(
     shape = ((8, inner), (6, outer))
     policy = strategies.policy(residual, encoder=shape, hidden=((8, outer),), pooling=pooling, space=space)
     dataset = strategies.dataset_of(policy, 120)
-    frames = ptq.search_frames(dataset)
-    choice = Choice(0.1, 0.5, (1.0, 1.0), (1.0, 1.0))
+    frames = Frames.of(dataset).seen
+    choice = Choice(0.1, Rewriting(0.5), (1.0, 1.0), (1.0, 1.0), residual, residual)
     calibration = calibrate(equalize(policy, frames, 0.5), frames)
-    plan = make_plan(calibration, choice, per_tensor=per_tensor, residual=residual)
+    plan = make_plan(calibration, choice, per_tensor=per_tensor)
     candidate = gptq.Rounded.nearest(plan).candidate(dataset)
     assert parity(candidate, frames[:20]).conforms
     for sub in (candidate.peer_encoder, candidate.policy_head):
@@ -119,9 +122,9 @@ def test_what_runs_is_what_was_planned(
 
 def test_a_plan_without_weights_rounded_is_the_policy_to_the_residuals_step() -> None:
     """The folded columns of residuals, and what their code of zero costs in the bias."""
-    frames = ptq.search_frames(DATASET)
-    calibration, choice = calibrate(POLICY, frames), Choice(0.1, 0.0, (1.0,) * 2, (1.0,) * 2)
-    plain, fine = make_plan(calibration, choice), make_plan(calibration, choice, residual=16)
+    frames = Frames.of(DATASET).seen
+    calibration, choice = calibrate(POLICY, frames), Choice(0.1, Rewriting(), (1.0,) * 2, (1.0,) * 2)
+    plain, fine = (make_plan(calibration, replace(choice, peer_residual=factor)) for factor in (0, 16))
     peers = frames.peers[frames.mask]
     exact = POLICY.encoder[0](peers)
     errors = [np.abs(plan.encoder[0](plan.hold_peers(peers)) - exact).max() for plan in (plain, fine)]
