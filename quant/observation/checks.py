@@ -204,7 +204,9 @@ def _tried(
         return None
     only_usual = hypothesis.name == "column-offset" and all(one.grade == "usual" for one in fixed)
     ref = hypothesis.columns[0]
-    if only_usual and not (_column(contract, ref).low == 0 and (frames.values(ref) < 0).any()):
+    intrinsic = only_usual and _column(contract, ref).name in (*HEADINGS, AGE)
+    below = only_usual and _column(contract, ref).low == 0 and bool((frames.values(ref) < 0).any())
+    if only_usual and not (intrinsic or below):
         return None  # something may be taken from what cannot be below 0; who knows what is added to the rest
     broken = 0
     for one in affected:

@@ -34,6 +34,9 @@ from quant.observation.relations import (
     Ref,
     columns_of,
     computed,
+    jumps,
+    turned,
+    turning_by,
 )
 
 FACTORS = (30.0, 100.0, 1000.0, 10.0, 180 / math.pi, 8.0, 500.0)
@@ -290,6 +293,7 @@ def _offsets(contract: Contract, frames: Frames, ref: Ref) -> list[float]:
         ]
     else:
         found += _offsets_by_function(contract, frames, ref[1])
+        found += _offsets_by_turning(contract, frames, ref[1])
     return [one for one in dict.fromkeys(round(one, 6) for one in found) if abs(one) > 2e-3]
 
 
@@ -298,6 +302,23 @@ def _commonest(values: F64) -> float:
         return 0.0
     unique, counts = np.unique(np.round(values, 5), return_counts=True)
     return float(unique[np.argmax(counts)])
+
+
+def _offsets_by_turning(contract: Contract, frames: Frames, peer: int) -> list[float]:
+    """Of a place: peers go aside by how far ahead they are, times the angle by which the ego turns, and the reverse."""
+    turning, names = turning_by(contract), (REL_X, REL_Y)
+    x, y = (contract.index_of(name, peers=True) for name in names)
+    if turning is None or x is None or y is None or peer not in (x, y):
+        return []
+    angle = turned(frames, turning)
+    jumped = jumps(angle, frames.values(turning))
+    if not jumped.any():
+        return []
+    other, sign = (y, 1.0) if peer == x else (x, -1.0)
+    rows, slots = frames.pairs
+    own = frames.peers[rows - 1, slots, peer][jumped]
+    right = sign * frames.change(other)[jumped] / (math.pi * angle[jumped])
+    return [float(np.median(own - right))]
 
 
 def _offsets_by_function(contract: Contract, frames: Frames, peer: int) -> list[float]:

@@ -321,10 +321,7 @@ def _kinematics(contract: Contract, frames: Frames) -> Iterator[Relation]:
     places = {name: contract.index_of(name, peers=True) for name in (REL_X, REL_Y, REL_SPEED, REL_HEADING)}
     x, y, speed, heading = (places[name] for name in (REL_X, REL_Y, REL_SPEED, REL_HEADING))
     if x is not None and y is not None and contract.view_deg is not None:
-        own_heading = contract.index_of(HEADING, peers=False)
-        turning: Ref | None = ("ego", own_heading) if own_heading is not None else None
-        if turning is None and heading is not None:
-            turning = ("peers", heading)
+        turning = turning_by(contract)
         if turning is not None:
             refs: tuple[Ref, ...] = (("peers", y), ("peers", x), turning)
             yield Relation("peers turning with the heading", refs, _turning(x, y, turning), 0.15, 0.3, "soft")
@@ -355,7 +352,7 @@ def _around(change: F64) -> F64:
     return np.where(np.abs(change) <= 2.0, (change + 1.0) % 2.0 - 1.0, change)
 
 
-def _jumps(change: F64, values: F64) -> Bools:
+def jumps(change: F64, values: F64) -> Bools:
     """Changes that stand out of the digits a column is written with."""
     spread = float(np.subtract(*np.quantile(values, (0.99, 0.01)))) if len(values) else 0.0
     return np.asarray(np.abs(change) > max(3e-3 * spread, 1e-9))
@@ -366,7 +363,7 @@ def _steady(own: int, relative: int, angle: bool) -> Callable[[Frames], float | 
         mine, theirs = frames.ego_change(own), frames.change(relative)
         if angle:
             mine, theirs = _around(mine), _around(theirs)
-        jumped = _jumps(mine, frames.ego[:, own])
+        jumped = jumps(mine, frames.ego[:, own])
         rest = theirs[jumped] + mine[jumped]
         return _share(np.abs(rest) <= 0.03 * np.abs(mine[jumped]))
 
@@ -378,8 +375,8 @@ def _turning(x: int, y: int, turning: Ref) -> Callable[[Frames], float | None]:
 
     def score(frames: Frames) -> float | None:
         rows, slots = frames.pairs
-        angle = _turned(frames, turning)
-        jumped = _jumps(angle, frames.values(turning))
+        angle = turned(frames, turning)
+        jumped = jumps(angle, frames.values(turning))
         rows, slots = rows[jumped], slots[jumped]
         before = np.stack([frames.peers[rows - 1, slots, index] for index in (x, y)])
         now = np.stack([frames.peers[rows, slots, index] for index in (x, y)])
@@ -394,10 +391,10 @@ def _turning_two(x: int, y: int, turning: Ref) -> Callable[[Frames], float | Non
     def score(frames: Frames) -> float | None:
         rows, slots = frames.pairs
         angles = np.full((len(frames.ego), max(frames.mask.shape[1], 2)), np.nan)
-        angles[rows, slots] = _turned(frames, turning)
+        angles[rows, slots] = turned(frames, turning)
         # As the headings of both peers show it: that of one may have changed by itself.
         same = np.abs(angles[:, 0] - angles[:, 1]) <= 2e-4
-        at = np.flatnonzero(same & _jumps(angles[:, 0], frames.values(turning)))
+        at = np.flatnonzero(same & jumps(angles[:, 0], frames.values(turning)))
         if len(at) == 0:
             return None
         between = [frames.peers[:, 1, index] - frames.peers[:, 0, index] for index in (x, y)]
@@ -407,7 +404,15 @@ def _turning_two(x: int, y: int, turning: Ref) -> Callable[[Frames], float | Non
     return score
 
 
-def _turned(frames: Frames, turning: Ref) -> F64:
+def turning_by(contract: Contract) -> Ref | None:
+    """The column that shows how the ego turns."""
+    own, relative = contract.index_of(HEADING, peers=False), contract.index_of(REL_HEADING, peers=True)
+    if own is not None:
+        return ("ego", own)
+    return None if relative is None else ("peers", relative)
+
+
+def turned(frames: Frames, turning: Ref) -> F64:
     """(M,) by how much the ego's heading rose, in half turns, over each of the pairs."""
     if turning[0] == "ego":
         return _around(frames.ego_change(turning[1]))
