@@ -24,7 +24,7 @@ from quant.runs.pages import _material
 from quant.runs.reading import open_run
 from quant.runs.settings import Settings, read_settings, write_settings
 from quant.runs.steps import decide, evaluate, make_dataset, make_track
-from quant.tracks.candidate import Affine, Candidate
+from quant.tracks.candidate import Candidate
 from quant.tracks.storage import save_candidate, save_curve
 from quant.worlds.reference import reference_policy_path
 from tests.tracks import strategies
@@ -99,7 +99,7 @@ def _run(folder: Path, policy: Policy, settings: Settings, coarser: float) -> Pa
         make_dataset(folder, settings)
     ptq = make_track(folder, "ptq")
     gain = (ptq.peer_input.gain * np.float32(coarser)).astype(np.float32)
-    qat = replace(ptq, track="qat", peer_input=Affine(gain, ptq.peer_input.offset))
+    qat = replace(ptq, track="qat", peer_input=replace(ptq.peer_input, gain=gain))
     save_candidate(qat, folder)
     save_curve("qat", ((0, float("nan"), 0.02), (50, 0.03, 0.015), (100, 0.02, 0.012)), folder)
     write_settings(replace(read_settings(folder), tracks=("ptq", "qat")), folder)

@@ -190,8 +190,12 @@ def test_the_codes_are_those_of_present_peers(driven_material: Material) -> None
     dataset = driven_material.dataset
     rows = dataset.rows(Split.HELD_OUT, Made.SEEN)
     present = int(dataset.column("peers")[rows].sum())
-    for interfaces in found.interfaces.values():
-        sizes = {one.name: int(one.codes.sum()) for one in interfaces}
+    for track, interfaces in found.interfaces.items():
+        made = driven_material.candidates[track]
+        sizes = {one.name: int(one.codes.sum()) for one in interfaces if "residuals" not in one.name}
+        kinds = {"peer": made.peer_input, "ego": made.ego_input}
+        names = {f"{kind} features, residuals" for kind, affine in kinds.items() if affine.residual}
+        assert {one.name for one in interfaces} - set(sizes) == names
         policy = driven_material.policy
         assert sizes == {
             "peer features": present * policy.peer_size,
@@ -200,7 +204,8 @@ def test_the_codes_are_those_of_present_peers(driven_material: Material) -> None
             "ego features": found.n * policy.ego_size,
             "output": found.n * policy.action_space.width,
         }
-        assert interfaces[1].zero == -128 and interfaces[1].real is not None and interfaces[1].real[0] == 0
+        [embeddings] = [one for one in interfaces if one.name == "embeddings"]
+        assert embeddings.zero == -128 and embeddings.real is not None and embeddings.real[0] == 0
 
 
 def test_a_page_without_a_world_says_that_driving_was_not_tested(recorded_page: str) -> None:

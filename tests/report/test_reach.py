@@ -19,7 +19,6 @@ from quant.report.markdown import summary
 from quant.report.material import Material
 from quant.report.sweeping import FINE, Feature, sweep
 from quant.runners import FloatRunner, Int8Runner
-from quant.tracks.candidate import Affine
 from tests.report.test_figures import marks, words
 
 
@@ -42,7 +41,7 @@ def cut_material(stressed_material: Material) -> Material:
     made = stressed_material.candidates["ptq"]
     gain = made.ego_input.gain.copy()
     gain[0] *= 4
-    bad = replace(made, ego_input=Affine(gain, made.ego_input.offset))
+    bad = replace(made, ego_input=replace(made.ego_input, gain=gain))
     return replace(stressed_material, candidates={**stressed_material.candidates, "ptq": bad})
 
 
