@@ -49,8 +49,8 @@ def test_it_is_true_to_the_files(bits: int) -> None:
     np.testing.assert_allclose(Simulation(network, FRAMES).values({}), exact, atol=2e-5)
     simulated = Simulation(network, FRAMES).values(network.everything)
     measured = Int8Runner(rounded(bits), "litert").values(FRAMES)
-    # LiteRT rounds once; its multipliers of int16 have 15 bits.
-    near = network.output_step / 2 if bits == 8 else 6e-4
+    # LiteRT rounds once; its multipliers of int16 have 15 bits, and a step is as wide as what is declared.
+    near = network.output_step / 2 if bits == 8 else 7e-4
     assert np.abs(POLICY.action_space.clip(simulated.astype(np.float32)) - measured).max() < near
 
 
