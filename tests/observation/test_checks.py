@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from quant.dataset import Recording, read_drive
-from quant.dataset.build import held_to_contract
+from quant.dataset.build import contract_of, held_to_contract
 from quant.errors import InputError
-from quant.observation.checks import bound_findings, world_findings
+from quant.observation.checks import bound_findings, mask_findings, world_findings
 from quant.observation.contract import Column
 from quant.observation.findings import (
     NAMES,
@@ -361,6 +361,29 @@ def test_a_column_late_against_the_mask_is_told_by_what_absent_slots_hold(tmp_pa
     assert any("6 frames late" in one.cause for one in found)
 
 
+def test_absent_slots_alone_tell_a_late_column_whose_name_nobody_knows() -> None:
+    there = MADE[6]["peer_mask"] > 0
+    peers = np.where(there[:, :, None], np.float32(0.5), np.float32(0)).repeat(3, axis=2)
+    assert mask_findings(peers, there, "a.npz") == ()
+    peers[6:, :, 1] = peers[:-6, :, 1].copy()
+    found = mask_findings(peers, there, "a.npz")
+    assert [(one.name, one.indices, one.certain) for one in found] == [("column-late", (1,), True)]
+    assert "6 frames late" in found[0].cause
+
+
+def test_a_later_drive_in_the_other_order_than_the_runs_stack_is_told(tmp_path: Path) -> None:
+    """By itself it is a stack in the other order."""
+    policy = drives.policy(6, 3)
+    paths = [
+        drives.write(tmp_path / f"{number}.npz", drives.stacked(drives.drive(6, number), newest_first=bool(number)))
+        for number in range(2)
+    ]
+    known = contract_of(policy, [read_drive(paths[0], policy)])
+    later = [read_drive(paths[1], policy)]
+    assert held_to_contract(policy, later) == ()
+    assert [one.name for one in held_to_contract(policy, later, allow=NAMES, known=known)] == ["stack-order"]
+
+
 def test_what_is_added_to_all_slots_is_told_by_the_absent_ones(tmp_path: Path) -> None:
     found = found_in(tmp_path, changed(MADE[6], column("peers", Y, lambda v: v + 0.02)), drives.policy())
     assert [(one.name, one.indices) for one in found] == [("column-offset", (Y,))]
@@ -380,8 +403,6 @@ def test_rollouts_are_held_to_stated_bounds_and_to_no_others() -> None:
 
 
 def test_a_world_whose_space_is_wider_than_stated_is_told() -> None:
-    from quant.dataset.build import contract_of
-
     policy = drives.policy(6)
     contract = contract_of(policy, ())
     assert world_findings(contract, None, "world") == ()
@@ -393,8 +414,6 @@ def test_a_world_whose_space_is_wider_than_stated_is_told() -> None:
 
 
 def test_a_little_beyond_is_a_warning_and_much_is_refused() -> None:
-    from quant.dataset.build import contract_of
-
     contract = contract_of(drives.policy(6), ())
     seen = Observations(MADE[6]["ego"].copy(), MADE[6]["peers"], MADE[6]["peer_mask"] > 0)
     seen.ego[7, 0] = 1.2
