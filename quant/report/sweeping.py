@@ -97,14 +97,14 @@ def sweep(stress: Stress, policy: Policy, candidates: Mapping[str, Candidate], t
     original: Runner = FloatRunner(policy)
     candidate = Int8Runner(candidates[track])
     frames = Observations.concatenate(
-        [_frames(contract, base, one, _places(contract, one, COARSE)) for one in features]
+        [frames_of(contract, base, one, _places(contract, one, COARSE)) for one in features]
     )
     apart = _apart(stress, original, candidate, frames).max(axis=1).reshape(len(features), COARSE)
     cut = [_is_cut(candidates[track], one, one.value(base)) for one in features]
     chosen = features[int(np.lexsort((apart.max(axis=1) - apart.min(axis=1), cut))[-1])]
     at = chosen.value(base)
     values = np.unique(np.append(_places(contract, chosen, FINE), at))
-    frames = _frames(contract, base, chosen, values)
+    frames = frames_of(contract, base, chosen, values)
     apart = _apart(stress, original, candidate, frames)
     component = int(apart.max(axis=0).argmax())
     runners: dict[str, Runner] = {FLOAT: original, **{name: Int8Runner(one) for name, one in candidates.items()}}
@@ -135,7 +135,8 @@ def _places(contract: Contract, feature: Feature, count: int) -> NDArray[np.floa
     return np.linspace(column.low, column.high, count)
 
 
-def _frames(contract: Contract, base: Observations, feature: Feature, values: NDArray[np.float64]) -> Observations:
+def frames_of(contract: Contract, base: Observations, feature: Feature, values: NDArray[np.float64]) -> Observations:
+    """The first frame once for each value of the feature, with what depends on it moved along."""
     rows = base[np.zeros(len(values), np.int64)]
     ego, peers = rows.ego.copy(), rows.peers.copy()
     if feature.slot is None:

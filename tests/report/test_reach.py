@@ -8,16 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from quant.dataset.filling import impossible
+from quant.dataset.filling import fill, impossible
 from quant.evaluation.evaluation import FLOAT
 from quant.evaluation.unseen import Unseen
 from quant.observation.contract import Column
 from quant.observation.coverage import Coverage, physical_ends
+from quant.observation.resolve import Sizes, resolve
 from quant.report import reach, tables
 from quant.report.html import page
 from quant.report.markdown import summary
 from quant.report.material import Material
-from quant.report.sweeping import FINE, Feature, sweep
+from quant.report.sweeping import FINE, Feature, frames_of, sweep
 from quant.runners import FloatRunner, Int8Runner
 from tests.report.test_figures import marks, words
 
@@ -175,16 +176,18 @@ def test_a_sweep_goes_through_the_worst_frame(stressed_material: Material, stres
         assert apart.max() - apart.min() > 0.1 * apart.max()
 
 
-def test_frames_of_a_sweep_can_occur(stressed_material: Material) -> None:
-    from quant.report.sweeping import _frames, _places
-
-    stress = stressed_material.stress
-    assert stress is not None
-    base, contract = stress.worst["ptq"].observations[:1], stress.contract
-    slot = int(np.flatnonzero(base.mask[0])[0])
-    for feature in (Feature(0), Feature(0, slot), Feature(2, slot)):
-        frames = _frames(contract, base, feature, _places(contract, feature, 40))
-        assert not any(broken.any() for broken in impossible(contract, frames).values())
+def test_frames_of_a_sweep_can_occur() -> None:
+    # Three stacked frames with functions of the peers: whatever is moved, all that hangs on it moves along.
+    contract = resolve(Sizes(18, 6, 8), None, [])
+    frames = fill(contract, 90, 0)
+    base = frames[np.flatnonzero(frames.counts == 3)[:1]]
+    for feature in (Feature(12), Feature(0, 1), Feature(2, 0), Feature(4, 2)):
+        column = feature.column(contract)
+        assert column.copy_of is None and column.low is not None and column.high is not None
+        swept = frames_of(contract, base, feature, np.linspace(column.low, column.high, 40))
+        assert not any(broken.any() for broken in impossible(contract, swept).values())
+        moved = swept.ego[:, feature.index] if feature.slot is None else swept.peers[:, feature.slot, feature.index]
+        assert np.ptp(moved) == pytest.approx(column.high - column.low, abs=1e-5)
 
 
 def test_a_feature_that_is_cut_off_is_swept_before_others(cut_material: Material) -> None:
