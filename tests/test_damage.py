@@ -23,7 +23,7 @@ from quant.errors import InputError, QuantError, StaleError
 from quant.evaluation.actors import three_bit
 from quant.files import read_json, write_json, write_text
 from quant.policy import Policy, policy_digest, save_policy
-from quant.runs.folder import MANIFEST, POLICY, SCENARIOS, WINNER, evaluation_name
+from quant.runs.folder import MANIFEST, POLICY, SCENARIOS, STRESS, STRESS_FRAMES, WINNER, evaluation_name
 from quant.runs.reading import open_run
 from quant.runs.run import Run
 from quant.runs.settings import read_settings
@@ -64,6 +64,9 @@ def judge(folder: Path, damage: Damage) -> Verdict:
     """Damages PTQ's candidate on disk, evaluates again, decides again."""
     opened = open_run(folder)
     save_candidate(damage(opened.candidates["ptq"]), folder)
+    # Of the undamaged one; without it nobody has stressed the run.
+    for name in (STRESS, STRESS_FRAMES):
+        (folder / name).unlink(missing_ok=True)
     evaluate(folder, LIMITS)
     return decide(folder, LIMITS)
 

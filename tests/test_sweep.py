@@ -466,7 +466,7 @@ def test_times_are_told_as_guesses() -> None:
 
 def test_without_a_world_the_evaluation_is_not_what_takes_long() -> None:
     steps = steps_of(("ptq", "qat"), with_board=True)
-    assert steps == ("import", "dataset", "ptq", "qat", "evaluate", "device", "decide")
+    assert steps == ("import", "dataset", "ptq", "qat", "evaluate", "stress", "device", "decide")
     recorded = usual_seconds(Settings("p.zip", ("a.npz",), episodes={"nominal": 4000}), steps)
     driven = usual_seconds(Settings("p.zip", world="convoy"), steps)
     assert tuple(recorded) == tuple(driven) == steps
