@@ -90,7 +90,7 @@ def test_a_missing_package_is_named_and_ends_with_1(desk: Path, monkeypatch: pyt
     versions(monkeypatch, scipy=None)
     done = quant("doctor")
     assert done.code == 1
-    assert "missing   scipy: not installed" in done.out and "pip install 'scipy>=1.14'" in done.out
+    assert "missing   scipy: not installed" in done.out and "pip install 'scipy>=1.15'" in done.out
     assert done.out.endswith("quant run will not work here before this is mended: scipy\n")
     assert json.loads(quant("doctor", "--json").out)["able"] is False
 
