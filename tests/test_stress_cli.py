@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from quant.evaluation.stress.found import GROUPS
 from quant.files import sha256
+from quant.tracks.storage import load_candidate, save_candidate
 from tests.commandline import quant
 from tests.tracks import strategies
 
@@ -119,7 +121,9 @@ def test_a_run_that_is_not_decided_yet_stays_so(run: Path) -> None:
 
 def test_after_another_candidate_its_stress_is_stale(run: Path, material: Path) -> None:
     (run / "device_virtual.json").unlink()
-    assert quant("qat", run, "--qat-steps", "3").code == 0
+    qat = load_candidate(run, "qat")
+    head = replace(qat.policy_head, tflite=qat.policy_head.tflite + bytes(16))
+    save_candidate(replace(qat, policy_head=head), run)
     assert quant("evaluate", run).code == 0
     done = quant("decide", run)
     assert done.code == 2

@@ -72,12 +72,18 @@ class Cluster:
 
     def renew(self) -> subprocess.Popen[bytes]:
         """Exactly one worker, just started: it has the sources of quant as they are now."""
-        for worker in self.workers:
-            worker.kill()
-            worker.wait()
+        self.empty()
         self.add_worker()
         self.wait_for(1)
         return self.workers[-1]
+
+    def empty(self) -> None:
+        """No worker is left."""
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
+        self.workers.clear()
+        self.wait_for(0)
 
     def wait_for(self, workers: int) -> None:
         """Until exactly so many are there."""
@@ -126,6 +132,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def swept(material: Path, cluster: Cluster) -> Path:
     """Two seeds on an existing cluster of two workers, one of which is killed in the middle of its run."""
     folder = material / "sweep"
+    cluster.empty()
     none = quant("sweep", *asked(material, "--seeds", "1:3", "--out", folder, "--dask", cluster.address))
     assert none.code == 2 and "has no worker" in none.err and "dask worker" in none.err
     cluster.add_worker()
