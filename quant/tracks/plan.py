@@ -262,10 +262,12 @@ class Rewriting:
         exponent: of the equalization of each homogeneous unit's range; 0 leaves it, 1 makes all equal.
         split: units of each hidden ReLU layer that are in two (:mod:`quant.tracks.splitting`); the others are made
             equal.
+        twins: units of each tanh layer of the head that are.
     """
 
     exponent: float = 0.0
     split: int = 0
+    twins: int = 0
 
     def changes(self, policy: Policy) -> bool:
         """Whether there is something to split, where that is asked for."""
@@ -273,7 +275,9 @@ class Rewriting:
         return not self.split or "relu" in hidden
 
     def __str__(self) -> str:
-        return f"{self.split} ReLU units of a layer in two" if self.split else f"equalized by {self.exponent}"
+        if not self.split:
+            return f"equalized by {self.exponent}"
+        return f"{self.split} ReLU and {self.twins} tanh units of a layer in two"
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ MARGINS = (0.0, 0.01, 0.02, 0.05)
 EQUALIZED = tuple(map(Rewriting, (0.0, 0.25, 0.5, 0.75, 1.0)))
 REWRITINGS = (*EQUALIZED, Rewriting(1.0, 8))
 """Ways to rewrite the policy that are tried."""
-FINER_REWRITINGS = (*REWRITINGS, Rewriting(1.0, 16))
+FINER_REWRITINGS = (*REWRITINGS, Rewriting(1.0, 16, 16))
 """Where more weights may be had for a smaller error."""
 FACTORS = (4, 8, 16, 32)
 """Of residuals (see `quant.tracks.candidate.Affine`)."""
@@ -205,5 +205,5 @@ def rewritings(policy: Policy, dataset: Dataset) -> tuple[Rewritten, ...]:
 def rewritten(policy: Policy, frames: Frames, rewriting: Rewriting) -> Rewritten:
     """The same function on these frames, equalized, or with units in two."""
     if rewriting.split:
-        return split(policy, frames.seen, frames.all, rewriting.split)
+        return split(policy, frames.seen, frames.all, rewriting.split, rewriting.twins)
     return Rewritten.scaled(equalize(policy, frames.all, rewriting.exponent))

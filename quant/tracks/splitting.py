@@ -6,6 +6,9 @@ the first saturates at a cut c and the second is zero below it, have all steps o
 columns add them up. Exact in float as far as the frames go: both are RELU6, scaled so that 6 is where they end.
 Maximum, sum and mean of both are those of the unit: each rises with it. (An input of a coarse and a fine column is the
 same thought: `quant.tracks.candidate.Affine.residual`.)
+
+A tanh unit can't be cut. Of two that stand half a step of their input apart, the mean has steps half as wide; it is the
+unit's own value but for the curvature within that half step.
 """
 
 from __future__ import annotations
@@ -24,11 +27,15 @@ END = np.float32(6.0)
 """Where RELU6 saturates."""
 CUTS = tuple(float(share) for share in np.linspace(0.05, 0.95, 19))
 """Shares of a unit's range at which it may be cut."""
+KEPT = 0.5
+"""Share of the range before a tanh that tracks keep, roughly."""
+APART = 0.02
+"""Most that twins of tanh are apart in two: its curvature costs less than 1e-5 there."""
 LEAST_RANGE = 1e-2
 """Of a unit, as a share of the layer's widest: one that is nearly always zero must not blow up the next layer."""
 
 
-def split(policy: Policy, seen: Observations, every: Observations, units: int) -> Rewritten:
+def split(policy: Policy, seen: Observations, every: Observations, units: int, twins: int = 0) -> Rewritten:
     """The same function on ``every`` frame, with up to so many units of each hidden ReLU layer in two.
 
     Those are split whose rounding costs decisions on ``seen`` frames most; the other ReLU units are equalized.
@@ -38,6 +45,7 @@ def split(policy: Policy, seen: Observations, every: Observations, units: int) -
         seen: frames that count.
         every: frames that the units' ranges have to hold.
         units: of each hidden ReLU layer.
+        twins: units of each tanh layer of the head that are in two.
     """
     before, squares = squared_gradients(policy, seen)
     widest = before_activations(policy, every)
@@ -45,6 +53,8 @@ def split(policy: Policy, seen: Observations, every: Observations, units: int) -
     layers = [*policy.encoder, *policy.head]
     halves: list[NDArray[np.int64] | None] = [None] * len(layers)
     for index, layer in enumerate(layers[:-1]):
+        if layer.activation == "tanh" and twins and index >= count:
+            layers[index : index + 2] = _twins(layers[index], layers[index + 1], widest[index], squares[index], twins)
         if layer.activation != "relu":
             continue
         reach = widest[index].max(axis=0, initial=0)
@@ -58,6 +68,20 @@ def split(policy: Policy, seen: Observations, every: Observations, units: int) -
         layers[index + 1] = replace(layers[index + 1], weight=weight.astype(np.float32))
     made = replace(policy, encoder=tuple(layers[:count]), head=tuple(layers[count:]))
     return Rewritten(made, tuple(halves))
+
+
+def _twins(layer: Dense, following: Dense, before: F32, squares: F32, units: int) -> tuple[Dense, Dense]:
+    """Those units of tanh twice that count most, half a step of what is before them apart."""
+    step = np.float32(KEPT / 255) * (before.max(initial=0) - before.min(initial=0))
+    step = min(step, np.float32(2 * APART))
+    chosen = np.sort(np.argsort(-squares.sum(axis=0), kind="stable")[:units])
+    weight, bias = np.concatenate([layer.weight, layer.weight[chosen]]), layer.bias.copy()
+    bias[chosen] -= step / 4
+    bias = np.concatenate([bias, layer.bias[chosen] + step / 4])
+    columns = following.weight.copy()
+    columns[:, chosen] /= 2
+    columns = np.concatenate([columns, columns[:, chosen]], axis=1)
+    return replace(layer, weight=weight, bias=bias.astype(np.float32)), replace(following, weight=columns)
 
 
 def _two(layer: Dense, chosen: NDArray[np.int64], low: F32, high: F32, cut: F32) -> Dense:
