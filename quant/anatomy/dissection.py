@@ -52,6 +52,7 @@ from quant.observation.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Discrete, Policy
 from quant.runners import Int8Runner
 from quant.tracks.candidate import Candidate
+from quant.tracks.plan import Rewritten
 
 WORST = 10
 """Frames listed, as a rule."""
@@ -69,7 +70,7 @@ def dissect(
     candidate: Candidate,
     observations: Observations,
     *,
-    equalized: Sequence[Policy] = (),
+    rewritten: Sequence[Rewritten] = (),
     origins: NDArray[Any] | None = None,
     rows: NDArray[np.int64] | None = None,
     tolerance: float = ACTION_TOLERANCE,
@@ -83,7 +84,7 @@ def dissect(
         policy: the float policy it was made from.
         candidate: of any track whose layers are the policy's.
         observations: held-out frames, or those that a stress test kept.
-        equalized: see :func:`quant.anatomy.simulation.build_network`.
+        rewritten: see :func:`quant.anatomy.simulation.build_network`.
         origins: (N,) ``recorded``, ``rollout``, ``augmented`` or ``filled`` for each, or the stress test's group.
         rows: (N,) what the dataset, or the stress test's file, numbers them.
         tolerance: of the agreement of a Box, as a share of the range.
@@ -94,7 +95,7 @@ def dissect(
     Raises:
         InputError: there are no frames, the candidate's layers are not the policy's, or it computes another function.
     """
-    network = build_network(policy, candidate, equalized)
+    network = build_network(policy, candidate, rewritten)
     work = _Work(policy, network, observations, origins, tolerance, contract)
     measured = Int8Runner(candidate).values(observations)
     simulated = work.values(network.everything)

@@ -22,13 +22,16 @@ from quant.policy.policy import Dense, Policy, Pooling
 from quant.runners import Model, Pool, read_model
 from quant.runners.flatbuffer import FullyConnected, Layer, Quantized
 from quant.tracks.candidate import Affine, Candidate, Part, code_limits, code_type
-from quant.tracks.plan import HOMOGENEOUS
+from quant.tracks.plan import HOMOGENEOUS, Rewritten
+from quant.tracks.splitting import END
 
 F64 = NDArray[np.float64]
 Kind = Literal["input", "weights", "activations", "output"]
 
 FACTOR_PASSES = 12
 """Gauss-Newton passes over the equalization's factors; four are enough, as a rule."""
+TIE = 1e-6
+"""Of a step."""
 SNAP = 0.1
 """Typical relative distance of factors that were found from those of an equalization, up to which they are its own."""
 ROUNDING_VARIANCE = 1 / 12
@@ -75,12 +78,14 @@ class Grid:
     Attributes:
         gain, offset: in codes.
         lowest, highest: code.
+        residual: of features with residuals, how many codes one before them is.
     """
 
     gain: NDArray[Any]
     offset: NDArray[Any]
     lowest: int = -128
     highest: int = 127
+    residual: int = 0
 
     @staticmethod
     def of_tensor(tensor: Quantized) -> Grid:
@@ -95,7 +100,7 @@ class Grid:
         if affine.residual:
             finer = np.float32(affine.residual)
             low, high = low * affine.residual + low, high * affine.residual + high
-            return Grid(affine.gain * finer, affine.offset * finer, low, high)
+            return Grid(affine.gain * finer, affine.offset * finer, low, high, affine.residual)
         return Grid(affine.gain, affine.offset, low, high)
 
     @property
@@ -119,6 +124,10 @@ class Grid:
         """(N, K) values -> (N, K) values as the tensor holds them."""
         codes = self.codes(x)
         held = self.held(codes) if how.rounded else np.clip(codes, self.lowest, self.highest)
+        if how.rounded and self.residual:
+            # Half a code before residuals is a residual of either neighbour: it stays nearer to the one that it is of.
+            own = np.rint(codes / self.residual) * self.residual
+            held = np.where(np.abs(held - own) * 2 == self.residual, held + (own - held) * TIE, held)
         values: F64 = (held - np.float64(self.offset)) / np.float64(self.gain)
         if how.column is None:
             return values
@@ -167,11 +176,24 @@ class Rest:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor after an operator: what the operator computes, the source its rounding is, its grid."""
+    """A tensor after an operator.
+
+    Attributes:
+        function: what the operator computes.
+        source: its rounding is.
+        grid: its codes.
+        most: (M,) where each unit ends in place of the function's own end, where units are in two: only of a first half
+            the end belongs to the policy, of all others it is a range that is too narrow.
+    """
 
     function: str
     source: str
     grid: Grid
+    most: F64 | None = None
+
+    def __call__(self, x: F64) -> F64:
+        """(N, M) -> (N, M), exactly."""
+        return FUNCTIONS[self.function](x) if self.most is None else np.clip(x, 0.0, self.most)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +216,7 @@ class Stage:
         """(N, K) -> (N, M)."""
         x = (self.known.linear if self.source in setting else self.exact)(x)
         for tensor in self.tensors:
-            x = FUNCTIONS[tensor.function](x)
-            x = _held(x, tensor.source, tensor.grid, setting, probe)
+            x = _held(tensor(x), tensor.source, tensor.grid, setting, probe)
         return x
 
 
@@ -330,14 +351,15 @@ def pool(embeddings: F64, mask: Mask, pooling: Pooling) -> F64:
     return z / np.maximum(counts, 1)[:, None] if pooling == "mean" else z
 
 
-def build_network(policy: Policy, candidate: Candidate, equalized: Sequence[Policy] = ()) -> Network:
+def build_network(policy: Policy, candidate: Candidate, rewritten: Sequence[Rewritten] = ()) -> Network:
     """The network of a candidate of this policy.
 
     Args:
         policy: in float.
         candidate: made from it.
-        equalized: the same function as tracks may have equalized it (:func:`quant.tracks.ptq.equalizations`). Weights
-            far from the policy's, as of second-order rounding, tell their factors only roughly; these are exact.
+        rewritten: the policy as tracks may have rewritten it (:func:`quant.tracks.ptq.rewritings`). Weights
+            far from the policy's, as of second-order rounding, tell their factors only roughly; these are exact. Where
+            units are in two, the layers are those of the one among them that has as many.
 
     Raises:
         InputError: a file is damaged, or its layers are not the policy's one for one.
@@ -345,6 +367,8 @@ def build_network(policy: Policy, candidate: Candidate, equalized: Sequence[Poli
     encoder = read_model(candidate.peer_encoder.tflite, "peer_encoder")
     head = read_model(candidate.policy_head.tflite, "policy_head")
     inputs = candidate.peer_input, candidate.ego_input
+    form = _as_wide(policy, rewritten, (*_sizes(encoder), *_sizes(head)))
+    policy, equalized = form.policy, [one.policy for one in rewritten if _outputs(one) == _outputs(form)]
     chain = [
         *_layers(encoder, policy.encoder, inputs[0], f"{candidate.track}: peer_encoder"),
         *_layers(head, policy.head, inputs[1], f"{candidate.track}: policy_head"),
@@ -354,7 +378,7 @@ def build_network(policy: Policy, candidate: Candidate, equalized: Sequence[Poli
     features = {0: inputs[0], len(policy.encoder): inputs[1]}
     known = [_known(fc(ops), *fold, features.get(i)) for i, (ops, fold) in enumerate(zip(chain, folds, strict=True))]
     factors = _snapped(policy, find_factors(policy, known), equalized)
-    made = [_stage(policy, index, ops, factors, known[index]) for index, ops in enumerate(chain)]
+    made = [_stage(form, index, ops, factors, known[index]) for index, ops in enumerate(chain)]
     # A maximum of codes is a code; a sum or a mean has to be rounded to one.
     shared = candidate.pooling == "max" and encoder.output.same_quantization(head.input)
     before = [Place(PEER_INPUT, "peer_encoder", "input", None)]
@@ -374,6 +398,21 @@ def build_network(policy: Policy, candidate: Candidate, equalized: Sequence[Poli
         float(head.output.scale),
         candidate.pooling,
     )
+
+
+def _sizes(model: Model) -> list[int]:
+    """How many outputs each dense operator has."""
+    return [len(operator.weight) for operator in model.layers if isinstance(operator, FullyConnected)]
+
+
+def _outputs(form: Rewritten) -> list[int]:
+    return [layer.outputs for layer in (*form.policy.encoder, *form.policy.head)]
+
+
+def _as_wide(policy: Policy, rewritten: Sequence[Rewritten], outputs: Sequence[int]) -> Rewritten:
+    """The policy, or the way to write it that has layers of these sizes, where there is one."""
+    plain = Rewritten.scaled(policy)
+    return next((one for one in (plain, *rewritten) if _outputs(one) == list(outputs)), plain)
 
 
 def fc(operators: tuple[Layer, ...]) -> FullyConnected:
@@ -554,9 +593,11 @@ def _exact(policy: Policy, index: int, factors: list[F64]) -> Linear:
 
 
 def _stage(
-    policy: Policy, index: int, operators: tuple[Layer, ...], factors: list[F64], known: Known
+    form: Rewritten, index: int, operators: tuple[Layer, ...], factors: list[F64], known: Known
 ) -> tuple[Stage, list[Place]]:
     """A layer with the names of its sources; the last tensor of a sub-model is an interface and is named so."""
+    policy, halves = form.policy, form.halves[index]
+    most = None if halves is None else _ends([*policy.encoder, *policy.head][index].outputs, halves)
     encoder = index < len(policy.encoder)
     part: Part = "peer_encoder" if encoder else "policy_head"
     own = index if encoder else index - len(policy.encoder)
@@ -575,5 +616,12 @@ def _stage(
         else:
             name = f"{layer} activations"
         places.append(Place(name, part, "output" if final and last else "activations", own))
-        tensors.append(Tensor(function, name, Grid.of_tensor(tensor)))
+        tensors.append(Tensor(function, name, Grid.of_tensor(tensor), most))
     return Stage(places[0].name, _exact(policy, index, factors), known, tuple(tensors)), places
+
+
+def _ends(units: int, halves: NDArray[np.int64]) -> F64:
+    """(M,) where the units of a layer in two end."""
+    most = np.full(units, np.inf)
+    most[halves] = END
+    return most

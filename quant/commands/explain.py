@@ -80,7 +80,7 @@ def explain(folder: Path, track: str | None = None, worst: int = 5, *, stress: b
     from quant.anatomy import dissect
     from quant.runs.reading import read_candidates, read_inputs
     from quant.runs.settings import read_settings
-    from quant.tracks.ptq import equalizations
+    from quant.tracks.ptq import rewritings
 
     settings = read_settings(folder)
     if track is not None and track not in settings.tracks:
@@ -98,8 +98,8 @@ def explain(folder: Path, track: str | None = None, worst: int = 5, *, stress: b
     _check_fits(policy, dataset, chosen)
     # On one thread, so that the figures do not depend on the number of processors.
     with threadpool_limits(1):
-        equalized = equalizations(policy, dataset)
-        how: dict[str, Any] = {"equalized": equalized, "worst": worst, "contract": dataset.contract}
+        ways = rewritings(policy, dataset)
+        how: dict[str, Any] = {"rewritten": ways, "worst": worst, "contract": dataset.contract}
         return [dissect(policy, one, frames.observations, **frames.how, **how) for one in chosen]
 
 

@@ -24,7 +24,7 @@ from quant.runners import FloatRunner, Int8Runner
 from quant.runners.flatbuffer import Quantized
 from quant.runners.runner import Decision
 from quant.tracks.candidate import Affine
-from quant.tracks.ptq import equalizations
+from quant.tracks.ptq import rewritings
 
 Curve = tuple[tuple[int, float, float], ...]
 """(step, training loss, simulated error) of each point; a loss that is not known is NaN."""
@@ -73,8 +73,8 @@ class Material(Results):
     def _dissected(self) -> dict[str, Anatomy | str]:
         rows = self.dataset.rows(Split.HELD_OUT)
         frames = self.dataset.observations(rows)
-        known = equalizations(self.policy, self.dataset)
-        how: dict[str, Any] = {"equalized": known, "origins": self.origins, "rows": rows, "worst": WORST}
+        known = rewritings(self.policy, self.dataset)
+        how: dict[str, Any] = {"rewritten": known, "origins": self.origins, "rows": rows, "worst": WORST}
         how["contract"] = self.dataset.contract
         found: dict[str, Anatomy | str] = {}
         for track, candidate in self.candidates.items():

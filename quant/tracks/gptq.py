@@ -31,13 +31,11 @@ from quant.tracks.integers import IntegerLayer, nearest_layers
 from quant.tracks.job import Infer, Job, Made
 from quant.tracks.objective import Frames, Objective
 from quant.tracks.plan import Interval, Plan, make_plan, simulate
-from quant.tracks.ptq import Found, Scope, finish, search
+from quant.tracks.ptq import FACTORS, FINER_REWRITINGS, Found, Scope, finish, search
 from quant.tracks.registry import GPTQ, PER_TENSOR, RESIDUAL
 from quant.tracks.rounding import correct_bias, round_layer
 from quant.tracks.sensitivity import Sensitivity, sensitivity
 
-FINE = (16, 32)
-"""Factors of residuals that the track `RESIDUAL` chooses from."""
 FEATURE_MARGINS = (0.03, 0.01)
 """Shares of a feature's width tried as margin at each of its ends; PTQ has one for all."""
 FEATURE_PASSES = 1
@@ -124,7 +122,7 @@ def make_per_tensor(job: Job) -> Made:
 
 def make_residual(job: Job) -> Made:
     """Track `RESIDUAL`."""
-    scope = Scope(FINE)
+    scope = Scope(FACTORS, FINER_REWRITINGS)
     return Made(run_gptq(job.policy, job.dataset, job.infer, job.progress, track=RESIDUAL, scope=scope))
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quant.observation.observations import F32, Observations
 from quant.policy.policy import ACTIVATIONS, Activation, Box, Dense, Policy, pool
@@ -259,12 +260,43 @@ class Rewriting:
 
     Attributes:
         exponent: of the equalization of each homogeneous unit's range; 0 leaves it, 1 makes all equal.
+        split: units of each hidden ReLU layer that are in two (:mod:`quant.tracks.splitting`); the others are made
+            equal.
+        twins: units of each tanh layer of the head that are.
     """
 
     exponent: float = 0.0
+    split: int = 0
+    twins: int = 0
+
+    def changes(self, policy: Policy) -> bool:
+        """Whether there is something to split, where that is asked for."""
+        hidden = {layer.activation for layer in (*policy.encoder, *policy.head[:-1])}
+        return not self.split or "relu" in hidden
 
     def __str__(self) -> str:
-        return f"equalized by {self.exponent}"
+        if not self.split:
+            return f"equalized by {self.exponent}"
+        return f"{self.split} ReLU and {self.twins} tanh units of a layer in two"
+
+
+@dataclass(frozen=True, eq=False)
+class Rewritten:
+    """A policy that was rewritten.
+
+    Attributes:
+        policy: the same function, as far as the frames go that it was rewritten for.
+        halves: of each layer, the encoder's first, which units have a second half that goes on where they saturate; it
+            stands behind all first halves, in this order. None where the layer is as it was but for positive factors.
+    """
+
+    policy: Policy
+    halves: tuple[NDArray[np.int64] | None, ...]
+
+    @staticmethod
+    def scaled(policy: Policy) -> Rewritten:
+        """One with other factors alone."""
+        return Rewritten(policy, (None,) * (len(policy.encoder) + len(policy.head)))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from quant.tracks.plan import (
     Choice,
     Plan,
     Rewriting,
+    Rewritten,
     calibrate,
     correct_biases,
     equalize,
@@ -25,17 +26,22 @@ from quant.tracks.plan import (
     simulate,
 )
 from quant.tracks.registry import PTQ
+from quant.tracks.splitting import split
 
 MARGINS = (0.0, 0.01, 0.02, 0.05)
 """Beyond what is declared and what was seen; what differs is where the steps lie."""
-REWRITINGS = tuple(map(Rewriting, (0.0, 0.25, 0.5, 0.75, 1.0)))
+EQUALIZED = tuple(map(Rewriting, (0.0, 0.25, 0.5, 0.75, 1.0)))
+REWRITINGS = (*EQUALIZED, Rewriting(1.0, 8))
+"""Ways to rewrite the policy that are tried."""
+FINER_REWRITINGS = (*REWRITINGS, Rewriting(1.0, 16, 16))
+"""Where more weights may be had for a smaller error."""
 FACTORS = (4, 8, 16, 32)
 """Of residuals (see `quant.tracks.candidate.Affine`)."""
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 PASSES = 2
 """Coordinate descent: each pass tries every value of every choice once."""
 WORTH = 0.95
-"""Residuals are taken where the error is below this share of the one without: they cost weights."""
+"""Residuals, and more units, are taken where the error is below this share of the one without: they cost weights."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,8 @@ def search(policy: Policy, frames: Frames, progress: Progress = no_progress, sco
     """
     scope = scope or Scope()
     objective, every = Objective.of(policy, frames), frames.all
-    rewritings = [*scope.rewritings]
-    calibrations = {one: calibrate(rewritten(policy, frames, one), every, frames.features) for one in rewritings}
+    rewritings = [one for one in scope.rewritings if one.changes(policy)]
+    calibrations = {one: calibrate(rewritten(policy, frames, one).policy, every, frames.features) for one in rewritings}
     ones = (1.0,) * len(policy.encoder), (1.0,) * len(policy.head)
     choice = Choice(MARGINS[0], rewritings[0], *ones, scope.factors[0], scope.factors[0])
 
@@ -128,9 +134,9 @@ def search(policy: Policy, frames: Frames, progress: Progress = no_progress, sco
 
 
 def _takes_more(present: Choice, tried: Choice) -> bool:
-    """More weights: a residual where there was none."""
+    """More weights."""
     residuals = ((present.peer_residual, tried.peer_residual), (present.ego_residual, tried.ego_residual))
-    return any(not had and has for had, has in residuals)
+    return tried.rewriting.split > present.rewriting.split or any(not had and has for had, has in residuals)
 
 
 def _changes(
@@ -185,17 +191,19 @@ def finish(policy: Policy, frames: Frames, found: Found, *, per_tensor: bool = F
 def _as_recorded(policy: Policy, frames: Frames, choice: Choice, *, per_tensor: bool) -> float:
     """The error on seen frames, were features and layers to go no further than on these."""
     seen = frames.recorded()
-    calibration = calibrate(rewritten(policy, seen, choice.rewriting), seen.seen, seen.features)
+    calibration = calibrate(rewritten(policy, seen, choice.rewriting).policy, seen.seen, seen.features)
     plan = correct_biases(make_plan(calibration, choice, per_tensor=per_tensor), seen.seen, seen.weights)
     return Objective.of(policy, seen).on_seen(simulate(plan, seen.seen))
 
 
-def equalizations(policy: Policy, dataset: Dataset) -> tuple[Policy, ...]:
+def rewritings(policy: Policy, dataset: Dataset) -> tuple[Rewritten, ...]:
     """The policy as tracks rewrite it, in each way there is: which one a candidate has is not in its files."""
     frames = Frames.of(dataset)
-    return tuple(rewritten(policy, frames, one) for one in REWRITINGS)
+    return tuple(rewritten(policy, frames, one) for one in FINER_REWRITINGS if one.changes(policy))
 
 
-def rewritten(policy: Policy, frames: Frames, rewriting: Rewriting) -> Policy:
-    """The same function, equalized on these frames."""
-    return equalize(policy, frames.all, rewriting.exponent)
+def rewritten(policy: Policy, frames: Frames, rewriting: Rewriting) -> Rewritten:
+    """The same function on these frames, equalized, or with units in two."""
+    if rewriting.split:
+        return split(policy, frames.seen, frames.all, rewriting.split, rewriting.twins)
+    return Rewritten.scaled(equalize(policy, frames.all, rewriting.exponent))

@@ -15,15 +15,15 @@ from quant.runners.flatbuffer import Quantized
 from quant.tracks import gptq, int16
 from quant.tracks.candidate import Affine, Candidate
 from quant.tracks.objective import Frames
-from quant.tracks.plan import equalize
-from quant.tracks.ptq import REWRITINGS
+from quant.tracks.plan import Rewritten, equalize
+from quant.tracks.ptq import EQUALIZED
 from quant.tracks.sensitivity import sensitivity
 from tests.evaluation.test_anatomy import dense, layers_of, with_few_bits, with_layers
 from tests.tracks import strategies
 from tests.tracks.conftest import plan_for
 from tests.tracks.test_gptq import DATASET, POLICY
 
-EXPONENTS = [one.exponent for one in REWRITINGS]
+EXPONENTS = [one.exponent for one in EQUALIZED]
 FRAMES = strategies.frames_for(POLICY, 500, seed=3)
 
 
@@ -58,11 +58,11 @@ def test_it_is_true_to_the_files(bits: int) -> None:
 def test_a_known_equalization_is_told_from_the_others_and_taken_exactly(exponent: float) -> None:
     """Second-order rounding moves weights so far that the files tell its factors only roughly."""
     seen = strategies.frames_for(POLICY, 800, seed=1)
-    known = [equalize(POLICY, seen, one) for one in EXPONENTS]
+    known = [Rewritten.scaled(equalize(POLICY, seen, one)) for one in EXPONENTS]
     candidate = one_scale(exponent)
     exact = np.concatenate([stage.exact.weight.ravel() for stage in stages(build_network(POLICY, candidate, known))])
     rough = np.concatenate([stage.exact.weight.ravel() for stage in stages(build_network(POLICY, candidate))])
-    made = known[EXPONENTS.index(exponent)]
+    made = known[EXPONENTS.index(exponent)].policy
     wanted = np.concatenate([layer.weight.ravel() for layer in (*made.encoder, *made.head)])
     np.testing.assert_allclose(exact, wanted, rtol=1e-5)
     assert np.abs(rough / wanted - 1).max() > 1e-3
@@ -74,7 +74,7 @@ def test_an_equalization_that_is_not_the_candidates_is_not_taken() -> None:
     first, *rest = other.encoder
     other = replace(other, encoder=(replace(first, weight=first.weight * 3, bias=first.bias * 3), *rest))
     candidate = one_scale(1.0)
-    found, alone = (build_network(POLICY, candidate, known) for known in ([other], []))
+    found, alone = (build_network(POLICY, candidate, known) for known in ([Rewritten.scaled(other)], []))
     for one, two in zip(stages(found), stages(alone), strict=True):
         np.testing.assert_array_equal(one.exact.weight, two.exact.weight)
 

@@ -107,10 +107,11 @@ def test_what_runs_is_what_was_planned(
     frames, plan = made_on.all, int16.wide_plan(policy, made_on, 0.25, 4.0)
     candidate = gptq.Rounded.nearest(plan).candidate(dataset, "int16x8")
     assert parity(candidate, frames[:20]).conforms
-    width = plan.head_ranges[-1].after.high
+    exact = policy.forward(frames).values
+    # A Box may be a small part of what the head computes.
+    width = max(plan.head_ranges[-1].after.high, float(np.abs(exact).max()))
     found, planned = Int8Runner(candidate).values(frames), policy.action_space.clip(simulate(plan, frames))
     assert np.abs(found - planned).max() < 0.004 * width
-    exact = policy.forward(frames).values
     unrounded = simulate(plan, frames, round_weights=False)
     assert np.abs(policy.action_space.clip(unrounded) - policy.action_space.clip(exact)).max() < 0.004 * width
 

@@ -67,7 +67,7 @@ def test_the_search_is_never_worse_than_its_start_and_tells_the_truth(policy: Po
     start = Choice(MARGINS[0], Rewriting(0.0), (1.0,) * len(policy.encoder), (1.0,) * len(policy.head))
 
     def error_of(tried: Choice) -> float:
-        calibration = calibrate(rewritten(policy, frames, tried.rewriting), frames.all, frames.features)
+        calibration = calibrate(rewritten(policy, frames, tried.rewriting).policy, frames.all, frames.features)
         values = simulate(make_plan(calibration, tried), frames.all, round_weights=False)
         return Objective.of(policy, frames)(values)
 

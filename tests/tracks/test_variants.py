@@ -32,6 +32,7 @@ from quant.tracks.plan import (
     simulate,
     weight_scale,
 )
+from quant.tracks.ptq import FACTORS, rewritings
 from quant.tracks.registry import TRACKS
 from quant.tracks.rounding import SHARES, descend, measure, round_columns, round_layer
 from quant.tracks.storage import load_candidate, save_candidate
@@ -65,9 +66,10 @@ def test_one_scale_of_weights_takes_fewer_bytes_and_errs_little_more(made: dict[
 def test_residuals_take_a_part_of_the_error_away(made: dict[str, Candidate]) -> None:
     fine, own = made["ptq-residual"], made["ptq-gptq"]
     assert error_of(POLICY, DATASET, fine) < error_of(POLICY, DATASET, own)
-    assert {fine.peer_input.residual, fine.ego_input.residual} <= set(gptq.FINE)
+    assert {fine.peer_input.residual, fine.ego_input.residual} <= set(FACTORS)
     assert read_model(fine.peer_encoder.tflite).input.size == 2 * POLICY.peer_size
-    assert read_model(fine.policy_head.tflite).input.size == POLICY.embedding_size + 2 * POLICY.ego_size
+    embedding = read_model(fine.peer_encoder.tflite).output.size
+    assert read_model(fine.policy_head.tflite).input.size == embedding + 2 * POLICY.ego_size
 
 
 def test_residual_candidates_come_back_from_their_files(made: dict[str, Candidate], tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_one_scale_is_wide_enough_for_the_largest_bias() -> None:
 @pytest.mark.parametrize("name", ["ptq-gptq-pt", "ptq-residual"])
 def test_explain_is_true_to_the_files(made: dict[str, Candidate], name: str) -> None:
     frames = strategies.frames_for(POLICY, 400, seed=3)
-    network = build_network(POLICY, made[name])
+    network = build_network(POLICY, made[name], rewritings(POLICY, DATASET))
     if not made[name].ego_input.residual:  # else without any rounding there is nothing left over, but its weights
         exact = POLICY.forward(frames).values
         np.testing.assert_allclose(Simulation(network, frames).values({}), exact, atol=2e-5)
@@ -193,12 +195,12 @@ def test_explain_is_true_to_the_files(made: dict[str, Candidate], name: str) -> 
 
 
 def test_explain_shows_that_inputs_with_residuals_cost_less(made: dict[str, Candidate]) -> None:
-    frames = strategies.frames_for(POLICY, 400, seed=3)
-    plain, fine = (dissect(POLICY, made[name], frames) for name in ("ptq-gptq", "ptq-residual"))
+    frames, ways = strategies.frames_for(POLICY, 400, seed=3), rewritings(POLICY, DATASET)
+    plain, fine = (dissect(POLICY, made[name], frames, rewritten=ways) for name in ("ptq-gptq", "ptq-residual"))
     for source in ("peer input", "ego input"):
         assert fine.source(source).alone.overall.mae < 0.15 * plain.source(source).alone.overall.mae
     tensor = fine.source("ego input").tensor
-    assert tensor is not None and len(tensor.codes) == 255 * 17 + 1
+    assert tensor is not None and len(tensor.codes) == 255 * (1 + made["ptq-residual"].ego_input.residual) + 1
     shown = next(one for one in fine.to_json()["sources"] if one["name"] == "ego input")["tensor"]["codes"]
     assert len(shown) == 256 and sum(shown) == sum(tensor.codes)
     assert fine.folding_error < 2e-5
