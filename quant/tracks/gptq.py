@@ -31,7 +31,7 @@ from quant.tracks.integers import IntegerLayer, nearest_layers
 from quant.tracks.job import Infer, Job, Made
 from quant.tracks.objective import Frames, Objective
 from quant.tracks.plan import Interval, Plan, make_plan, simulate
-from quant.tracks.ptq import FACTORS, FINER_REWRITINGS, Found, Scope, finish, search
+from quant.tracks.ptq import FACTORS, FINER_REWRITINGS, Found, Scope, finish, search_dataset
 from quant.tracks.registry import GPTQ, PER_TENSOR, RESIDUAL
 from quant.tracks.rounding import correct_bias, round_layer
 from quant.tracks.sensitivity import Sensitivity, sensitivity
@@ -147,8 +147,7 @@ def run_gptq(
         per_tensor: whether the weights of a layer share one scale, for kernels that know no other.
         scope: what the search may choose from.
     """
-    frames = Frames.of(dataset)
-    found = search(policy, frames, scope=scope)
+    frames, found = search_dataset(policy, dataset, scope=scope)
     plan, log = finish(policy, frames, found, per_tensor=per_tensor)
     make = partial(make_plan, found.calibration, found.choice, per_tensor=per_tensor)
     fitted, lines = fit_features(found, Objective.of(policy, frames), frames, make)

@@ -505,13 +505,23 @@ def fake_quantize_weight(layer: Dense, inputs: Range, per_tensor: bool = False) 
 
 def simulate(plan: Plan, observations: Observations, *, round_weights: bool = True) -> F32:
     """(N, A) head outputs with every rounding of the plan in float arithmetic: for search, never for a verdict."""
+    z = simulate_encoder(plan, observations, round_weights=round_weights)
+    return simulate_head(plan, z, observations.ego, round_weights=round_weights)
+
+
+def simulate_encoder(plan: Plan, observations: Observations, *, round_weights: bool = True) -> F32:
+    """(N, D) pooled embeddings, before they are rounded to the head's input."""
     peers = plan.hold_peers(observations.peers[observations.mask])
     embeddings = np.zeros((*observations.mask.shape, plan.policy.embedding_size), np.float32)
     rounded = plan.per_tensor if round_weights else None
     embeddings[observations.mask] = _simulate_layers(plan.encoder, plan.encoder_ranges, plan.peers, peers, rounded)
-    z = pool(embeddings, observations.mask, plan.policy.pooling)
-    head_inputs = plan.hold_head_inputs(z, observations.ego)
-    return _simulate_layers(plan.head, plan.head_ranges, plan.z, head_inputs, rounded)
+    return pool(embeddings, observations.mask, plan.policy.pooling)
+
+
+def simulate_head(plan: Plan, z: F32, ego: F32, *, round_weights: bool = True) -> F32:
+    """(N, D) pooled embeddings and (N, E) features of the ego -> (N, A) head outputs."""
+    rounded = plan.per_tensor if round_weights else None
+    return _simulate_layers(plan.head, plan.head_ranges, plan.z, plan.hold_head_inputs(z, ego), rounded)
 
 
 def _simulate_layers(
