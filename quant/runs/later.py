@@ -16,11 +16,11 @@ from quant.dataset import Recording, read_drive
 from quant.dataset.build import held_to_contract
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, closeness_json, rounded
-from quant.evaluation.stress.sides import sides_of
 from quant.evaluation.unseen import OnDrive
 from quant.observation.coverage import Coverage, coverage
 from quant.observation.findings import Finding
 from quant.policy import Policy, policy_digest
+from quant.policy.sides import sides_of
 from quant.runners import FloatRunner, Int8Runner
 from quant.runs.regression import COMPUTED, interface, toolchain_of
 from quant.runs.run import Run
@@ -154,10 +154,11 @@ def _on(policy: Policy, candidate: Candidate, drive: Recording, limits: Limits) 
     (ego_low, ego_high), (low, high) = candidate.ego_input.ends, candidate.peer_input.ends
     beyond = ((frames.ego < ego_low) | (frames.ego > ego_high)).any(axis=1)
     beyond |= (((frames.peers < low) | (frames.peers > high)).any(axis=2) & frames.mask).any(axis=1)
+    missed, false = own.apart(theirs)
     return OnDrive(
         closeness_on(policy, candidate, frames, limits.action_tolerance),
-        int((own.acts & theirs.rests).any(axis=1).sum()),
-        int((own.rests & theirs.acts).any(axis=1).sum()),
+        int(missed.any(axis=1).sum()),
+        int(false.any(axis=1).sum()),
         float(np.mean(beyond)),
     )
 

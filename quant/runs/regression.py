@@ -20,10 +20,10 @@ from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.gate import blindness, open_loop_blindness
 from quant.evaluation.open_loop import MADE, Closeness, compare
-from quant.evaluation.stress.sides import sides_of
 from quant.evaluation.unseen import Unseen
 from quant.files import read_json, sha256
 from quant.policy.policy import Discrete, Policy
+from quant.policy.sides import sides_of
 from quant.runners import FloatRunner
 from quant.runs.folder import MANIFEST
 from quant.runs.reading import limits_of, open_run

@@ -16,6 +16,7 @@ from quant.dataset import Dataset, Split, spread
 from quant.dataset.storage import Made
 from quant.observation.observations import F32, Observations
 from quant.policy.policy import ActionSpace, Discrete, Policy
+from quant.policy.sides import sides_of
 from quant.tracks.plan import Interval
 
 MAX_SEEN, MAX_FILLED = 5000, 2000
@@ -28,8 +29,6 @@ HARMLESS = 0.02
 """As the tolerance within which decisions agree."""
 TURNED_WEIGHT = 5.0
 """Of the share of filled frames with a missed or a false action."""
-ACTS, RESTS = 0.5, 0.1
-"""Shares of an action's range: above the one it is acted, below the other it is not."""
 
 
 @dataclass(frozen=True)
@@ -165,19 +164,9 @@ def decision_errors(space: ActionSpace, reference: F32, values: F32) -> F32:
 
 
 def turned(space: ActionSpace, reference: F32, values: F32) -> NDArray[np.bool_]:
-    """(N,) where one of the two acts and the other does not: float above half of the range and the candidate below a
-    tenth, or the reverse; of logits, one of the strongest actions and one of the weakest.
-    """
-    if isinstance(space, Discrete):
-        strong = min(2, space.width // 2)
-        one, other = reference.argmax(axis=1), values.argmax(axis=1)
-        weak, acts = (np.stack([one, other]) < strong), (np.stack([one, other]) >= space.width - strong)
-    else:
-        low, high = np.array(space.low, np.float32), np.array(space.high, np.float32)
-        share = (np.stack([space.clip(reference), space.clip(values)]) - low) / (high - low)
-        weak, acts = share < RESTS, share > ACTS
-    found = (acts[0] & weak[1]) | (acts[1] & weak[0])
-    return np.asarray(found if found.ndim == 1 else found.any(axis=1))
+    """(N,) where one of the two acts and the other rests (:mod:`quant.policy.sides`)."""
+    missed, false = sides_of(space, reference).apart(sides_of(space, values))
+    return np.asarray((missed | false).any(axis=1))
 
 
 def _log_softmax(logits: F32) -> F32:

@@ -18,12 +18,12 @@ from quant.evaluation.stress.found import BEYOND, CORNERS, FALSE, GROUPS, MISSED
 from quant.evaluation.stress.frames import Sampling, steps_of, widened
 from quant.evaluation.stress.results import Stress, load_stress
 from quant.evaluation.stress.settled import settled, slopes
-from quant.evaluation.stress.sides import sides_of
 from quant.evaluation.stress.stress import stress
 from quant.observation.contract import Contract
 from quant.observation.observations import F32, Observations
 from quant.observation.resolve import Sizes, resolve
 from quant.policy.policy import Activation, Box, Dense, Discrete, Policy, Pooling
+from quant.policy.sides import sides_of
 from quant.runners import FloatRunner, Int8Runner
 from tests.evaluation.stressed import CONTRACT, CUT, FRAMES, Given, candidate_of, declared, policy_of
 from tests.runners.candidates import random_policy

@@ -17,7 +17,7 @@ from scipy.stats import qmc
 from quant.dataset.filling import coordinates, fill, free_columns
 from quant.dataset.moving import moved
 from quant.evaluation.stress.found import BEYOND, CORNERS, GROUPS, SPREAD, SWEPT
-from quant.evaluation.stress.sides import STEPS
+from quant.evaluation.stress.margins import STEPS
 from quant.observation.contract import Column, Contract
 from quant.observation.functions import NUMBER
 from quant.observation.observations import F32, Observations

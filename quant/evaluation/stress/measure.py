@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from quant.evaluation.statistics import Bits
 from quant.evaluation.stress.found import BEYOND, FALSE, MISSED, SPREAD, WORST, Found
 from quant.evaluation.stress.frames import Chunk, Sampling
+from quant.evaluation.stress.margins import slack_of
 from quant.evaluation.stress.settled import settled
-from quant.evaluation.stress.sides import Sides, sides_of, slack_of
 from quant.observation.observations import F32, Observations
 from quant.policy.policy import Policy
+from quant.policy.sides import Sides, sides_of
 from quant.runners import FloatRunner, Int8Runner
 from quant.tracks.candidate import Affine, Candidate, code_limits
 
@@ -107,18 +108,13 @@ def measure(trial: Trial, group: str, frames: Observations) -> Part:
     reference = trial.original.values(frames)
     original = sides_of(trial.policy.action_space, reference)
     values = {track: runner.values(frames) for track, runner in trial.runners.items()}
-    apart = {track: _apart(original, sides_of(trial.policy.action_space, one)) for track, one in values.items()}
+    apart = {track: original.apart(sides_of(trial.policy.action_space, one)) for track, one in values.items()}
     known = _Settled(trial, frames, original)
     tracks = {
         track: _measured(trial, track, _On(group, frames, reference, values[track]), known.of(*apart[track]))
         for track in values
     }
     return Part(group, tracks, *(known.sample() if group == SPREAD else (0, 0, 0)))
-
-
-def _apart(original: Sides, candidate: Sides) -> tuple[Bits, Bits]:
-    """(N, C) where float acts and the candidate rests, and the reverse."""
-    return original.acts & candidate.rests, original.rests & candidate.acts
 
 
 class _Settled:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from quant.evaluation.statistics import Bits
 from quant.evaluation.stress.frames import steps_of
-from quant.evaluation.stress.sides import margins
+from quant.evaluation.stress.margins import margins
 from quant.observation.contract import Contract
 from quant.observation.observations import F32, Observations
 from quant.policy.policy import Activation, Dense, Policy
@@ -49,7 +49,7 @@ def settled(
         frames: N, on each of which float is on a side.
         component: (N,) of which component of its action.
         acts: (N,) True where it acts, False where it rests.
-        slack: how far inside its side it has to stay: see `quant.evaluation.stress.sides.slack_of`.
+        slack: how far inside its side it has to stay: see `quant.evaluation.stress.margins.slack_of`.
     """
     stays = np.ones(len(frames), np.bool_)
     for start in range(0, len(frames), ROWS):
