@@ -31,7 +31,7 @@ from quant.tracks.integers import IntegerLayer, nearest_layers
 from quant.tracks.job import Infer, Job, Made
 from quant.tracks.objective import Frames, Objective
 from quant.tracks.plan import Interval, Plan, make_plan, simulate
-from quant.tracks.ptq import FACTORS, FINER_REWRITINGS, Found, Scope, finish, search_dataset
+from quant.tracks.ptq import FACTORS, FINER_REWRITINGS, Found, Scope, finish, search_dataset, with_range_line
 from quant.tracks.registry import GPTQ, PER_TENSOR, RESIDUAL
 from quant.tracks.rounding import correct_bias, round_layer
 from quant.tracks.sensitivity import Sensitivity, sensitivity
@@ -112,18 +112,20 @@ def _through(layers: tuple[IntegerLayer, ...], x: F32) -> F32:
 
 def make(job: Job) -> Made:
     """Track `GPTQ`."""
-    return Made(run_gptq(job.policy, job.dataset, job.infer, job.progress))
+    return Made(with_range_line(run_gptq(job.policy, job.dataset, job.infer, job.progress), job))
 
 
 def make_per_tensor(job: Job) -> Made:
     """Track `PER_TENSOR`."""
-    return Made(run_gptq(job.policy, job.dataset, job.infer, job.progress, track=PER_TENSOR, per_tensor=True))
+    made = run_gptq(job.policy, job.dataset, job.infer, job.progress, track=PER_TENSOR, per_tensor=True)
+    return Made(with_range_line(made, job, per_tensor=True))
 
 
 def make_residual(job: Job) -> Made:
     """Track `RESIDUAL`."""
     scope = Scope(FACTORS, FINER_REWRITINGS)
-    return Made(run_gptq(job.policy, job.dataset, job.infer, job.progress, track=RESIDUAL, scope=scope))
+    made = run_gptq(job.policy, job.dataset, job.infer, job.progress, track=RESIDUAL, scope=scope)
+    return Made(with_range_line(made, job, scope))
 
 
 def run_gptq(
@@ -148,11 +150,11 @@ def run_gptq(
         scope: what the search may choose from.
     """
     frames, found = search_dataset(policy, dataset, scope=scope)
-    plan, log = finish(policy, frames, found, per_tensor=per_tensor)
+    finished = finish(policy, frames, found, per_tensor=per_tensor)
     make = partial(make_plan, found.calibration, found.choice, per_tensor=per_tensor)
     fitted, lines = fit_features(found, Objective.of(policy, frames), frames, make)
-    log += lines
-    starts = [("PTQ's plan", plan), ("features' own margins", fitted)]
+    log = [*finished.log, *lines]
+    starts = [("PTQ's plan", finished.plan), ("features' own margins", fitted)]
     kept, lines = best_of(track, starts, policy, dataset, infer, progress)
     return checked(kept.candidate(dataset, track), kept.plan, [*log, *lines])
 

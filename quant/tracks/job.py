@@ -28,6 +28,7 @@ class Job:
         seed: of training.
         qat_steps: optimizer steps on all weights; None for the default.
         progress: told how far the track is.
+        compare_ranges: whether the log says what declared ranges cost, for which another search is made.
     """
 
     policy: Policy
@@ -36,6 +37,7 @@ class Job:
     seed: int = 0
     qat_steps: int | None = None
     progress: Progress = no_progress
+    compare_ranges: bool = True
 
 
 @dataclass(frozen=True)

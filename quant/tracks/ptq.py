@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 
@@ -45,6 +46,7 @@ FACTORS = (4, 8, 16, 32)
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 PASSES = 2
 """Coordinate descent: each pass tries every value of every choice once."""
+RANGE_LINE = "declared ranges: simulated error {} on frames that were seen; {} with ranges as far as was seen"
 WORTH = 0.95
 """Residuals, and more units, are taken where the error is below this share of the one without: they cost weights."""
 
@@ -86,7 +88,17 @@ class Found:
 
 def make(job: Job) -> Made:
     """Track `PTQ`."""
-    return Made(run_ptq(job.policy, job.dataset, job.progress))
+    return Made(with_range_line(run_ptq(job.policy, job.dataset, job.progress), job))
+
+
+def with_range_line(
+    candidate: Candidate, job: Job, scope: Scope | None = None, *, per_tensor: bool = False
+) -> Candidate:
+    """The candidate with `range_line` in its log, where the job asks for it."""
+    if not job.compare_ranges:
+        return candidate
+    line = range_line(job.policy, job.dataset, scope, per_tensor=per_tensor)
+    return replace(candidate, log=(*candidate.log, line))
 
 
 def run_ptq(policy: Policy, dataset: Dataset, progress: Progress = no_progress) -> Candidate:
@@ -98,8 +110,8 @@ def run_ptq(policy: Policy, dataset: Dataset, progress: Progress = no_progress) 
 def find_plan(policy: Policy, dataset: Dataset, progress: Progress = no_progress) -> tuple[Plan, list[str]]:
     """The plan with the least simulated error on the shared dataset, and the log of the search."""
     frames, found = search_dataset(policy, dataset, progress)
-    plan, log = finish(policy, frames, found)
-    return plan, [frames.described, *found.log, *log]
+    finished = finish(policy, frames, found)
+    return finished.plan, [frames.described, *found.log, *finished.log]
 
 
 @dataclass(frozen=True)
@@ -201,13 +213,32 @@ def _keep(choice: Choice, *, part: str, layer: int, share: float) -> Choice:
     return replace(choice, encoder=kept) if part == "encoder" else replace(choice, head=kept)
 
 
-def finish(policy: Policy, frames: Frames, found: Found, *, per_tensor: bool = False) -> tuple[Plan, list[str]]:
+@dataclass(frozen=True)
+class Finished:
+    """A plan with weights to the nearest step and biases corrected.
+
+    Attributes:
+        choice: it was made by.
+        plan: of the rewritten policy.
+        error: simulated, as the search measures it.
+        on_seen: of it, on the frames that were seen.
+    """
+
+    choice: Choice
+    plan: Plan
+    error: float
+    on_seen: float
+
+    @property
+    def log(self) -> list[str]:
+        """What was chosen."""
+        return [f"chosen: {self.choice}", f"simulated error of the choice: {self.error:.6g}"]
+
+
+def finish(policy: Policy, frames: Frames, found: Found, *, per_tensor: bool = False) -> Finished:
     """What was found with weights to the nearest step and biases corrected; how to rewrite is chosen once more.
 
     Which of the rewritten policies suffers most when its weights are rounded, a search without that can't know.
-
-    Returns:
-        the plan, and the log.
     """
     objective, every = Objective.of(policy, frames), frames.all
     tried = []
@@ -215,22 +246,25 @@ def finish(policy: Policy, frames: Frames, found: Found, *, per_tensor: bool = F
         choice = replace(found.choice, rewriting=rewriting)
         plan = correct_biases(make_plan(calibration, choice, per_tensor=per_tensor), every, frames.weights)
         values = simulate(plan, every)
-        tried.append((objective(values), objective.on_seen(values), choice, plan))
-    error, on_seen, choice, plan = min(tried, key=lambda one: one[0])
-    return plan, [
-        f"chosen: {choice}",
-        f"simulated error of the choice: {error:.6g}",
-        f"declared ranges: simulated error on seen frames {on_seen:.6g} against "
-        f"{_as_recorded(policy, frames, choice, per_tensor=per_tensor):.6g} with recorded ranges",
-    ]
+        tried.append(Finished(choice, plan, objective(values), objective.on_seen(values)))
+    return min(tried, key=lambda one: one.error)
 
 
-def _as_recorded(policy: Policy, frames: Frames, choice: Choice, *, per_tensor: bool) -> float:
-    """The error on seen frames, were features and layers to go no further than on these."""
+def range_line(policy: Policy, dataset: Dataset, scope: Scope | None = None, *, per_tensor: bool = False) -> str:
+    """A line of the log: the error on seen frames, and what a search would have had that need not go beyond them."""
+    frames, found = search_dataset(policy, dataset, scope=scope)
     seen = frames.recorded()
-    calibration = calibrate(rewritten(policy, seen, choice.rewriting).policy, seen.seen, seen.features)
-    plan = correct_biases(make_plan(calibration, choice, per_tensor=per_tensor), seen.seen, seen.weights)
-    return Objective.of(policy, seen).on_seen(simulate(plan, seen.seen))
+    contents = policy_digest(policy), dataset.digest, "as far as was seen"
+    narrow = _answer(_Question(policy, seen, no_progress, contents, scope or Scope()))
+    errors = (finish(policy, *one, per_tensor=per_tensor).on_seen for one in ((frames, found), (seen, narrow)))
+    return RANGE_LINE.format(*(f"{error:.6g}" for error in errors))
+
+
+def range_cost(log: Sequence[str]) -> tuple[float, float] | None:
+    """The two errors of `range_line` in a candidate's log: with declared ranges, and with recorded ones."""
+    pattern = re.escape(RANGE_LINE).replace(r"\{\}", r"([\d.e+-]+)")
+    found = next((match for line in log if (match := re.fullmatch(pattern, line))), None)
+    return None if found is None else (float(found[1]), float(found[2]))
 
 
 def rewritings(policy: Policy, dataset: Dataset) -> tuple[Rewritten, ...]:

@@ -24,7 +24,7 @@ from quant.tracks.export import export
 from quant.tracks.job import Job, Made
 from quant.tracks.objective import Frames, Objective
 from quant.tracks.plan import FUSED, PEER_RANGE, LayerRanges, Plan, Range, simulate
-from quant.tracks.ptq import find_plan
+from quant.tracks.ptq import find_plan, with_range_line
 from quant.tracks.registry import QAT
 
 
@@ -70,7 +70,8 @@ def make(job: Job) -> Made:
         options = replace(options, steps=job.qat_steps, bias_steps=job.qat_steps // 2)
     plan, log = find_plan(job.policy, job.dataset)
     result = run_qat(job.policy, job.dataset, plan, options, job.progress)
-    return Made(replace(result.candidate, log=(*log, *result.candidate.log)), result.curve)
+    candidate = replace(result.candidate, log=(*log, *result.candidate.log))
+    return Made(with_range_line(candidate, job), result.curve)
 
 
 def run_qat(
