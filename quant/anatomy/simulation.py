@@ -440,7 +440,7 @@ def _layers(model: Model, layers: tuple[Dense, ...], features: Affine, where: st
             f"its layers have weights {sizes}",
             where=where,
             expected=f"the policy's, {expected}",
-            hint="a candidate can be explained where its layers are the policy's, one for one",
+            hint="a candidate can be explained where its layers are the policy's, or those of a way to rewrite it",
         )
     return [tuple(group) for group in groups]
 

@@ -76,5 +76,6 @@ def observation_command(
         return
     show(contract_table(contract, seen))
     for finding in sources.findings:
-        click.echo(f"found: {finding.warning}")
+        told = f" (quant run refuses this; --allow {finding.name} lets it through)" if finding.allowed else ""
+        click.echo(f"found: {finding.name}: {finding.text}{told}")
     click.echo(f"written to {output}; edit it and give it back: quant run POLICY --observation {output}")

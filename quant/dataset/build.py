@@ -22,6 +22,7 @@ from quant.observation.contract import Contract
 from quant.observation.findings import Finding, refuse
 from quant.observation.observations import Observations
 from quant.observation.resolve import Bounds, Sizes, resolve
+from quant.observation.statements import file_findings
 from quant.policy.policy import Policy
 
 SHARES = {Split.CALIBRATION: 0.2, Split.TRAINING: 0.5, Split.HELD_OUT: 0.3}
@@ -80,7 +81,7 @@ def held_to_contract(
         contract = replace(contract, ego=ego, preset=known.preset)
     # A recording that was damaged may contradict the very preset that would show how.
     assumed = contract if contract.preset else contract_of(policy, recordings, given, world, assume=True)
-    found: list[Finding] = []
+    found = list(file_findings(contract_of(policy, recordings, None, world), contract, given))
     for one in recordings:
         if one.kind == "rollout":
             found += bound_findings(one.series, contract, one.name)

@@ -45,6 +45,8 @@ SURE = ("stated", "exact")
 """Grades of relations that decide; the others are tendencies and what is usual."""
 MOST_CAUSES = 6
 """Things done to one recording that are told apart."""
+PRESET_ROOM, IMPOSSIBLE = 0.1, 10.0
+"""How far beyond a preset's bounds, as a share of what lies between them, is told; and what no vehicle can be."""
 UNEXPLAINED = 0.9
 """An exact relation that holds in fewer frames is spoken of without a cause, too."""
 
@@ -340,6 +342,7 @@ def _unexplained(
         elif relation.grade == "exact" and score < UNEXPLAINED:
             found.append(_mismatch(contract, frames, where, relation, score))
     found += _beyond_in_rest(contract, series, frames, where) if not told else []
+    found += _beyond_preset(contract, series, where, found) if not told else []
     return _copies_together(contract, frames, found)
 
 
@@ -355,6 +358,21 @@ def _beyond_in_rest(contract: Contract, series: Series, frames: Frames, where: s
         and len(values := _all_values(series, ref))
         and bounds_kept(values, column, True) < 1
     ]
+
+
+def _beyond_preset(contract: Contract, series: Series, where: str, told: Sequence[Finding]) -> list[Finding]:
+    """Values beyond bounds that only a preset has: recordings may go further, but the range grows with them."""
+    known = {(one.column, one.indices) for one in told}
+    found = []
+    for ref, column in columns_of(contract):
+        values = _all_values(series, ref)
+        if not contract.preset or stated(column) or not len(values):
+            continue
+        one = _beyond(contract, ref, column, values, where)
+        most = float(excess(values, column).max())
+        if most > PRESET_ROOM and (one.column, one.indices) not in known:
+            found.append(replace(one, certain=most > IMPOSSIBLE))
+    return found
 
 
 def _mismatch(contract: Contract, frames: Frames, where: str, relation: Relation, score: float) -> Finding:

@@ -118,6 +118,16 @@ def undeclared_words(contract: Contract) -> str:
     return ", ".join(words)
 
 
+def assumed_words(contract: Contract) -> str:
+    """The columns whose bounds are a preset's alone: what is usual of such a column, and nobody's word."""
+    words = []
+    for kind, columns in (("ego", contract.ego), ("peers", contract.peers)):
+        for column in columns:
+            if column.copy_of is None and column.function is None and "preset" in map(column.origin, ("low", "high")):
+                words.append(f"{named(kind, column.name)} {physical_ends(column, (column.low, column.high))}")
+    return ", ".join(words)
+
+
 def physical_values(columns: Sequence[Column], names: Sequence[str], values: Sequence[float]) -> str:
     """``speed 12 m/s, acceleration -3.1 m/s2``."""
     return ", ".join(

@@ -10,6 +10,7 @@ from quant.errors import InputError, did_you_mean
 
 NAMES: dict[str, str] = {
     "out-of-bounds": "values beyond the bounds",
+    "bound-units": "a bound of the user's file in another unit than the policy's input",
     "column-scaled": "a column in other units, or not normalized",
     "all-scaled": "all columns in other units, or not normalized",
     "sign-flipped": "a column with the other sign",

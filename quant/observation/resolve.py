@@ -13,6 +13,7 @@ from quant.observation.contract import FACTS, NAMELESS, Column, Contract, Origin
 from quant.observation.functions import FUNCTIONS, NUMBER, PeerFunction, functions_of
 from quant.observation.observations import Observations
 from quant.observation.presets import GREATEST_AGE_MS, PEERS, PERIOD_MS, PRESETS, Preset
+from quant.observation.statements import check_merged
 
 ALIKE = 1e-5
 """Two values are the same within this, absolute: float32 that went through a file."""
@@ -92,6 +93,9 @@ def resolve(
         given: the user's file, as `quant.observation.storage.read_given` returns it.
         world: what the world's own observation space states.
         assume: take the preset of these sizes even where the recordings contradict it: to see what would mend them.
+
+    Raises:
+        InputError: what the user says does not go together with the rest.
     """
     stack = find_stack(sizes.ego, seen)
     preset = find_preset(sizes, stack, stated, () if assume else seen)
@@ -123,7 +127,11 @@ def resolve(
         known=known | ({} if preset is None else {"greatest_age_ms": "preset", "view_deg": "preset"}),
         preset="" if preset is None else preset.name,
     )
-    return contract if given is None else _given(contract, given)
+    if given is None:
+        return contract
+    contract = _given(contract, given)
+    check_merged(contract)
+    return contract
 
 
 def find_stack(size: int, seen: Sequence[Series]) -> Stack | None:

@@ -19,7 +19,7 @@ from quant.dataset.storage import Made
 from quant.evaluation.evaluation import FLOAT, Evaluation
 from quant.evaluation.open_loop import AUGMENTED, FILLED, RECORDED, ROLLOUT
 from quant.evaluation.stress.results import Stress
-from quant.observation.coverage import Coverage, physical_ends, undeclared_words
+from quant.observation.coverage import Coverage, assumed_words, physical_ends, undeclared_words
 from quant.report.results import Results
 from quant.runs.settings import Settings
 from quant.tracks.candidate import Candidate
@@ -60,6 +60,11 @@ class Run(Results):
                 ends = physical_ends(one.column, one.represented[track])
                 declared = physical_ends(one.column, (one.column.low, one.column.high))
                 yield f"{track} cannot represent all of {one.name}: {ends} of {declared}; beyond, it decides as there"
+            for track, share in one.saturated.items():
+                if share:
+                    ends = physical_ends(one.column, one.represented[track])
+                    recorded = physical_ends(one.column, one.recorded)
+                    yield f"{track} cuts off {share:.2%} of {one.name}: {ends} of what was recorded, {recorded}"
         unvaried = self.dataset.unvaried
         if unvaried:
             names = ", ".join(unvaried)
@@ -68,6 +73,9 @@ class Run(Results):
         undeclared = undeclared_words(self.dataset.contract)
         if undeclared:
             yield f"nobody declared how far these go; trusted only as recorded, with a margin: {undeclared}"
+        assumed = assumed_words(self.dataset.contract)
+        if assumed:
+            yield f"trusted up to what is usual of such a column, for nobody stated these bounds: {assumed}"
 
 
 def verdict_of(

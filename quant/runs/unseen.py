@@ -1,4 +1,4 @@
-"""Drives left out in turn: every track made without each of them and judged on it; a finished run on a later one."""
+"""Drives left out in turn: every track made without each of them and judged on it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Where the steps of every tensor lie, and the policy rewritten so that they lie there.
 
-Three rewrites cost no operator on the device (positive factors move through linear layers, ReLU and pooling):
+Three rewrites cost no operator on the device, and no weight (positive factors move through linear layers, ReLU and pooling):
 
 - *Feature folding*: a feature's own range is stretched over all steps; its scale and shift move into the first layer.
 - *Shared interface*: the head's input takes the encoder output's scale and zero point, so that pooled int8 embeddings
@@ -183,7 +183,7 @@ class Plan:
     """Everything the converter needs: folded float layers and the range of every tensor.
 
     Attributes:
-        policy: the float policy the layers were folded from (after equalization).
+        policy: the float policy the layers were folded from (as it was rewritten).
         peer, ego: ranges of the features.
         z: range of the head's input; the encoder's output range unless the pooling is a sum.
         encoder, head: folded layers; the encoder's input lies in ``peers``, the head's in ``z``.
@@ -271,8 +271,9 @@ class Rewriting:
 
     def changes(self, policy: Policy) -> bool:
         """Whether there is something to split, where that is asked for."""
-        hidden = {layer.activation for layer in (*policy.encoder, *policy.head[:-1])}
-        return not self.split or "relu" in hidden
+        rectified = any(layer.activation == "relu" for layer in (*policy.encoder, *policy.head[:-1]))
+        bent = any(layer.activation == "tanh" for layer in policy.head[:-1])
+        return not (self.split or self.twins) or bool(self.split and rectified) or bool(self.twins and bent)
 
     def __str__(self) -> str:
         if not self.split:
@@ -363,7 +364,7 @@ class Calibration:
     """What the policy's tensors look like over the calibration frames.
 
     Attributes:
-        policy: the (equalized) policy they were measured on.
+        policy: as rewritten, which they were measured on.
         peer, ego: what the features' ranges have to hold.
         encoder, head: (before activation, after activation) of each layer as (low, high).
         z: (low, high) of the pooled embedding.

@@ -179,10 +179,11 @@ def test_bounds_that_a_checkpoint_states_are_held_without_names(tmp_path: Path) 
     assert "--allow all-scaled" in str(caught.value.hint)
 
 
-def test_a_value_beyond_usual_bounds_alone_is_no_fault(tmp_path: Path) -> None:
+def test_a_value_beyond_usual_bounds_alone_is_told_and_no_certain_fault(tmp_path: Path) -> None:
     """A preset's bounds give way to recordings."""
     arrays = changed(MADE[6], column("peers", X, lambda v: v * 1.9))
-    assert not any(one.name == "out-of-bounds" for one in found_in(tmp_path, arrays, drives.policy(stated=False)))
+    found = found_in(tmp_path, arrays, drives.policy(stated=False))
+    assert [(one.name, one.certain) for one in found] == [("out-of-bounds", False)]
 
 
 # Stacks

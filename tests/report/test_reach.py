@@ -157,7 +157,7 @@ def test_a_sweep_goes_through_the_worst_frame(stressed_material: Material, stres
     for track in stressed_material.candidates:
         found = sweep(stress, policy, stressed_material.candidates, track)
         assert found is not None and len(found.values) in (FINE, FINE + 1)
-        assert (found.values[0], found.values[-1]) == (found.column.low, found.column.high)
+        assert (found.values[0], found.values[-1]) == pytest.approx((found.column.low, found.column.high))
         # At its own value it is the frame that was found, decided by each as it is.
         place = int(np.argmin(np.abs(found.values - found.at)))
         kept = stress.worst[track]

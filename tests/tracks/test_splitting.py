@@ -80,13 +80,14 @@ def test_frames_that_were_seen_keep_more_of_their_steps() -> None:
 
 def test_where_nothing_is_rectified_nothing_is_split() -> None:
     smooth = strategies.policy(3, encoder=((8, "tanh"),), hidden=((8, "tanh"),))
-    assert not IN_TWO.changes(smooth) and Rewriting(0.5).changes(smooth)
+    assert not IN_TWO.changes(smooth) and Rewriting(0.5).changes(smooth) and Rewriting(1.0, 16, 16).changes(smooth)
     assert IN_TWO not in search(smooth, Frames.only(strategies.frames_for(smooth, 60))).calibrations
 
 
-def test_a_candidate_with_units_in_two_is_taken_apart() -> None:
-    frames, candidate = frames_of(POLICY), candidate_of(IN_TWO)
-    known = [rewritten(POLICY, frames, one) for one in (Rewriting(0.0), Rewriting(1.0), IN_TWO)]
+@pytest.mark.parametrize("rewriting", [IN_TWO, Rewriting(1.0, 16, 16)])
+def test_a_candidate_with_units_in_two_is_taken_apart(rewriting: Rewriting) -> None:
+    frames, candidate = frames_of(POLICY), candidate_of(rewriting)
+    known = [rewritten(POLICY, frames, one) for one in (Rewriting(0.0), Rewriting(1.0), rewriting)]
     network = build_network(POLICY, candidate, known)
     np.testing.assert_allclose(Simulation(network, SEEN).values({}), POLICY.forward(SEEN).values, atol=2e-3)
     simulated = Simulation(network, SEEN).values(network.everything)

@@ -69,7 +69,7 @@ class Sampling:
         counts = {name: round(share * self.frames) for name, share in SHARES.items()}
         if not len(self.recorded):
             counts[SWEPT] = 0
-        counts[SPREAD] = self.frames - counts[CORNERS] - counts[SWEPT]
+        counts[SPREAD] += self.frames - sum(counts.values())
         return counts | {BEYOND: math.ceil(BEYOND_SHARE * self.frames)}
 
     def chunks(self) -> tuple[Chunk, ...]:
