@@ -422,7 +422,7 @@ def _is_copy(contract: Contract, relation: Relation) -> bool:
 
 def _frames_missing(contract: Contract, frames: Frames) -> int | None:
     """One frame in how many was kept, where the frame before holds what should stand several frames before."""
-    place = {(source, lag): i for i, (source, lag) in enumerate(zip(contract.sources, contract.lags, strict=True))}
+    place = contract.places
     copies = [(i, column.copy_of) for i, column in enumerate(contract.ego) if column.copy_of is not None]
     for order in orders(contract):
         scores_then = [copy_score(i, source)(order.undo(frames)) for i, source in copies]

@@ -119,6 +119,11 @@ class Contract:
         return tuple(found)
 
     @property
+    def places(self) -> dict[tuple[int, int], int]:
+        """Where the ego holds a newest column and what it was: (newest column, decisions back) -> column."""
+        return {key: column for column, key in enumerate(zip(self.sources, self.lags, strict=True))}
+
+    @property
     def depth(self) -> int:
         """How many frames the ego's stack has; 1 where it has none."""
         return 1 + max(self.lags, default=0)

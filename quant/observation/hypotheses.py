@@ -199,7 +199,7 @@ def orders(contract: Contract) -> Iterator[Hypothesis]:
     copies = {i for i, column in enumerate(contract.ego) if column.copy_of is not None}
     if not 2 <= contract.depth <= DEEPEST:
         return
-    place = {(source, lag): i for i, (source, lag) in enumerate(zip(contract.sources, contract.lags, strict=True))}
+    place = contract.places
     stacked = sorted({contract.sources[i] for i in copies})
     refs: tuple[Ref, ...] = tuple(("ego", place[source, lag]) for source in stacked for lag in range(contract.depth))
     for order in permutations(range(contract.depth)):
