@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.errors import InputError
 from quant.observation.contract import FACTS, NAMELESS, Column, Contract, Origin
 from quant.observation.functions import FUNCTIONS, NUMBER, PeerFunction, functions_of
 from quant.observation.observations import Observations
@@ -92,6 +93,9 @@ def resolve(
         given: the user's file, as `quant.observation.storage.read_given` returns it.
         world: what the world's own observation space states.
         assume: take the preset of these sizes even where the recordings contradict it: to see what would mend them.
+
+    Raises:
+        InputError: the user's file is of a policy with other slots.
     """
     stack = find_stack(sizes.ego, seen)
     preset = find_preset(sizes, stack, stated, () if assume else seen)
@@ -288,7 +292,15 @@ def _period(seen: Sequence[Series], preset: Preset | None) -> tuple[float | None
 
 
 def _given(contract: Contract, given: Mapping[str, Any]) -> Contract:
-    """The user's word over all others."""
+    """The user's word over all others; how many peers the policy takes nobody can say but the policy itself."""
+    slots = given.get("max_peers", contract.max_peers)
+    if slots != contract.max_peers:
+        raise InputError(
+            f"max_peers is {slots}",
+            where="--observation",
+            expected=f"{contract.max_peers}, the slots that the policy has",
+            hint="leave max_peers out, or give the file of this policy: quant observation POLICY writes it",
+        )
     whole = _own(contract, given, ("period_ms", "greatest_age_ms", "view_deg"))
     contract = replace(contract, **whole, known={**contract.known, **dict.fromkeys(whole, "file")})
     for kind in ("ego", "peers"):

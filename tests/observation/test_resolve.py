@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quant.errors import InputError
 from quant.observation import Contract, Observations
 from quant.observation.functions import FUNCTIONS, functions_of
 from quant.observation.presets import PEERS
@@ -81,6 +82,13 @@ def test_a_fact_the_file_has_from_elsewhere_is_the_users_only_where_he_changed_i
     given = {"ego": [{"high": 1.0, "low": 0.1, "known": {"high": "preset", "low": "preset"}}, *({} for _ in range(5))]}
     contract = resolve(Sizes(6, 6, 8), None, [], given)
     assert (contract.ego[0].origin("high"), contract.ego[0].origin("low")) == ("preset", "file")
+
+
+def test_a_file_for_another_number_of_peers_is_refused() -> None:
+    assert resolve(Sizes(6, 6, 8), None, [], {"max_peers": 8}) == resolve(Sizes(6, 6, 8), None, [])
+    with pytest.raises(InputError, match="max_peers is 4") as caught:
+        resolve(Sizes(6, 6, 8), None, [], {"max_peers": 4})
+    assert "8, the slots" in str(caught.value.expected) and "leave max_peers out" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
