@@ -70,7 +70,7 @@ def findings(series: Series, contract: Contract, where: str, *, explained: bool 
     for _ in range(MOST_CAUSES):
         scores = {one: one.score(frames) for one in relations}
         failing = _failing(scores)
-        best = _best(contract, frames, scores, failing)
+        best = _best(contract, frames, scores, failing, explained=explained)
         if best is None or (explained and not _is_sure(best)):
             break
         found.append(_explained(contract, frames, where, best, scores))
@@ -141,14 +141,19 @@ class _Explanation:
 
 
 def _best(
-    contract: Contract, frames: Frames, scores: Mapping[Relation, float | None], failing: Sequence[Relation]
+    contract: Contract,
+    frames: Frames,
+    scores: Mapping[Relation, float | None],
+    failing: Sequence[Relation],
+    *,
+    explained: bool,
 ) -> _Explanation | None:
     """The one thing that, undone, mends most and breaks nothing; of equal ones the more usual."""
     touched = list(dict.fromkeys(ref for one in failing for ref in one.columns))
     found: list[tuple[float, float, _Explanation]] = []
     for hypothesis in hypotheses(contract, frames, touched):
         tried = _tried(contract, hypothesis, frames, scores)
-        if tried is None:
+        if tried is None or (explained and hypothesis.by_contract):
             continue
         undone = hypothesis.undo(frames)
         cost = unusual(contract, undone, hypothesis.columns)

@@ -262,12 +262,13 @@ def _functions(contract: Contract) -> Iterator[Relation]:
         feature = {LOWEST_ACCELERATION: ACCELERATION, LARGEST_CLOSING: REL_SPEED}.get(function.name)
         at = None if feature is None else contract.index_of(feature, peers=True)
         refs.append(MASK if at is None else ("peers", at))
-        yield Relation(
-            f"being the {function.name}", tuple(refs), _function(index, function.name, contract), 0.998, 0.998, "exact"
-        )
+        score = function_score(index, function.name, contract)
+        yield Relation(f"being the {function.name}", tuple(refs), score, 0.998, 0.998, "exact")
 
 
-def _function(index: int, name: str, contract: Contract) -> Callable[[Frames], float | None]:
+def function_score(index: int, name: str, contract: Contract) -> Callable[[Frames], float | None]:
+    """Of a column being what a function makes of the peers present."""
+
     def score(frames: Frames) -> float | None:
         own, right = frames.ego[:, index], computed(frames, name, contract)
         telling = ((np.abs(own) > 1e-4) | (np.abs(right) > 1e-4)) & frames.whole
