@@ -473,8 +473,9 @@ def test_what_is_certain_is_refused_unless_allowed_by_its_name() -> None:
 
 def test_a_name_that_is_none_is_told_the_nearest() -> None:
     assert check_names(["time-step", "time-step"]) == ("time-step",)
-    with pytest.raises(InputError, match="did you mean mask-inverted"):
+    with pytest.raises(InputError, match="did you mean mask-inverted") as caught:
         check_names(["mask-inverte"])
+    assert all(f"{name}: {words}" in str(caught.value) for name, words in NAMES.items())
 
 
 def test_values_are_told_in_physical_units_where_they_are_known() -> None:
