@@ -6,6 +6,7 @@ its origin, for a fact that a checkpoint states weighs more than one that only a
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from quant.files import sha256
 from quant.observation.functions import PeerFunction, functions_of
 from quant.observation.observations import F32, Observations
 
@@ -160,12 +162,12 @@ class Contract:
 
     @property
     def undeclared(self) -> tuple[str, ...]:
-        """Names of the columns with a bound that nobody declared."""
+        """Names of the columns with a bound that nobody declared; a copy goes as far as what it is a copy of."""
         return tuple(
             whose(kind, one.name)
             for kind, columns in (("ego", self.ego), ("peers", self.peers))
             for one in columns
-            if not one.declared
+            if not one.declared and one.copy_of is None
         )
 
     def completed(self, observations: Sequence[Observations]) -> Contract:
@@ -185,6 +187,11 @@ class Contract:
             _widest(one, [ego[i] for i in newest if self.sources[i] == self.sources[at]]) for at, one in enumerate(ego)
         )
         return replace(self, ego=ego, peers=peers)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it, in hex: of the JSON with keys in their order."""
+        return sha256(json.dumps(self.to_json(), sort_keys=True).encode())
 
     def to_json(self) -> dict[str, Any]:
         """All of it; the inverse is `quant.observation.storage.contract_from_json`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import replace
 
@@ -15,6 +17,7 @@ from quant.observation import Contract, Observations
 from quant.observation.functions import FUNCTIONS, functions_of
 from quant.observation.presets import PEERS
 from quant.observation.resolve import Bounds, Series, Sizes, find_stack, resolve
+from quant.observation.storage import contract_from_json
 from tests.tracks import strategies
 
 NAMES = [column.name for column in PEERS]
@@ -57,6 +60,22 @@ def test_other_sizes_are_unknown_and_said_to_be() -> None:
     assert (contract.preset, contract.period_ms, contract.functions) == ("", None, {})
     assert len(contract.undeclared) == 5
     assert contract.ego[0].origin("low") == "unknown"
+
+
+def test_an_undeclared_column_of_a_stack_is_named_once() -> None:
+    seen = stacked(drive())
+    contract = resolve(Sizes(18, 6, 8), None, [series(seen)])
+    frame = tuple(replace(one, known={**one.known, "high": "data"}) for one in contract.ego)
+    assert replace(contract, ego=frame).undeclared == tuple(f"ego's {name}" for name in EGO_6)
+
+
+def test_a_contract_has_one_digest_and_every_fact_is_in_it() -> None:
+    contract = resolve(Sizes(6, 6, 8), None, [])
+    text = json.dumps(contract.to_json(), sort_keys=True)
+    assert contract.digest == hashlib.sha256(text.encode()).hexdigest()
+    assert contract_from_json(json.loads(text), "contract").digest == contract.digest
+    other = replace(contract, ego=(replace(contract.ego[0], high=0.5), *contract.ego[1:]))
+    assert len({contract.digest, other.digest, replace(contract, period_ms=50.0).digest}) == 3
 
 
 def test_what_the_checkpoint_states_weighs_more_than_the_preset() -> None:
