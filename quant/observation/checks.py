@@ -22,7 +22,6 @@ from quant.observation.observations import F32, Mask
 from quant.observation.relations import (
     F64,
     HEADINGS,
-    HOLE,
     LEAST,
     STEPS,
     TIME,
@@ -590,6 +589,3 @@ def time_findings(t_ms: NDArray[np.float64], where: str) -> tuple[Finding, ...]:
         cause = "times were rounded: seconds or coarser ticks under t_ms"
     found = f"time does not increase at frame {row}, in {int(wrong.sum())} of {len(steps)} steps"
     return (Finding("time-order", True, where, "t_ms", (), found, "increasing times", cause),)
-
-
-__all__ = ["HOLE", "bound_findings", "findings", "mask_findings", "time_findings"]

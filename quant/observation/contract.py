@@ -38,7 +38,7 @@ class Column:
     """One column of the ego or of a peer.
 
     Attributes:
-        name: what it is; the names of `quant.observation.presets` are understood.
+        name: what it is; those of `quant.observation.functions` are understood: what moves with what follows from them.
         unit: of a physical value; empty where it has none or it is unknown.
         scale: the physical value that 1 stands for; None where unknown.
         low, high: the least and the most value, as the policy sees it; None where unknown.

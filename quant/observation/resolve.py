@@ -25,7 +25,7 @@ INTRINSIC = {name: (-1.0, 0.0) if "lowest" in name else (0.0, 1.0) for name in F
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a checkpoint states of its inputs: (E,) and (F,) least and most values, infinite where it states none."""
+    """What a checkpoint or a world states of its ego (E,) and peers (F,): least and most values, infinite for none."""
 
     ego_low: tuple[float, ...]
     ego_high: tuple[float, ...]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from quant.dataset.filling import coordinates, fill, free_columns, impossible
 from quant.dataset.moving import moved
 from quant.observation.contract import Contract
 from quant.observation.observations import Observations
+from quant.observation.presets import PERIOD_MS
 from quant.observation.resolve import Sizes, resolve
 
 FRAMES = 10_000
@@ -107,3 +110,12 @@ def test_a_frame_one_decision_before_had_the_speed_that_the_acceleration_took() 
     assert broken(contract, frames) == {}
     frames.ego[:, contract.places[speed, 2]] = 20.6 / 30
     assert broken(contract, frames) == {"speed that no acceleration made, 2 back": 1}
+
+
+def test_where_nobody_knows_the_period_it_is_the_fields() -> None:
+    contract = replace(stack(), period_ms=None)
+    frames = fill(contract, FRAMES, 3)
+    np.testing.assert_array_equal(frames.ego, fill(replace(contract, period_ms=PERIOD_MS), FRAMES, 3).ego)
+    assert broken(replace(contract, period_ms=PERIOD_MS / 2), frames).keys() == {
+        f"speed that no acceleration made, {lag} back" for lag in (1, 2)
+    }
