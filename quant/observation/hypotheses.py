@@ -355,14 +355,11 @@ def _offsets_by_function(contract: Contract, frames: Frames, peer: int) -> list[
     alone = frames.mask.sum(axis=1) == 1
     found = []
     for index, function in contract.functions.items():
-        feature, sign = {LOWEST_ACCELERATION: (ACCELERATION, 1.0), LARGEST_CLOSING: (REL_SPEED, -1.0)}.get(
-            function.name, ("", 0.0)
-        )
-        if contract.peers[peer].name == feature:
+        if function.column == peer:
             rows = np.flatnonzero(alone & (np.abs(frames.ego[:, index]) > 1e-4))
             if len(rows):
                 own = frames.peers[rows, frames.mask[rows].argmax(axis=1), peer]
-                found.append(float(np.median(own - sign * frames.ego[rows, index])))
+                found.append(float(np.median(own - function.sign * frames.ego[rows, index])))
     return found
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quant.errors import InputError
 from quant.observation.contract import FACTS, NAMELESS, Column, Contract, Origin
-from quant.observation.functions import FUNCTIONS, NUMBER, PeerFunction, functions_of
+from quant.observation.functions import KNOWN, NUMBER, PeerFunction, functions_of
 from quant.observation.observations import Observations
 from quant.observation.presets import GREATEST_AGE_MS, PEERS, PERIOD_MS, PRESETS, Preset
 
@@ -19,8 +19,6 @@ ALIKE = 1e-5
 """Two values are the same within this, absolute: float32 that went through a file."""
 STACKED = 0.95
 """Share of the moving values of a stack's older frames that have to be copies, to recognize it."""
-INTRINSIC = {name: (-1.0, 0.0) if "lowest" in name else (0.0, 1.0) for name in FUNCTIONS}
-"""What a function of the peers can be, whatever a checkpoint's box says."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +267,8 @@ def _counted(column: Column, slots: int) -> Column:
 
 def _stated(column: Column, low: float, high: float, origin: Origin) -> Column:
     """The checkpoint's or the world's bounds; of a function of the peers no further than the function can go."""
-    least, most = INTRINSIC.get(column.function or "", (-np.inf, np.inf))
+    function = KNOWN.get(column.function or "")
+    least, most = (-np.inf, np.inf) if function is None else (function.low, function.high)
     known = dict(column.known)
     ends: dict[str, float | None] = {"low": column.low, "high": column.high}
     if max(low, least) >= min(high, most):  # it is not what it is called; the checkpoint's word counts

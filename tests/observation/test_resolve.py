@@ -16,6 +16,7 @@ from quant.errors import InputError
 from quant.observation import Contract, Observations
 from quant.observation.functions import FUNCTIONS, functions_of
 from quant.observation.presets import PEERS
+from quant.observation.relations import Frames, computed
 from quant.observation.resolve import Bounds, Series, Sizes, find_stack, resolve
 from quant.observation.storage import contract_from_json
 from tests.tracks import strategies
@@ -60,6 +61,27 @@ def test_other_sizes_are_unknown_and_said_to_be() -> None:
     assert (contract.preset, contract.period_ms, contract.functions) == ("", None, {})
     assert len(contract.undeclared) == 5
     assert contract.ego[0].origin("low") == "unknown"
+
+
+def test_a_function_of_the_peers_is_the_extreme_of_a_feature_and_none_of_nobody() -> None:
+    peers = np.zeros((3, 2, len(NAMES)), np.float32)
+    peers[:, :, NAMES.index("acceleration")] = [[-0.5, 0.25], [0.5, 0.75], [-0.5, -0.75]]
+    peers[:, :, NAMES.index("rel_speed")] = [[-0.25, 0.5], [0.5, 0.75], [-0.5, -0.75]]
+    mask = np.array([[True, True], [True, False], [False, False]])
+    expected = dict(zip(FUNCTIONS, ([1.0, 0.5, 0.0], [-0.5, 0.0, 0.0], [0.25, 0.0, 0.0]), strict=True))
+    for name, function in functions_of(NAMES).items():
+        values = function.of(peers, mask)
+        assert values.tolist() == expected[name] and not np.signbit(values[values == 0]).any()
+        assert ((function.low <= values) & (values <= function.high)).all()
+        alone = [function.of(peers, mask & (np.arange(2) == slot)) for slot in (0, 1)]
+        assert function.combine(*alone).tolist() == values.tolist()
+    assert set(functions_of(["rel_speed"])) == {FUNCTIONS[0], FUNCTIONS[2]}
+
+
+def test_what_is_no_function_of_the_peers_is_not_taken_for_one() -> None:
+    contract = resolve(Sizes(6, 6, 8), None, [])
+    with pytest.raises(KeyError, match="mean acceleration"):
+        computed(Frames.of(series(drive())), "mean acceleration", contract)
 
 
 def test_an_undeclared_column_of_a_stack_is_named_once() -> None:
