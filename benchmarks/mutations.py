@@ -29,7 +29,7 @@ from quant.policy import Policy, load_policy
 from quant.policy.policy import Dense
 
 Arrays = dict[str, NDArray[Any]]
-KINDS = ("scale", "scale all", "swap", "sign", "offset", "late", "rate", "dropped", "mask", "order")
+KINDS = ("scale", "scale all", "swap", "sign", "offset", "late", "rate", "dropped", "mask", "order", "frozen")
 FRAMES, OF_ONE = 3, 6
 """The stack that is made of drives with this ego."""
 
@@ -248,6 +248,30 @@ def _order(rng: np.random.Generator, drive: Arrays) -> Mutation | None:
     )
 
 
+def _frozen(rng: np.random.Generator, drive: Arrays) -> Mutation | None:
+    """A function of the peers, as presets of the field have them, or a column of a stack's older frame."""
+    ego = drive["ego"]
+    width = ego.shape[1]
+    if width == FRAMES * OF_ONE:
+        older = [column for column in range(width) if column not in _newest(ego)]
+        index = int(rng.choice([column for column in older if np.ptp(ego[:, column]) > 0]))
+    else:
+        index = int(rng.choice([3, 4] if width == 5 else [2, 3, 5]))
+    ego[:, index] = ego[int(rng.integers(len(ego))), index]
+    return Mutation(
+        "frozen",
+        f"ego {index} at {ego[0, index]:.3g}",
+        drive,
+        lambda finding: finding.name == "column-frozen" and finding.certain and _is_column(finding, "ego", index),
+    )
+
+
+def _newest(ego: NDArray[Any]) -> range:
+    """The columns of a stack's newest frame: the first ones where the others follow them."""
+    first = np.array_equal(ego[1:, OF_ONE : 2 * OF_ONE], ego[:-1, :OF_ONE])
+    return range(OF_ONE) if first else range((FRAMES - 1) * OF_ONE, FRAMES * OF_ONE)
+
+
 MAKERS: dict[str, Callable[[np.random.Generator, Arrays], Mutation | None]] = {
     "scale": _scale,
     "scale all": _scale_all,
@@ -259,6 +283,7 @@ MAKERS: dict[str, Callable[[np.random.Generator, Arrays], Mutation | None]] = {
     "dropped": _dropped,
     "mask": _mask,
     "order": _order,
+    "frozen": _frozen,
 }
 
 

@@ -20,6 +20,8 @@ from quant.acceptance.assessment import CRITERIA
 from quant.acceptance.limits import Limits
 from quant.boards.board_map import CHIPS, load_board_map
 from quant.boards.kinds import KINDS
+from quant.evaluation.stress.found import GROUPS
+from quant.observation.findings import NAMES as FINDINGS
 from quant.tracks.registry import TRACKS
 from quant.wire.codec import MAX_SEGMENT, encode_frame
 from quant.wire.messages import DecideReply, DecideRequest, ErrorReply, HelloRequest, InvokeRequest
@@ -283,6 +285,14 @@ def test_the_page_of_acceptance_has_every_criterion_and_every_limit_with_its_def
             assert f'`{name}` ("{default}"' in page
         else:
             assert default in map(float, re.findall(rf"`{name}` \(?([\d.]*\d)", page)), name
+
+
+def test_the_page_of_observations_has_a_row_for_each_finding() -> None:
+    assert sorted(_first_cells("docs/observation.md", "`--allow`")) == sorted(FINDINGS)
+
+
+def test_the_page_of_stress_has_a_row_for_each_group_of_frames() -> None:
+    assert sorted(_first_cells("docs/stress.md", "group")) == sorted(GROUPS)
 
 
 def test_the_page_of_worlds_names_each_of_our_own() -> None:

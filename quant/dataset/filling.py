@@ -22,12 +22,14 @@ from quant.observation.functions import (
     ACCELERATION,
     BRAKING_RECEIVED,
     HEADING,
+    NUMBER,
     REL_SPEED,
     REL_X,
     REL_Y,
     SPEED,
 )
 from quant.observation.observations import F32, Mask, Observations
+from quant.observation.presets import PERIOD_MS
 
 AT_AN_END = 0.15
 """Share of the values that stand at the end of their range, half of them at each."""
@@ -43,6 +45,8 @@ SMALL_STEP, STAYS = 0.02, 0.3
 """Of a feature nothing is known of, from one decision to the next: a share of its range, and how often it stays."""
 DECAY = 0.95
 """Of the signal that braking was received, from one decision to the next (the field's)."""
+MOTION = 1e-4
+"""What motion from one frame of a stack to the next may be off by, in normalized values."""
 
 
 @dataclass(frozen=True)
@@ -181,12 +185,11 @@ def _ego_of(contract: Contract, now: _Moment, generator: np.random.Generator) ->
 
 def _before(contract: Contract, now: _Moment, generator: np.random.Generator) -> _Moment:
     """One decision earlier, of each frame."""
-    seconds = (contract.period_ms or 100.0) / 1000
-    peers_before = _peers_before(contract, now, seconds, generator)
-    return _Moment(_ego_before(contract, now.ego, seconds, generator), *peers_before)
+    peers_before = _peers_before(contract, now, generator)
+    return _Moment(_ego_before(contract, now.ego, generator), *peers_before)
 
 
-def _ego_before(contract: Contract, ego: F32, seconds: float, generator: np.random.Generator) -> F32:
+def _ego_before(contract: Contract, ego: F32, generator: np.random.Generator) -> F32:
     before, free = ego.copy(), list(free_columns(contract))
     low, high = contract.bounds(peers=False)
     before[:, free] = _stepped(ego[:, free], (low[free], high[free]), generator)
@@ -195,21 +198,26 @@ def _ego_before(contract: Contract, ego: F32, seconds: float, generator: np.rand
     if acceleration is not None:
         before[:, acceleration] = _other(ego[:, acceleration], _ends(contract, acceleration, peers=False), generator)
     if speed is not None and acceleration is not None:
-        step = _ratio(contract, (acceleration, speed), seconds, peers=False) * before[:, acceleration]
+        step = gain(contract, (acceleration, speed), peers=False) * before[:, acceleration]
         before[:, speed] = ego[:, speed] - step
     if HEADING in names:
-        turn = generator.uniform(-1, 1, len(ego)) * seconds / (contract.ego[names[HEADING]].scale or 1.0)
+        turn = generator.uniform(-1, 1, len(ego)) * decision_s(contract) / (contract.ego[names[HEADING]].scale or 1.0)
         least, most = _ends(contract, names[HEADING], peers=False)
         before[:, names[HEADING]] = least + np.mod(ego[:, names[HEADING]] - turn - least, most - least)
     if braking is not None:
         # It was a little higher; or it is new, and what was before is free.
-        was = np.where(ego[:, braking] > 0, ego[:, braking] / np.float32(DECAY), np.float32(0))
+        was = undecayed(ego[:, braking])
         fresh = generator.random(len(ego), np.float32) * (generator.random(len(ego)) < 0.5)
         before[:, braking] = np.where(ego[:, braking] >= _ends(contract, braking, peers=False)[1], fresh, was)
     return np.clip(before, low, high).astype(np.float32)
 
 
-def _peers_before(contract: Contract, now: _Moment, seconds: float, generator: np.random.Generator) -> tuple[F32, Mask]:
+def undecayed(braking: F32) -> F32:
+    """What the signal that braking was received was one decision before, unless it is new."""
+    return np.where(braking > 0, braking / np.float32(DECAY), np.float32(0))
+
+
+def _peers_before(contract: Contract, now: _Moment, generator: np.random.Generator) -> tuple[F32, Mask]:
     """Only what the ego's functions see of peers: nothing else of an earlier moment is in a frame."""
     peers, before = now.peers, now.peers.copy()
     names = {one.name: i for i, one in enumerate(contract.peers)}
@@ -219,7 +227,7 @@ def _peers_before(contract: Contract, now: _Moment, seconds: float, generator: n
         before[..., column] = _other(peers[..., column], _ends(contract, column, peers=True), generator)
     if ACCELERATION in names and REL_SPEED in names:
         column = names[REL_SPEED]
-        step = _ratio(contract, (names[ACCELERATION], column), seconds, peers=True) * before[..., names[ACCELERATION]]
+        step = gain(contract, (names[ACCELERATION], column), peers=True) * before[..., names[ACCELERATION]]
         before[..., column] = np.clip(peers[..., column] - step, low[column], high[column])
     changed = generator.random(now.mask.shape, np.float32) < COMES_OR_GOES
     return before, now.mask ^ changed
@@ -244,10 +252,16 @@ def _ends(contract: Contract, column: int, *, peers: bool) -> tuple[float, float
     return float(low[column]), float(high[column])
 
 
-def _ratio(contract: Contract, columns: tuple[int, int], seconds: float, *, peers: bool) -> np.float32:
-    """What a value of the first column makes of the second within a time, its integral, in normalized values."""
+def decision_s(contract: Contract) -> float:
+    """Seconds from one decision to the next; the field's where nobody knows."""
+    return (contract.period_ms or PERIOD_MS) / 1000
+
+
+def gain(contract: Contract, columns: tuple[int, int], *, peers: bool) -> np.float32:
+    """What a value of the first column makes of the second in one decision, its integral, in normalized values."""
     own = contract.peers if peers else contract.ego
-    return np.float32(seconds * (own[columns[0]].scale or 1.0) / (own[columns[1]].scale or 1.0))
+    scales = (own[column].scale or 1.0 for column in columns)
+    return np.float32(decision_s(contract) * next(scales) / next(scales))
 
 
 def placed(peers: F32, mask: Mask) -> F32:
@@ -268,16 +282,42 @@ def impossible(contract: Contract, observations: Observations) -> Mapping[str, N
     if reach is not None and y is not None:
         outside = (peers[..., y] < reach[0] - 1e-5) | (peers[..., y] > reach[1] + 1e-5)
         found["peers out of view"] = np.asarray((outside & mask).any(axis=1))
-    lags, sources = contract.lags, contract.sources
     for column, function in contract.functions.items():
         found[f"{function.name} is another"] = np.abs(ego[:, column] - function.of(peers, mask)) > 1e-5
+    return found | _impossible_before(contract, ego) | _impossible_motion(contract, ego)
+
+
+def _impossible_before(contract: Contract, ego: F32) -> dict[str, NDArray[np.bool_]]:
+    """Functions of the peers in older frames that no peers have."""
+    found: dict[str, NDArray[np.bool_]] = {}
     for lag in range(1, contract.depth):
-        older = {contract.ego[sources[i]].function: ego[:, i] for i in range(len(lags)) if lags[i] == lag}
-        number = older.get("number of peers")
+        columns = {source: column for (source, back), column in contract.places.items() if back == lag}
+        older = {contract.ego[source].function: ego[:, column] for source, column in columns.items()}
+        number = older.get(NUMBER)
         if number is not None:
             slots = np.float32(contract.max_peers)
-            found[f"no number of peers, {lag} back"] = np.abs(number * slots - np.rint(number * slots)) > 1e-3
+            found[f"no {NUMBER}, {lag} back"] = np.abs(number * slots - np.rint(number * slots)) > 1e-3
             for name, values in older.items():
-                if name is not None and name != "number of peers":
+                if name is not None and name != NUMBER:
                     found[f"{name} of nobody, {lag} back"] = (number < 1e-6) & (values != 0)
+    return found
+
+
+def _impossible_motion(contract: Contract, ego: F32) -> dict[str, NDArray[np.bool_]]:
+    """Older frames that do not lead to the newer ones; what lies at a bound may have been cut there."""
+    found: dict[str, NDArray[np.bool_]] = {}
+    low, high = contract.bounds(peers=False)
+    acceleration = contract.index_of(ACCELERATION, peers=False)
+    for (source, lag), column in contract.places.items():
+        newer, name = contract.ego[column].copy_of, contract.ego[source].name
+        if newer is None:
+            continue
+        if name == SPEED and acceleration is not None and (acceleration, lag) in contract.places:
+            gained = gain(contract, (acceleration, source), peers=False) * ego[:, contract.places[acceleration, lag]]
+            was = np.clip(ego[:, newer] - gained, low[column], high[column])
+            found[f"{name} that no acceleration made, {lag} back"] = np.abs(ego[:, column] - was) > MOTION
+        if name == BRAKING_RECEIVED:
+            was = np.clip(ego[:, newer] / np.float32(DECAY), np.maximum(low[column], 0), high[column])
+            fades = ego[:, newer] < high[newer]
+            found[f"{name} that did not fade, {lag} back"] = fades & (np.abs(ego[:, column] - was) > MOTION)
     return found

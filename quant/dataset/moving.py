@@ -2,16 +2,20 @@
 
 A frame that differs from a possible one in a single column mostly cannot occur: the older frames of a stack hold the
 same value a moment before, and the ego's functions follow from the peers. Here the free values of the newest moment are
-set; functions are computed anew, older frames move by as much as the newest does, and all stays between its bounds.
+set; functions are computed anew, older frames move by as much as the newest does, speeds by what accelerations then
+make of them, a fading signal by as much as it fades, and all stays between its bounds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
-from quant.dataset.filling import free_columns, placed, within
+from quant.dataset.filling import free_columns, gain, placed, undecayed, within
 from quant.observation.contract import Contract
-from quant.observation.functions import ACCELERATION, HEADING, NUMBER, SPEED
+from quant.observation.functions import ACCELERATION, BRAKING_RECEIVED, HEADING, NUMBER, SPEED
 from quant.observation.observations import F32, Mask, Observations
 
 
@@ -36,37 +40,58 @@ def moved(contract: Contract, base: Observations, ego: F32, peers: F32, mask: Ma
 
 
 def _with_older(contract: Contract, base: F32, now: F32) -> F32:
-    """Older frames, moved by as much as the newest; in place."""
-    lags, sources = contract.lags, contract.sources
-    low, high = contract.bounds(peers=False)
-    for column, lag in enumerate(lags):
-        if lag:
-            source = sources[column]
-            value = base[:, column] + (now[:, source] - base[:, source]) - lag * _gained(contract, base, now, source)
-            if contract.ego[source].name == HEADING:
-                value = low[column] + np.mod(value - low[column], high[column] - low[column])
-            if contract.ego[source].function == NUMBER:
-                value = np.rint(value * contract.max_peers) / contract.max_peers
-            now[:, column] = np.clip(value, low[column], high[column])
-    for column, lag in enumerate(lags):
-        number = _number(contract, lag)
-        if lag and number is not None and contract.ego[sources[column]].function is not None and number != column:
+    """Older frames, moved by as much as the newest, and motion by as much as what it follows from; in place."""
+    stack = _Stack(contract, contract.places, contract.bounds(peers=False))
+    low, high = stack.bounds
+    for source, lag, column in stack.older:
+        name = contract.ego[source].name
+        led = stack.led_to(base, source, lag), stack.led_to(now, source, lag)
+        value = base[:, column] + (led[1] - led[0])
+        if name == HEADING:
+            value = low[column] + np.mod(value - low[column], high[column] - low[column])
+        if name == BRAKING_RECEIVED:
+            newer, end = stack.places[source, lag - 1], high[column]
+            # What was before a new signal is free, and of one that fades it is not.
+            value = np.where((base[:, newer] >= end) & (now[:, newer] < end), led[1], value)
+        if contract.ego[source].function == NUMBER:
+            value = np.rint(value * contract.max_peers) / contract.max_peers
+        now[:, column] = np.clip(value, low[column], high[column])
+    numbers = {lag: column for source, lag, column in stack.older if contract.ego[source].function == NUMBER}
+    for source, lag, column in stack.older:
+        number = numbers.get(lag, column)
+        if contract.ego[source].function is not None and number != column:
             now[now[:, number] == 0, column] = 0  # a function of nobody
     return now
 
 
-def _gained(contract: Contract, base: F32, now: F32, source: int) -> F32 | float:
-    """What the speed gains in one decision by the acceleration's change; 0 of any other column."""
-    acceleration = contract.index_of(ACCELERATION, peers=False)
-    if contract.ego[source].name != SPEED or acceleration is None:
-        return 0.0
-    seconds = (contract.period_ms or 100.0) / 1000
-    ratio = seconds * (contract.ego[acceleration].scale or 1.0) / (contract.ego[source].scale or 1.0)
-    return np.asarray(ratio * (now[:, acceleration] - base[:, acceleration]), np.float32)
+@dataclass(frozen=True)
+class _Stack:
+    """Where the columns of a contract's older frames are, and how far they go."""
 
+    contract: Contract
+    places: Mapping[tuple[int, int], int]
+    bounds: tuple[F32, F32]
 
-def _number(contract: Contract, lag: int) -> int | None:
-    """The column with the number of peers, that many decisions back."""
-    lags, sources = contract.lags, contract.sources
-    found = (i for i, one in enumerate(lags) if one == lag and contract.ego[sources[i]].function == NUMBER)
-    return next(found, None)
+    @property
+    def older(self) -> list[tuple[int, int, int]]:
+        """Newest column, decisions back and column of every copy, in the order in which one follows from another."""
+        found = [(source, lag, column) for (source, lag), column in self.places.items() if lag]
+        # The speed of a frame follows from its acceleration.
+        return sorted(found, key=lambda one: (one[1], self.contract.ego[one[0]].name == SPEED))
+
+    def led_to(self, ego: F32, source: int, lag: int) -> F32:
+        """(N,) what a column was so many decisions back, as far as newer frames and that one's acceleration tell.
+
+        What neither moves nor fades was what it is in the newest frame.
+        """
+        name = self.contract.ego[source].name
+        if name not in (SPEED, BRAKING_RECEIVED):
+            return ego[:, source]
+        newer, (low, high) = ego[:, self.places[source, lag - 1]], self.bounds
+        if name == BRAKING_RECEIVED:
+            return np.asarray(np.clip(undecayed(newer), low[source], high[source]), np.float32)
+        column = self.contract.index_of(ACCELERATION, peers=False)
+        if column is None:
+            return ego[:, source]
+        gained = gain(self.contract, (column, source), peers=False) * ego[:, self.places.get((column, lag), column)]
+        return np.asarray(np.clip(newer - gained, low[source], high[source]), np.float32)

@@ -22,7 +22,6 @@ from quant.observation.observations import F32, Mask
 from quant.observation.relations import (
     F64,
     HEADINGS,
-    HOLE,
     LEAST,
     STEPS,
     TIME,
@@ -72,7 +71,7 @@ def findings(series: Series, contract: Contract, where: str, *, explained: bool 
     for _ in range(MOST_CAUSES):
         scores = {one: one.score(frames) for one in relations}
         failing = _failing(scores)
-        best = _best(contract, frames, scores, failing)
+        best = _best(contract, frames, scores, failing, explained=explained)
         if best is None or (explained and not _is_sure(best)):
             break
         found.append(_explained(contract, frames, where, best, scores))
@@ -143,14 +142,19 @@ class _Explanation:
 
 
 def _best(
-    contract: Contract, frames: Frames, scores: Mapping[Relation, float | None], failing: Sequence[Relation]
+    contract: Contract,
+    frames: Frames,
+    scores: Mapping[Relation, float | None],
+    failing: Sequence[Relation],
+    *,
+    explained: bool,
 ) -> _Explanation | None:
     """The one thing that, undone, mends most and breaks nothing; of equal ones the more usual."""
     touched = list(dict.fromkeys(ref for one in failing for ref in one.columns))
     found: list[tuple[float, float, _Explanation]] = []
     for hypothesis in hypotheses(contract, frames, touched):
         tried = _tried(contract, hypothesis, frames, scores)
-        if tried is None:
+        if tried is None or (explained and hypothesis.by_contract):
             continue
         undone = hypothesis.undo(frames)
         cost = unusual(contract, undone, hypothesis.columns)
@@ -440,7 +444,7 @@ def _is_copy(contract: Contract, relation: Relation) -> bool:
 
 def _frames_missing(contract: Contract, frames: Frames) -> int | None:
     """One frame in how many was kept, where the frame before holds what should stand several frames before."""
-    place = {(source, lag): i for i, (source, lag) in enumerate(zip(contract.sources, contract.lags, strict=True))}
+    place = contract.places
     copies = [(i, column.copy_of) for i, column in enumerate(contract.ego) if column.copy_of is not None]
     for order in orders(contract):
         scores_then = [copy_score(i, source)(order.undo(frames)) for i, source in copies]
@@ -603,6 +607,3 @@ def time_findings(t_ms: NDArray[np.float64], where: str) -> tuple[Finding, ...]:
         cause = "times were rounded: seconds or coarser ticks under t_ms"
     found = f"time does not increase at frame {row}, in {int(wrong.sum())} of {len(steps)} steps"
     return (Finding("time-order", True, where, "t_ms", (), found, "increasing times", cause),)
-
-
-__all__ = ["HOLE", "bound_findings", "findings", "mask_findings", "time_findings"]

@@ -6,6 +6,7 @@ its origin, for a fact that a checkpoint states weighs more than one that only a
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from quant.files import sha256
 from quant.observation.functions import PeerFunction, functions_of
 from quant.observation.observations import F32, Observations
 
@@ -36,7 +38,7 @@ class Column:
     """One column of the ego or of a peer.
 
     Attributes:
-        name: what it is; the names of `quant.observation.presets` are understood.
+        name: what it is; those of `quant.observation.functions` are understood: what moves with what follows from them.
         unit: of a physical value; empty where it has none or it is unknown.
         scale: the physical value that 1 stands for; None where unknown.
         low, high: the least and the most value, as the policy sees it; None where unknown.
@@ -119,6 +121,11 @@ class Contract:
         return tuple(found)
 
     @property
+    def places(self) -> dict[tuple[int, int], int]:
+        """Where the ego holds a newest column and what it was: (newest column, decisions back) -> column."""
+        return {key: column for column, key in enumerate(zip(self.sources, self.lags, strict=True))}
+
+    @property
     def depth(self) -> int:
         """How many frames the ego's stack has; 1 where it has none."""
         return 1 + max(self.lags, default=0)
@@ -155,12 +162,12 @@ class Contract:
 
     @property
     def undeclared(self) -> tuple[str, ...]:
-        """Names of the columns with a bound that nobody declared."""
+        """Names of the columns with a bound that nobody declared; a copy goes as far as what it is a copy of."""
         return tuple(
             whose(kind, one.name)
             for kind, columns in (("ego", self.ego), ("peers", self.peers))
             for one in columns
-            if not one.declared
+            if not one.declared and one.copy_of is None
         )
 
     def completed(self, observations: Sequence[Observations]) -> Contract:
@@ -180,6 +187,11 @@ class Contract:
             _widest(one, [ego[i] for i in newest if self.sources[i] == self.sources[at]]) for at, one in enumerate(ego)
         )
         return replace(self, ego=ego, peers=peers)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it, in hex: of the JSON with keys in their order."""
+        return sha256(json.dumps(self.to_json(), sort_keys=True).encode())
 
     def to_json(self) -> dict[str, Any]:
         """All of it; the inverse is `quant.observation.storage.contract_from_json`."""

@@ -50,7 +50,7 @@ class Coverage:
 
     @property
     def short(self) -> tuple[str, ...]:
-        """Tracks that cannot represent all that is declared; a hundredth of the width is let pass as rounding."""
+        """Tracks that cannot represent all that is declared; a millionth of the bounds is let pass as rounding."""
         low, high = self.column.low, self.column.high
         assert low is not None and high is not None
         room = 1e-6 * max(abs(low), abs(high), 1.0)

@@ -83,7 +83,7 @@ def check_names(allow: Iterable[str], where: str = "--allow") -> tuple[str, ...]
             raise InputError(
                 f"{name} is nothing that can be found",
                 where=where,
-                expected=", ".join(NAMES),
+                expected="one of" + "".join(f"\n    {known}: {words}" for known, words in NAMES.items()),
                 hint=did_you_mean(name, NAMES),
             )
     return names

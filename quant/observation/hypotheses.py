@@ -34,6 +34,7 @@ from quant.observation.relations import (
     Ref,
     columns_of,
     computed,
+    function_score,
     jumps,
     turned,
     turning_by,
@@ -64,6 +65,8 @@ USUAL = {
 """How far columns go in traffic, nine in ten of the extremes: only to choose between causes that explain the same."""
 SPREADS = {**USUAL, HEADING: 2.0, ACCELERATION: 0.3, REL_X: 0.35, REL_Y: 0.1, REL_SPEED: 0.25, REL_HEADING: 0.2}
 """And how far they move."""
+HELD = 0.9
+"""A function of the peers that fits in so many of the frames that tell is in the drive."""
 DEEPEST = 4
 """Stacks whose orders are all tried."""
 
@@ -80,6 +83,7 @@ class Hypothesis:
         unlikely: how much less common it is than others that explain the same.
         subject: the columns to name, where not all.
         by_columns: whether a relation between columns has to say so, for something that steps alone do not show.
+        by_contract: whether undoing it gives what the contract says, which proves nothing where that is assumed.
     """
 
     name: str
@@ -89,6 +93,7 @@ class Hypothesis:
     unlikely: float
     subject: tuple[Ref, ...] | None = None
     by_columns: bool = False
+    by_contract: bool = False
 
 
 def hypotheses(contract: Contract, frames: Frames, touched: Collection[Ref]) -> Iterator[Hypothesis]:
@@ -199,7 +204,7 @@ def orders(contract: Contract) -> Iterator[Hypothesis]:
     copies = {i for i, column in enumerate(contract.ego) if column.copy_of is not None}
     if not 2 <= contract.depth <= DEEPEST:
         return
-    place = {(source, lag): i for i, (source, lag) in enumerate(zip(contract.sources, contract.lags, strict=True))}
+    place = contract.places
     stacked = sorted({contract.sources[i] for i in copies})
     refs: tuple[Ref, ...] = tuple(("ego", place[source, lag]) for source in stacked for lag in range(contract.depth))
     for order in permutations(range(contract.depth)):
@@ -251,6 +256,30 @@ def _single(contract: Contract, frames: Frames, ref: Ref) -> Iterator[Hypothesis
             return frames.with_column(ref, _earlier(frames.ego[:, source], -1))
 
         yield Hypothesis("column-frozen", (ref,), moving, "it never changes while what it is a copy of does", 0.0)
+    if ref[0] == "ego" and _stands(contract, frames, ref[1]):
+        name = contract.functions[ref[1]].name
+
+        def followed(frames: Frames) -> Frames:
+            return frames.with_column(ref, computed(frames, name, contract))
+
+        cause = "it never changes while the peers that it is a function of do"
+        yield Hypothesis("column-frozen", (ref,), followed, cause, 1.0, by_contract=True)
+
+
+def _stands(contract: Contract, frames: Frames, index: int) -> bool:
+    """Whether a function of the peers stands though they move, in a drive that has it at all.
+
+    A constant column may be somebody's own, where the sizes are a preset's by chance. That it is the function is known
+    where the user says so, or where another column is the function it should be.
+    """
+    functions = contract.functions
+    if index not in functions or np.ptp(frames.ego[:, index]) > 0:
+        return False
+    if np.ptp(computed(frames, functions[index].name, contract)) == 0:
+        return False
+    others = (function_score(i, one.name, contract)(frames) for i, one in functions.items() if i != index)
+    known = contract.ego[index].origin("function") == "file"
+    return known or any(score is not None and score >= HELD for score in others)
 
 
 def _in_time(ref: Ref, late: int) -> Callable[[Frames], Frames]:
@@ -326,14 +355,11 @@ def _offsets_by_function(contract: Contract, frames: Frames, peer: int) -> list[
     alone = frames.mask.sum(axis=1) == 1
     found = []
     for index, function in contract.functions.items():
-        feature, sign = {LOWEST_ACCELERATION: (ACCELERATION, 1.0), LARGEST_CLOSING: (REL_SPEED, -1.0)}.get(
-            function.name, ("", 0.0)
-        )
-        if contract.peers[peer].name == feature:
+        if function.column == peer:
             rows = np.flatnonzero(alone & (np.abs(frames.ego[:, index]) > 1e-4))
             if len(rows):
                 own = frames.peers[rows, frames.mask[rows].argmax(axis=1), peer]
-                found.append(float(np.median(own - sign * frames.ego[rows, index])))
+                found.append(float(np.median(own - function.sign * frames.ego[rows, index])))
     return found
 
 

@@ -22,9 +22,8 @@ from quant.observation.functions import (
     AGE,
     BRAKING_RECEIVED,
     HEADING,
-    LARGEST_CLOSING,
+    KNOWN,
     LOWEST_ACCELERATION,
-    NUMBER,
     REL_HEADING,
     REL_SPEED,
     REL_X,
@@ -246,28 +245,24 @@ def bounds_kept(values: F64, column: Column, is_stated: bool) -> float:
 
 def computed(frames: Frames, name: str, contract: Contract) -> F64:
     """(N,) a function of the peers present, by its name."""
-    if name == NUMBER:
+    function = KNOWN[name]
+    if function.feature is None:
         return frames.counts
-    feature = contract.index_of(ACCELERATION if name == LOWEST_ACCELERATION else REL_SPEED, peers=True)
-    assert feature is not None
-    values = np.where(frames.mask, frames.peers[:, :, feature], 0.0)
-    if name == LOWEST_ACCELERATION:
-        return np.asarray(values.min(axis=1, initial=0.0))
-    return np.asarray((-values).max(axis=1, initial=0.0))
+    column = contract.index_of(function.feature, peers=True)
+    assert column is not None
+    return function.extreme(frames.peers[:, :, column], frames.mask)
 
 
 def _functions(contract: Contract) -> Iterator[Relation]:
     for index, function in contract.functions.items():
-        refs: list[Ref] = [("ego", index)]
-        feature = {LOWEST_ACCELERATION: ACCELERATION, LARGEST_CLOSING: REL_SPEED}.get(function.name)
-        at = None if feature is None else contract.index_of(feature, peers=True)
-        refs.append(MASK if at is None else ("peers", at))
-        yield Relation(
-            f"being the {function.name}", tuple(refs), _function(index, function.name, contract), 0.998, 0.998, "exact"
-        )
+        refs: tuple[Ref, ...] = (("ego", index), MASK if function.column is None else ("peers", function.column))
+        score = function_score(index, function.name, contract)
+        yield Relation(f"being the {function.name}", refs, score, 0.998, 0.998, "exact")
 
 
-def _function(index: int, name: str, contract: Contract) -> Callable[[Frames], float | None]:
+def function_score(index: int, name: str, contract: Contract) -> Callable[[Frames], float | None]:
+    """Of a column being what a function makes of the peers present."""
+
     def score(frames: Frames) -> float | None:
         own, right = frames.ego[:, index], computed(frames, name, contract)
         telling = ((np.abs(own) > 1e-4) | (np.abs(right) > 1e-4)) & frames.whole

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quant.errors import InputError
 from quant.observation.contract import FACTS, NAMELESS, Column, Contract, Origin
-from quant.observation.functions import FUNCTIONS, NUMBER, PeerFunction, functions_of
+from quant.observation.functions import KNOWN, NUMBER, PeerFunction, functions_of
 from quant.observation.observations import Observations
 from quant.observation.presets import GREATEST_AGE_MS, PEERS, PERIOD_MS, PRESETS, Preset
 from quant.observation.statements import check_merged
@@ -19,13 +20,11 @@ ALIKE = 1e-5
 """Two values are the same within this, absolute: float32 that went through a file."""
 STACKED = 0.95
 """Share of the moving values of a stack's older frames that have to be copies, to recognize it."""
-INTRINSIC = {name: (-1.0, 0.0) if "lowest" in name else (0.0, 1.0) for name in FUNCTIONS}
-"""What a function of the peers can be, whatever a checkpoint's box says."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a checkpoint states of its inputs: (E,) and (F,) least and most values, infinite where it states none."""
+    """What a checkpoint or a world states of its ego (E,) and peers (F,): least and most values, infinite for none."""
 
     ego_low: tuple[float, ...]
     ego_high: tuple[float, ...]
@@ -95,7 +94,7 @@ def resolve(
         assume: take the preset of these sizes even where the recordings contradict it: to see what would mend them.
 
     Raises:
-        InputError: what the user says does not go together with the rest.
+        InputError: what the user's file says does not go together with the policy or the rest.
     """
     stack = find_stack(sizes.ego, seen)
     preset = find_preset(sizes, stack, stated, () if assume else seen)
@@ -273,7 +272,8 @@ def _counted(column: Column, slots: int) -> Column:
 
 def _stated(column: Column, low: float, high: float, origin: Origin) -> Column:
     """The checkpoint's or the world's bounds; of a function of the peers no further than the function can go."""
-    least, most = INTRINSIC.get(column.function or "", (-np.inf, np.inf))
+    function = KNOWN.get(column.function or "")
+    least, most = (-np.inf, np.inf) if function is None else (function.low, function.high)
     known = dict(column.known)
     ends: dict[str, float | None] = {"low": column.low, "high": column.high}
     if max(low, least) >= min(high, most):  # it is not what it is called; the checkpoint's word counts
@@ -296,7 +296,15 @@ def _period(seen: Sequence[Series], preset: Preset | None) -> tuple[float | None
 
 
 def _given(contract: Contract, given: Mapping[str, Any]) -> Contract:
-    """The user's word over all others."""
+    """The user's word over all others; how many peers the policy takes nobody can say but the policy itself."""
+    slots = given.get("max_peers", contract.max_peers)
+    if slots != contract.max_peers:
+        raise InputError(
+            f"max_peers is {slots}",
+            where="--observation",
+            expected=f"{contract.max_peers}, the slots that the policy has",
+            hint="leave max_peers out, or give the file of this policy: quant observation POLICY writes it",
+        )
     whole = _own(contract, given, ("period_ms", "greatest_age_ms", "view_deg"))
     contract = replace(contract, **whole, known={**contract.known, **dict.fromkeys(whole, "file")})
     for kind in ("ego", "peers"):

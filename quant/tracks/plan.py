@@ -1,6 +1,7 @@
 """Where the steps of every tensor lie, and the policy rewritten so that they lie there.
 
-Three rewrites cost no operator on the device, and no weight (positive factors move through linear layers, ReLU and pooling):
+Three rewrites cost neither operator nor weight on the device (positive factors move through linear layers, ReLU and
+pooling):
 
 - *Feature folding*: a feature's own range is stretched over all steps; its scale and shift move into the first layer.
 - *Shared interface*: the head's input takes the encoder output's scale and zero point, so that pooled int8 embeddings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from quant.dataset.filling import coordinates, fill, free_columns, impossible
 from quant.dataset.moving import moved
 from quant.observation.contract import Contract
 from quant.observation.observations import Observations
+from quant.observation.presets import PERIOD_MS
 from quant.observation.resolve import Sizes, resolve
 
 FRAMES = 10_000
@@ -74,3 +77,45 @@ def test_points_of_a_generator_and_given_ones_take_one_path(contract: Contract) 
     frames, drawn = fill(contract, 100, 5, points=points), fill(contract, 100, 5)
     free = list(free_columns(contract))
     np.testing.assert_array_equal(frames.ego[:, free], drawn.ego[:, free])
+
+
+def stack() -> Contract:
+    """Three frames of an ego of 6, with a bound everywhere."""
+    return resolve(Sizes(18, 6, 8), None, [])
+
+
+@pytest.mark.parametrize("name", ["speed", "braking received"])
+@pytest.mark.parametrize("lag", [1, 2])
+def test_an_older_frame_of_another_moment_cannot_occur(name: str, lag: int) -> None:
+    contract = stack()
+    source = contract.index_of(name, peers=False)
+    assert source is not None
+    frames = fill(contract, FRAMES, 3)
+    column = contract.places[source, lag]
+    frames.ego[:, column] = np.random.default_rng(0).permutation(frames.ego[:, column])
+    rules = broken(contract, frames)
+    assert {rule.partition(" that")[0] for rule in rules} == {name}
+    assert max(rules.values()) > FRAMES / 2
+
+
+def test_a_frame_one_decision_before_had_the_speed_that_the_acceleration_took() -> None:
+    """From 20.5 m/s to 20 m/s in a decision of 100 ms, at -5 m/s2, and from 19.7 m/s to that, at 8 m/s2."""
+    contract = stack()
+    frames = fill(contract, 1, 3)
+    speed, acceleration = (contract.index_of(name, peers=False) for name in ("speed", "acceleration"))
+    assert speed is not None and acceleration is not None
+    for lag, (metres, gained) in enumerate(((20.0, 1.0), (20.5, -5.0), (19.7, 8.0))):
+        frames.ego[:, contract.places[speed, lag]] = metres / 30
+        frames.ego[:, contract.places[acceleration, lag]] = gained / 10
+    assert broken(contract, frames) == {}
+    frames.ego[:, contract.places[speed, 2]] = 20.6 / 30
+    assert broken(contract, frames) == {"speed that no acceleration made, 2 back": 1}
+
+
+def test_where_nobody_knows_the_period_it_is_the_fields() -> None:
+    contract = replace(stack(), period_ms=None)
+    frames = fill(contract, FRAMES, 3)
+    np.testing.assert_array_equal(frames.ego, fill(replace(contract, period_ms=PERIOD_MS), FRAMES, 3).ego)
+    assert broken(replace(contract, period_ms=PERIOD_MS / 2), frames).keys() == {
+        f"speed that no acceleration made, {lag} back" for lag in (1, 2)
+    }

@@ -217,6 +217,31 @@ def test_a_frozen_copy_is_named(tmp_path: Path) -> None:
     assert [(one.name, one.indices) for one in found] == [("column-frozen", (6 + SPEED,))]
 
 
+@pytest.mark.parametrize("index", [NUMBER, LOWEST, CLOSING])
+@pytest.mark.parametrize("value", [0.0, 0.125])
+def test_a_frozen_function_of_the_peers_is_refused_by_name(tmp_path: Path, index: int, value: float) -> None:
+    held = -value if index == LOWEST else value
+    found = found_in(tmp_path, changed(MADE[6], column("ego", index, lambda v: np.full_like(v, held))), drives.policy())
+    assert [(one.name, one.indices, one.certain) for one in found] == [("column-frozen", (index,), True)]
+    assert "the peers" in found[0].cause
+
+
+def test_a_frozen_function_of_a_stack_is_named_in_each_of_its_frames(tmp_path: Path) -> None:
+    frozen = changed(MADE[6], column("ego", NUMBER, np.zeros_like))
+    found = found_in(tmp_path, drives.stacked(frozen), drives.policy(6, 3))
+    assert {(one.name, one.indices) for one in found} == {("column-frozen", (at + NUMBER,)) for at in (0, 6, 12)}
+
+
+def test_a_constant_column_of_somebodys_own_is_no_frozen_function(tmp_path: Path) -> None:
+    """Sizes and bounds of a preset by chance, and zeros where that has functions of the peers."""
+
+    def apply(arrays: Arrays) -> None:
+        arrays["ego"][:, [NUMBER, LOWEST, CLOSING]] = 0
+
+    found = found_in(tmp_path, changed(MADE[6], apply), drives.policy(stated=False))
+    assert [one for one in found if one.certain] == []
+
+
 def test_a_copy_that_is_late_is_named(tmp_path: Path) -> None:
     found = found_in(tmp_path, changed(drives.stacked(MADE[6]), late("ego", 6 + LOWEST, 4)), drives.policy(6, 3))
     assert [(one.name, one.indices) for one in found] == [("column-late", (6 + LOWEST,))]
@@ -449,8 +474,9 @@ def test_what_is_certain_is_refused_unless_allowed_by_its_name() -> None:
 
 def test_a_name_that_is_none_is_told_the_nearest() -> None:
     assert check_names(["time-step", "time-step"]) == ("time-step",)
-    with pytest.raises(InputError, match="did you mean mask-inverted"):
+    with pytest.raises(InputError, match="did you mean mask-inverted") as caught:
         check_names(["mask-inverte"])
+    assert all(f"{name}: {words}" in str(caught.value) for name, words in NAMES.items())
 
 
 def test_values_are_told_in_physical_units_where_they_are_known() -> None:

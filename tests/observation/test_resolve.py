@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import replace
 
@@ -10,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quant.errors import InputError
 from quant.observation import Contract, Observations
 from quant.observation.functions import FUNCTIONS, functions_of
 from quant.observation.presets import PEERS
+from quant.observation.relations import Frames, computed
 from quant.observation.resolve import Bounds, Series, Sizes, find_stack, resolve
+from quant.observation.storage import contract_from_json
 from tests.tracks import strategies
 
 NAMES = [column.name for column in PEERS]
@@ -58,6 +63,43 @@ def test_other_sizes_are_unknown_and_said_to_be() -> None:
     assert contract.ego[0].origin("low") == "unknown"
 
 
+def test_a_function_of_the_peers_is_the_extreme_of_a_feature_and_none_of_nobody() -> None:
+    peers = np.zeros((3, 2, len(NAMES)), np.float32)
+    peers[:, :, NAMES.index("acceleration")] = [[-0.5, 0.25], [0.5, 0.75], [-0.5, -0.75]]
+    peers[:, :, NAMES.index("rel_speed")] = [[-0.25, 0.5], [0.5, 0.75], [-0.5, -0.75]]
+    mask = np.array([[True, True], [True, False], [False, False]])
+    expected = dict(zip(FUNCTIONS, ([1.0, 0.5, 0.0], [-0.5, 0.0, 0.0], [0.25, 0.0, 0.0]), strict=True))
+    for name, function in functions_of(NAMES).items():
+        values = function.of(peers, mask)
+        assert values.tolist() == expected[name] and not np.signbit(values[values == 0]).any()
+        assert ((function.low <= values) & (values <= function.high)).all()
+        alone = [function.of(peers, mask & (np.arange(2) == slot)) for slot in (0, 1)]
+        assert function.combine(*alone).tolist() == values.tolist()
+    assert set(functions_of(["rel_speed"])) == {FUNCTIONS[0], FUNCTIONS[2]}
+
+
+def test_what_is_no_function_of_the_peers_is_not_taken_for_one() -> None:
+    contract = resolve(Sizes(6, 6, 8), None, [])
+    with pytest.raises(KeyError, match="mean acceleration"):
+        computed(Frames.of(series(drive())), "mean acceleration", contract)
+
+
+def test_an_undeclared_column_of_a_stack_is_named_once() -> None:
+    seen = stacked(drive())
+    contract = resolve(Sizes(18, 6, 8), None, [series(seen)])
+    frame = tuple(replace(one, known={**one.known, "high": "data"}) for one in contract.ego)
+    assert replace(contract, ego=frame).undeclared == tuple(f"ego's {name}" for name in EGO_6)
+
+
+def test_a_contract_has_one_digest_and_every_fact_is_in_it() -> None:
+    contract = resolve(Sizes(6, 6, 8), None, [])
+    text = json.dumps(contract.to_json(), sort_keys=True)
+    assert contract.digest == hashlib.sha256(text.encode()).hexdigest()
+    assert contract_from_json(json.loads(text), "contract").digest == contract.digest
+    other = replace(contract, ego=(replace(contract.ego[0], high=0.5), *contract.ego[1:]))
+    assert len({contract.digest, other.digest, replace(contract, period_ms=50.0).digest}) == 3
+
+
 def test_what_the_checkpoint_states_weighs_more_than_the_preset() -> None:
     stated = replace(unbounded(6), ego_low=(0.0, -2.0, 0.0, -1.0, 0.0, 0.0), ego_high=(2.0,) * 6)
     contract = resolve(Sizes(6, 6, 8), stated, [])
@@ -81,6 +123,13 @@ def test_a_fact_the_file_has_from_elsewhere_is_the_users_only_where_he_changed_i
     given = {"ego": [{"high": 1.0, "low": 0.1, "known": {"high": "preset", "low": "preset"}}, *({} for _ in range(5))]}
     contract = resolve(Sizes(6, 6, 8), None, [], given)
     assert (contract.ego[0].origin("high"), contract.ego[0].origin("low")) == ("preset", "file")
+
+
+def test_a_file_for_another_number_of_peers_is_refused() -> None:
+    assert resolve(Sizes(6, 6, 8), None, [], {"max_peers": 8}) == resolve(Sizes(6, 6, 8), None, [])
+    with pytest.raises(InputError, match="max_peers is 4") as caught:
+        resolve(Sizes(6, 6, 8), None, [], {"max_peers": 4})
+    assert "8, the slots" in str(caught.value.expected) and "leave max_peers out" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
