@@ -54,7 +54,7 @@ def test_it_is_the_same_function_on_every_frame(policy: Policy, units: int, twin
     every = Observations.concatenate([seen, wide(policy)])
     made = split(policy, seen, every, units, twins).policy
     exact = policy.forward(every).values
-    near = 1e-4 * max(float(np.abs(exact).max()), 1.0) if not twins else 2e-3
+    near = (2e-3 if twins else 1e-4) * max(float(np.abs(exact).max()), 1.0)
     np.testing.assert_allclose(made.forward(every).values, exact, atol=near)
     for own, other in zip((*policy.encoder, *policy.head), (*made.encoder, *made.head), strict=True):
         most = {"relu": units, "tanh": twins}.get(own.activation, 0)
