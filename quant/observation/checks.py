@@ -46,6 +46,8 @@ MOST_CAUSES = 6
 """Things done to one recording that are told apart."""
 PRESET_ROOM, IMPOSSIBLE = 0.1, 10.0
 """How far beyond a preset's bounds, as a share of what lies between them, is told; and what no vehicle can be."""
+AGEING, LEAST_AGEING, NO_AGE_MS = 0.08, 200, 2.0
+"""Share of the steps in which a peer's age changes by just the time between frames, of so many ages that moved."""
 UNEXPLAINED = 0.9
 """An exact relation that holds in fewer frames is spoken of without a cause, too."""
 
@@ -62,6 +64,8 @@ def findings(series: Series, contract: Contract, where: str, *, explained: bool 
     if len(series.observations) == 0:
         return ()
     frames = Frames.of(series)
+    if not explained and (turned := _backwards(contract, frames, where)):
+        return tuple(turned)
     relations = relations_of(contract, frames)
     found: list[Finding] = []
     missing = _frames_missing(contract, frames)
@@ -377,6 +381,30 @@ def _beyond_preset(contract: Contract, series: Series, where: str, told: Sequenc
         if most > PRESET_ROOM and (one.column, one.indices) not in known:
             found.append(replace(one, certain=most > IMPOSSIBLE))
     return found
+
+
+def _backwards(contract: Contract, frames: Frames, where: str) -> list[Finding]:
+    """Peers that grow younger by the time between frames, where they grow older between two messages of a peer."""
+    age = next((i for i, one in enumerate(contract.peers) if one.name == AGE and one.scale is not None), None)
+    if age is None or frames.t is None:
+        return []
+    rows, slots = frames.pairs
+    ages = frames.peers[:, :, age] * float(contract.peers[age].scale or 1.0)
+    change = ages[rows, slots] - ages[rows - 1, slots]
+    steps = np.diff(frames.t)
+    moved = np.abs(change) > NO_AGE_MS
+
+    def share(step: F64) -> float:
+        return float((np.abs(change - step[rows - 1]) < NO_AGE_MS)[moved].mean())
+
+    if moved.sum() < LEAST_AGEING or ages[frames.mask].min() < 0:
+        return []
+    # Times may have been turned round with the rows or not.
+    forwards, backwards = share(steps), max(share(-steps), share(-steps[::-1]))
+    if backwards < AGEING or backwards < 2 * forwards:
+        return []
+    found = f"peers grow younger with the times in {_percent(backwards)} of the steps, older in {_percent(forwards)}"
+    return [Finding("frame-order", True, where, "", (), found, "older, until a message comes", "frames run backwards")]
 
 
 def _mismatch(contract: Contract, frames: Frames, where: str, relation: Relation, score: float) -> Finding:

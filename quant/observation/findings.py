@@ -26,6 +26,7 @@ NAMES: dict[str, str] = {
     "time-step": "frames further apart or closer together than the policy decides",
     "time-unit": "times in another unit than milliseconds",
     "time-order": "times that stand still or run backwards",
+    "frame-order": "frames that run backwards",
     "unknown-time-key": "times under another key than t_ms",
     "world-bounds": "a world whose observations go other ways than the policy's",
 }

@@ -186,6 +186,16 @@ def test_a_value_beyond_usual_bounds_alone_is_told_and_no_certain_fault(tmp_path
     assert [(one.name, one.certain) for one in found] == [("out-of-bounds", False)]
 
 
+@pytest.mark.parametrize("times", [True, False])
+def test_frames_that_run_backwards_are_told_by_the_ages_of_peers(tmp_path: Path, times: bool) -> None:
+    """With the times turned round as well, from the last on, or not."""
+    arrays = {name: values if name == "t_ms" else values[::-1] for name, values in MADE[6].items()}
+    if times:
+        arrays["t_ms"] = MADE[6]["t_ms"][-1] - MADE[6]["t_ms"][::-1]
+    found = found_in(tmp_path, arrays, drives.policy(6))
+    assert [(one.name, one.certain) for one in found] == [("frame-order", True)]
+
+
 # Stacks
 
 
