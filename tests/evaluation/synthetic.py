@@ -95,10 +95,9 @@ def evaluated(
         assert original is not None
         pairs = zip(original.slices, driving, strict=True)
         closed = ClosedLoop(driving, tuple(Paired.of(f.success, c.success) for f, c in pairs))
-    models = {"peer_encoder": made.peer_encoder.sha256, "policy_head": made.policy_head.sha256}
     world = None if driving is None else {"specification": "synthetic"}
     return Evaluation(
-        made.track, "TFLM int8 arithmetic, NumPy", HASHES | models | hashes, world, closed, opened or frames()
+        made.track, "TFLM int8 arithmetic, NumPy", HASHES | made.identity | hashes, world, closed, opened or frames()
     )
 
 

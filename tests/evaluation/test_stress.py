@@ -421,3 +421,33 @@ def test_the_contract_of_another_ego_gives_other_frames() -> None:
     found = made.run(stress, frames=4000)
     assert {rule: 1 for rule, bad in impossible(contract, found.found.observations).items() if bad.any()} == {}
     assert found.tracks["ptq"].within.saturated == 0
+
+
+def contradicting(stress_: Stress, **changes: Any) -> Stress:
+    """Its counts changed wherever they stand, so that they still follow from one another."""
+    tracks = {
+        name: replace(
+            one,
+            groups={group: replace(tally, **changes) for group, tally in one.groups.items()},
+            by_peers=tuple(replace(tally, **changes) for tally in one.by_peers),
+        )
+        for name, one in stress_.tracks.items()
+    }
+    return replace(stress_, tracks=tracks)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"missed": 0}, {"false": 0}, {"worst": 0.01}, {"missed_unsettled": 0, "missed": 1}]
+)
+def test_counts_that_the_kept_frames_contradict_are_refused(cut: Stress, tmp_path: Path, changes: Any) -> None:
+    paths = tmp_path / "stress.json", tmp_path / "stress_frames.npz"
+    contradicting(cut, **changes).save(*paths)
+    with pytest.raises(InputError, match="contradicts the frames"):
+        load_stress(*paths, CONTRACT)
+
+
+def test_counts_of_which_no_frame_was_kept_are_refused(good: Stress, tmp_path: Path) -> None:
+    paths = tmp_path / "stress.json", tmp_path / "stress_frames.npz"
+    contradicting(good, missed=2).save(*paths)
+    with pytest.raises(InputError, match="contradicts the frames"):
+        load_stress(*paths, CONTRACT)

@@ -14,6 +14,7 @@ from quant.evaluation.stress.found import BEYOND, FALSE, MISSED, SPREAD, WORST, 
 from quant.evaluation.stress.frames import Chunk, Sampling
 from quant.evaluation.stress.margins import slack_of
 from quant.evaluation.stress.settled import settled
+from quant.observation.contract import Contract, whose
 from quant.observation.observations import F32, Observations
 from quant.policy.policy import Policy
 from quant.policy.sides import Sides, sides_of
@@ -217,7 +218,7 @@ def _found(
 
 def saturates(candidate: Candidate, sampling: Sampling, group: str, frames: Observations) -> Bits:
     """(N,) frames with an input whose code saturates: it is at an end, and the value beyond what the end stands for."""
-    ego, peers = cut(candidate, sampling)
+    ego, peers = cut(candidate, sampling.contract)
     out = np.zeros(len(frames), np.bool_)
     if group != BEYOND and not ego.any() and not peers.any():
         return out  # what represents both bounds represents all between them
@@ -226,13 +227,24 @@ def saturates(candidate: Candidate, sampling: Sampling, group: str, frames: Obse
     return out
 
 
-def cut(candidate: Candidate, sampling: Sampling) -> tuple[Bits, Bits]:
+def cut(candidate: Candidate, contract: Contract) -> tuple[Bits, Bits]:
     """(E,) and (F,) features of ego and peers of which the candidate does not represent the whole declared range."""
     found = []
     for affine, peers in ((candidate.ego_input, False), (candidate.peer_input, True)):
-        ends = np.stack(sampling.contract.bounds(peers=peers))
+        ends = np.stack(contract.bounds(peers=peers))
         found.append(np.asarray(_saturates(affine, ends).any(axis=0)))
     return found[0], found[1]
+
+
+def cut_columns(candidate: Candidate, contract: Contract) -> tuple[str, ...]:
+    """Names of those features, as ``ego's speed``."""
+    kinds = zip(("ego", "peers"), (False, True), cut(candidate, contract), strict=True)
+    return tuple(
+        whose(kind, name)
+        for kind, peers, beyond in kinds
+        for name, is_cut in zip(contract.names(peers=peers), beyond, strict=True)
+        if is_cut
+    )
 
 
 def _saturates(affine: Affine, values: F32) -> Bits:
