@@ -27,7 +27,7 @@ from quant.acceptance.contest import Contest, Standing, collisions, contest, nee
 from quant.acceptance.criterion import Outcome, quantity
 from quant.acceptance.device import DEVICE_CRITERIA, device_line
 from quant.acceptance.limits import Limits
-from quant.acceptance.stress import NOT_RUN, STRESS_CRITERIA
+from quant.acceptance.stress import STRESS_CRITERIA, UNDECLARED
 from quant.errors import InputError
 from quant.evaluation.evaluation import FLOAT, HASHES, Evaluation, check_together, rounded
 from quant.evaluation.gate import blindness, gate_results, open_loop_blindness
@@ -477,8 +477,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _to_confirm(name: str, reason: str, seeing: tuple[str, ...]) -> str:
-    if name in STRESS_CRITERIA and reason != NOT_RUN:
-        return f"{name}: {reason}; declare them in observation.toml"
+    if name in STRESS_CRITERIA and UNDECLARED in reason:
+        return f"{name}: {reason}; declare bounds in observation.toml"
     if name in DEVICE_CRITERIA:
         return f"{name}: {reason}; run pytest -m hil with the target board"
     if _is_success(name) and any(name.endswith(f"[{one}]") for one in seeing):

@@ -67,7 +67,7 @@ def reference(neutral: int = 200, three_bit: int = 100) -> Evaluation:
     """The float policy fails 4 episodes of each slice; the gate's actors so many nominal, half as many lossy."""
     gate = {"neutral": driven(neutral, neutral // 2), "float-3bit": driven(three_bit, three_bit // 2)}
     return Evaluation(
-        FLOAT, "float32, NumPy", HASHES | {"peer_encoder": None, "policy_head": None}, {"specification": "synthetic"},
+        FLOAT, "float32, NumPy", HASHES | {"peer_encoder": None, "policy_head": None, "description": None}, {"specification": "synthetic"},
         ClosedLoop(driven(4, 4), (), gate), None, seeing(),
     )  # fmt: skip
 
@@ -102,7 +102,7 @@ def evaluated(
 
 
 def undriven_reference() -> Evaluation:
-    hashes = HASHES | {"peer_encoder": None, "policy_head": None}
+    hashes = HASHES | {"peer_encoder": None, "policy_head": None, "description": None}
     return Evaluation(FLOAT, "float32, NumPy", hashes, None, None, None, seeing())
 
 
@@ -115,7 +115,7 @@ def assessed(
 
 def stressed(*tracks: str, undeclared: tuple[str, ...] = (), **counts: Any) -> Stress:
     """A stress test in which every track shows so much, as ``missed=3``."""
-    tally = Tally(**{"frames": 1_000_000, "worst": 0.05, **counts})
+    tally = Tally(**{"frames": 1_000_000, "acts": 300_000, "rests": 600_000, "worst": 0.05, **counts})
     nobody = np.zeros((0, 4), np.float32)
     frames = Observations(nobody, np.zeros((0, 8, 6), np.float32), np.zeros((0, 8), np.bool_))
     words = np.zeros(0, np.str_)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from quant.acceptance.limits import Limits
+from quant.acceptance.stress import stress_criteria
 from quant.dataset.filling import fill, free_columns, impossible
 from quant.errors import InputError, StaleError
 from quant.evaluation.stress import stress as module
@@ -138,6 +140,20 @@ def test_nothing_is_missed_by_a_candidate_that_is_whole(good: Stress) -> None:
     assert (within.missed, within.false, within.saturated, good.tracks["ptq"].cut) == (0, 0, 0, ())
     assert within.frames >= 20_000
     assert 0 < within.worst < 0.5
+
+
+def test_a_policy_that_never_acts_proves_nothing(good: Stress) -> None:
+    last = POLICY.head[-1]
+    blind = replace(POLICY, head=(*POLICY.head[:-1], replace(last, bias=last.bias - np.float32(50))))
+    found = given(blind).run(stress, frames=2000)
+    within = found.tracks["ptq"].within
+    outcomes = {one.name: one for one in stress_criteria(found, "ptq", Limits())}
+    assert outcomes["missed_action"].outcome.value == "unproven"
+    assert "float never acts" in outcomes["missed_action"].sentence
+    assert (within.acts, within.rests) == (0, within.frames)
+    seen = good.tracks["ptq"].within
+    assert seen.acts > 0 and seen.rests > 0 and seen.acts + seen.rests <= seen.frames
+    assert found.to_json()["tracks"]["ptq"]["within"]["acts"] == 0
 
 
 def test_a_range_cut_at_40_percent_is_found(cut: Stress, good: Stress) -> None:

@@ -71,7 +71,7 @@ class Measured:
     """What a track showed on some frames of one group.
 
     Attributes:
-        counts: (P + 1, 6) by number of peers, `quant.evaluation.stress.results.COUNTS`.
+        counts: (P + 1, 8) by number of peers, `quant.evaluation.stress.results.COUNTS`.
         worst: (P + 1,) the largest deviation; 0 where there were no frames.
         found: the frames that are kept.
     """
@@ -112,7 +112,7 @@ def measure(trial: Trial, group: str, frames: Observations) -> Part:
     apart = {track: original.apart(sides_of(trial.policy.action_space, one)) for track, one in values.items()}
     known = _Settled(trial, frames, original)
     tracks = {
-        track: _measured(trial, track, _On(group, frames, reference, values[track]), known.of(*apart[track]))
+        track: _measured(trial, track, _On(group, frames, reference, original, values[track]), known.of(*apart[track]))
         for track in values
     }
     return Part(group, tracks, *(known.sample() if group == SPREAD else (0, 0, 0)))
@@ -155,11 +155,12 @@ class _Settled:
 
 @dataclass(frozen=True, eq=False)
 class _On:
-    """Frames of a group, with what float and a candidate give."""
+    """Frames of a group, with what float gives, on which side that is, and what a candidate gives."""
 
     group: str
     frames: Observations
     reference: F32
+    original: Sides
     values: F32
 
 
@@ -176,6 +177,8 @@ def _measured(trial: Trial, track: str, on: _On, apart: Mapping[str, tuple[Bits,
         missed & ~missed_settled,
         false & ~false_settled,
         saturated,
+        on.original.acts.any(axis=1),
+        on.original.rests.any(axis=1),
     )
     counts = np.stack([np.bincount(peers[bits], minlength=slots + 1) for bits in counted], axis=1)
     worst = np.zeros(slots + 1)

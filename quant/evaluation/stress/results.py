@@ -18,7 +18,7 @@ from quant.files import read_json, sha256, write_json
 from quant.observation.contract import Contract
 
 SCHEMA_VERSION = 2
-COUNTS = ("frames", "missed", "false", "missed_unsettled", "false_unsettled", "saturated")
+COUNTS = ("frames", "missed", "false", "missed_unsettled", "false_unsettled", "saturated", "acts", "rests")
 """What a `Tally` counts."""
 AGAIN = "stress it again: quant stress RUN"
 
@@ -33,6 +33,7 @@ class Tally:
         false: the reverse.
         missed_unsettled, false_unsettled: likewise where float itself is not settled; no criterion counts them.
         saturated: frames in which the code of an input saturates.
+        acts, rests: frames on which float acts, and on which it rests: without any, nothing can be missed or made up.
         worst: the largest difference, as a share of the range.
     """
 
@@ -42,18 +43,13 @@ class Tally:
     missed_unsettled: int = 0
     false_unsettled: int = 0
     saturated: int = 0
+    acts: int = 0
+    rests: int = 0
     worst: float = 0.0
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.frames + other.frames,
-            self.missed + other.missed,
-            self.false + other.false,
-            self.missed_unsettled + other.missed_unsettled,
-            self.false_unsettled + other.false_unsettled,
-            self.saturated + other.saturated,
-            max(self.worst, other.worst),
-        )
+        counts = {name: getattr(self, name) + getattr(other, name) for name in COUNTS}
+        return Tally(**counts, worst=max(self.worst, other.worst))
 
 
 @dataclass(frozen=True)
@@ -294,7 +290,7 @@ def _tally_json(tally: Tally) -> dict[str, Any]:
 
 
 def tallies(counts: Any, worst: Any) -> tuple[Tally, ...]:
-    """(R, 6) counts and (R,) worst deviations as tallies."""
+    """(R, 8) counts and (R,) worst deviations as tallies."""
     named = (dict(zip(COUNTS, map(int, row), strict=True)) for row in counts)
     return tuple(Tally(**row, worst=rounded(float(one))) for row, one in zip(named, worst, strict=True))
 
