@@ -23,6 +23,8 @@ from quant.policy.policy import Dense, Discrete, Policy
 from quant.tracks.candidate import Affine, Candidate, SubModel
 
 SLICES = {"nominal": 400, "lossy": 200}
+UNMADE: dict[str, str | None] = {"peer_encoder": None, "policy_head": None, "description": None}
+"""What float has none of."""
 HASHES = {"policy": "a" * 64, "dataset": "b" * 64, "scenarios": "c" * 64}
 LIMITS = Limits()
 
@@ -67,7 +69,7 @@ def reference(neutral: int = 200, three_bit: int = 100) -> Evaluation:
     """The float policy fails 4 episodes of each slice; the gate's actors so many nominal, half as many lossy."""
     gate = {"neutral": driven(neutral, neutral // 2), "float-3bit": driven(three_bit, three_bit // 2)}
     return Evaluation(
-        FLOAT, "float32, NumPy", HASHES | {"peer_encoder": None, "policy_head": None, "description": None}, {"specification": "synthetic"},
+        FLOAT, "float32, NumPy", HASHES | UNMADE, {"specification": "synthetic"},
         ClosedLoop(driven(4, 4), (), gate), None, seeing(),
     )  # fmt: skip
 
@@ -102,7 +104,7 @@ def evaluated(
 
 
 def undriven_reference() -> Evaluation:
-    hashes = HASHES | {"peer_encoder": None, "policy_head": None, "description": None}
+    hashes = HASHES | UNMADE
     return Evaluation(FLOAT, "float32, NumPy", hashes, None, None, None, seeing())
 
 
