@@ -77,6 +77,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "missed_action": Rule("lower", "frames"),
         "false_action": Rule("lower", "frames"),
         "worst_deviation": Rule("lower", "share", absolute=0.02, relative=0.25),
+        # Of a drive: frames with an input beyond what the candidate represents.
+        "saturated": Rule("lower", "share", absolute=0.001),
         "uncovered": Rule("lower", "columns"),
         "peer_encoder_bytes": Rule("lower", "bytes", relative=0.05),
         "policy_head_bytes": Rule("lower", "bytes", relative=0.05),
