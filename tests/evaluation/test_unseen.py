@@ -57,6 +57,19 @@ def test_every_drive_is_left_out_once_and_stands_in_the_record(run: Path) -> Non
     assert [one["drive"] for one in written] == ["a.npz", "b.npz"]
 
 
+def test_the_record_of_the_verdict_says_how_far_it_reaches(run: Path) -> None:
+    winner = json.loads((run / "winner.json").read_text())
+    evaluated = json.loads((run / "eval_ptq.json").read_text())
+    stress = json.loads((run / "stress.json").read_text())
+    assert winner["unseen"] == {PTQ: evaluated["unseen"]} and len(winner["unseen"][PTQ]) == 2
+    assert winner["worst_found"] == {PTQ: stress["tracks"][PTQ]["worst"]}
+    assert {"deviation", "group", "ego", "of_peers"} <= winner["worst_found"][PTQ].keys()
+    assert winner["unsettled_share"] == stress["unsettled"]["share"]
+    undeclared = [one["name"] for one in winner["trusted_up_to"]]
+    assert undeclared and len(undeclared) == len(open_run(run).dataset.contract.undeclared)
+    assert all(one["least"] < one["most"] and one["in_units"] for one in winner["trusted_up_to"])
+
+
 def test_the_candidate_that_is_judged_was_made_without_the_drive(run: Path) -> None:
     """Held against one that is made here, of the other drive alone."""
     dataset = open_run(run).dataset
