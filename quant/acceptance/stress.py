@@ -46,8 +46,8 @@ def stress_criteria(stress: Stress | None, track: str, limits: Limits) -> Iterat
     values = {MISSED: float(within.missed), FALSE: float(within.false), WORST: within.worst}
     of = f"of {within.frames:,} frames within the bounds"
     basis = {
-        MISSED: f"{of}, float acts on {within.acts:,}; where it is settled the candidate does not act",
-        FALSE: f"{of}, float rests on {within.rests:,}; where it is settled the candidate acts",
+        MISSED: f"{of}, float acts on {within.acts:,}; counted where it is settled and the candidate does not act",
+        FALSE: f"{of}, float rests on {within.rests:,}; counted where it is settled and the candidate acts",
         WORST: f"{of} the largest difference, as a share of the range",
     }
     for name, limit, unit in held:
