@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,61 @@ def test_explain_takes_the_worst_frames_apart(run: Path) -> None:
     (run / "stress.json").unlink()
     done = quant("explain", run, "--stress")
     assert done.code == 2 and "quant stress" in done.err
+
+
+def edit(path: Path, change: Callable[[Any], object]) -> None:
+    value = document(path)
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value["ego_input"]["gain"].__setitem__(0, value["ego_input"]["gain"][0] * 1.5),
+        lambda value: value["peer_input"]["offset"].__setitem__(0, 3.0),
+        lambda value: value["ego_input"].__setitem__("residual", 4),
+        lambda value: value.__setitem__("pooling", "sum" if value["pooling"] != "sum" else "max"),
+    ],
+)
+def test_an_edited_description_is_not_what_was_evaluated(run: Path, change: Callable[[Any], object]) -> None:
+    edit(run / "candidate_ptq.json", change)
+    (run / "manifest.json").unlink()
+    done = quant("decide", run)
+    assert done.code == 2
+    assert "eval_ptq.json" in done.err and "description" in done.err and "quant evaluate again" in done.err
+
+
+def test_boards_and_stress_are_of_an_earlier_description_too(run: Path, material: Path) -> None:
+    edit(run / "candidate_ptq.json", lambda value: value["ego_input"]["gain"].__setitem__(0, 1.0))
+    assert quant("evaluate", run).code == 0
+    board = quant("decide", run)
+    assert board.code == 2 and "the board ran another ptq" in board.err
+    (run / "device_virtual.json").unlink()
+    found = quant("decide", run)
+    assert found.code == 2 and "another ptq" in found.err and "quant stress" in found.err
+    assert quant("stress", run, "--frames", "1000").code == 0
+    assert quant("decide", run, "--limits", material / "loose.toml").code in (0, 1)
+
+
+def test_an_edited_contract_is_not_what_the_dataset_was_made_with(run: Path) -> None:
+    path = run / "observation.toml"
+    text = path.read_text("utf-8")
+    high = next(line for line in text.splitlines() if line.startswith("high = "))
+    path.write_text(text.replace(high, "high = 77.0", 1))
+    (run / "manifest.json").unlink()
+    done = quant("decide", run)
+    assert done.code == 2 and "observation.toml" in done.err and "quant dataset" in done.err
+
+
+def test_columns_that_are_cut_are_the_candidates_own(run: Path) -> None:
+    edit(run / "stress.json", lambda value: value["tracks"]["ptq"].__setitem__("cut", ["ego speed"]))
+    (run / "manifest.json").unlink()
+    done = quant("decide", run)
+    assert done.code == 2 and "cut" in done.err and "quant stress" in done.err
+
+
+def test_the_number_of_frames_is_the_runs_own_where_none_is_asked_for(run: Path) -> None:
+    done = quant("stress", run, "--json")
+    assert json.loads(done.out)["frames"] == FRAMES
+    assert "1000000]" not in quant("stress", "--help").out

@@ -24,7 +24,7 @@ from quant.evaluation.evaluation import rounded
 from quant.evaluation.statistics import Bits
 from quant.files import read_json, sha256
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FILE = "baseline.json"
 """Where the baseline of a project is kept unless another file is named."""
 
@@ -55,6 +55,13 @@ class Rule:
         return max(self.absolute, self.relative * abs(value))
 
 
+LEAST_ACTING = 0.5
+"""Share of what the float policy acted on before, on the same frames, below which a retraining is a regression.
+
+Candidates are held against their own float policy. One that has unlearned to act takes them with it, and they agree all
+the better. A retraining moves this by some percent; half is beyond any change of taste.
+"""
+
 CANDIDATE = "candidate"
 """The rule for a candidate that a run has not got at all; it has no figure."""
 
@@ -66,11 +73,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "agreement": Rule("higher", "share", absolute=0.005),
         # Mean errors up to a tenth apart come and go with the seed of a training.
         "mae": Rule("lower", "units", relative=0.10),
-        # Shown of the float policy: how often it acts at all.
-        "acts": Rule("higher", "share", absolute=0.05),
+        "acts": Rule("higher", "share", relative=1 - LEAST_ACTING),
         "missed_action": Rule("lower", "frames"),
         "false_action": Rule("lower", "frames"),
         "worst_deviation": Rule("lower", "share", absolute=0.02, relative=0.25),
+        # Of a drive: frames with an input beyond what the candidate represents.
+        "saturated": Rule("lower", "share", absolute=0.001),
         "uncovered": Rule("lower", "columns"),
         "peer_encoder_bytes": Rule("lower", "bytes", relative=0.05),
         "policy_head_bytes": Rule("lower", "bytes", relative=0.05),

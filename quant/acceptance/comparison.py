@@ -28,8 +28,18 @@ SIGNIFICANCE = 0.05
 """Of the adjusted p."""
 DEPLOYED = "deployed"
 """What would be put on the vehicle, where that is another track than it was."""
+DRIVE = "drive"
+"""Key of the condition that holds a drive's SHA-256: drives are told apart by what they hold, not by their names."""
 FRAMES = "frames"
 """Key of what is blind on the held-out frames; slices go by their name."""
+ACTS = "acts"
+"""Kind of figure of the float policy that is judged: on what share of the frames it acts at all."""
+BLIND_ACTING = 0.1
+"""Share of what the float policy acted on before, below which it is called blind: what it agrees on proves nothing."""
+NONE_BEFORE = ("missed_action", "false_action")
+"""Counts of which a first one is worse however many frames were looked at, while the limit itself is 0."""
+OF_SAMPLING = ("frames", "seed of the stress")
+"""Conditions that say only how many frames were looked at, and which."""
 PRIMARY = ("success", "agreement")
 """What a run is judged by, the first that the earlier run has: without it there is no comparison at all."""
 
@@ -78,8 +88,8 @@ class Finding:
 
     @property
     def judged(self) -> bool:
-        """Whether it can make a regression: the float policy is shown beside the candidates, not judged."""
-        return self.subject != FLOAT
+        """Whether it can make a regression: the float policy is shown beside the candidates, but has to act."""
+        return self.subject != FLOAT or self.name.partition("[")[0] == ACTS
 
     @property
     def regression(self) -> bool:
@@ -98,7 +108,9 @@ class Finding:
         if self.before is None or self.now is None:
             return f"{self.subject} {self.name}: {self.reason}"
         p = "" if self.p is None else " (p < 0.001)" if self.p < 0.001 else f" (p = {self.p:.2g})"
-        return f"{self.subject} {self.name} {quantity(self.before, self.unit)} -> {quantity(self.now, self.unit)}{p}"
+        blind = f" ({self.reason})" if self.reason.startswith("blind") else ""
+        values = f"{quantity(self.before, self.unit)} -> {quantity(self.now, self.unit)}"
+        return f"{self.subject} {self.name} {values}{p}{blind}"
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
@@ -208,7 +220,8 @@ def compare(before: Snapshot, now: Snapshot) -> Comparison:
     """Holds every candidate of ``before`` against the one of the same name in ``now``.
 
     Where another track wins than before, the two winners are compared as well. The float policies are compared and
-    shown, not judged: a candidate is held against what was accepted, whatever its own float policy does.
+    shown, not judged, for a candidate is held against what was accepted, whatever its own float policy does; but one
+    that hardly acts any more is a regression, since every candidate of it agrees with it.
 
     Args:
         before: the baseline, or the earlier run; its rules hold, and what is blind in it proves nothing here.
@@ -268,18 +281,42 @@ def _draft(before: Snapshot, now: Snapshot, subject: str, old: Figure, new: Figu
     if new is None:
         change = Change.MISSING if rule.missing == "regression" else Change.IGNORED
         return _Draft(replace(finding, change=change, reason=f"the run has no {old.name}"))
-    reason = _difference(before.conditions[old.group], now.conditions[new.group]) or _blind(before, old)
+    conditions = before.conditions[old.group], now.conditions[new.group]
+    reason = _difference(*conditions) or _blind(before, old)
+    if reason and _first_one(old, new, *conditions):
+        count = replace(finding, now=new.value, reason=f"{reason}; but a first one counts on any frames")
+        return _Draft(count, new.value)
     if reason:
         # No number of the later run: whoever sees two side by side compares them.
         return _Draft(replace(finding, change=Change.INCOMPARABLE, reason=reason))
     higher = rule.better == "higher"
     # At the digits a file keeps, so that a baseline and the run it was made of are the same.
     change_of = rounded(new.value) - rounded(old.value)
+    if old.kind == ACTS:
+        return _acting(finding, new.value, change_of)
     test, p, table = _test(old, new, higher)
     finding = replace(finding, now=new.value, test=test, reason="" if test else "no sample: the tolerance alone counts")
     lost = Change.MISSING if rule.missing == "regression" else Change.IGNORED
     blind = replace(finding, now=None, change=lost, reason=f"blind in the later run: {_blind(now, new)}")
     return _Draft(finding, -change_of if higher else change_of, p, table, blind if _blind(now, new) else None)
+
+
+def _first_one(old: Figure, new: Figure, before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether there was none before and is one now, on other frames of the same inputs."""
+    apart = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+    return old.kind in NONE_BEFORE and old.value == 0 < new.value and apart <= set(OF_SAMPLING)
+
+
+def _acting(finding: Finding, now: float, change: float) -> _Draft:
+    """How often the float policy acts: less is worse, and more is neither better nor worse."""
+    before = finding.before or 0.0
+    blind = now < BLIND_ACTING * before
+    words = (
+        "blind: the later float policy hardly acts, so whatever agrees with it proves nothing"
+        if blind
+        else "the float policy's own: the tolerance alone counts"
+    )
+    return _Draft(replace(finding, now=now, reason=words), -min(change, finding.tolerance or 0.0))
 
 
 def _settled(drafts: Sequence[_Draft]) -> tuple[Finding, ...]:
@@ -365,6 +402,8 @@ def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """The first condition in which the two differ, in words; empty if in none."""
     for key in (*before, *(key for key in now if key not in before)):
         old, new = before.get(key, "none"), now.get(key, "none")
+        if old != new and key == DRIVE:
+            return f"judged on different drives: {_short(old)}, now {_short(new)}"
         if old != new:
             return f"other {key}: {_short(old)}, now {_short(new)}"
     return ""

@@ -27,17 +27,18 @@ from quant.acceptance.contest import Contest, Standing, collisions, contest, nee
 from quant.acceptance.criterion import Outcome, quantity
 from quant.acceptance.device import DEVICE_CRITERIA, device_line
 from quant.acceptance.limits import Limits
-from quant.acceptance.stress import NOT_RUN, STRESS_CRITERIA
+from quant.acceptance.stress import STRESS_CRITERIA, UNDECLARED
 from quant.errors import InputError
-from quant.evaluation.evaluation import FLOAT, HASHES, Evaluation, check_together, rounded
+from quant.evaluation.evaluation import FLOAT, HASHES, Evaluation, check_together, rounded, unseen_json
 from quant.evaluation.gate import blindness, gate_results, open_loop_blindness
 from quant.evaluation.open_loop import Closeness
 from quant.evaluation.power import holm
-from quant.evaluation.unseen import pooled
+from quant.evaluation.stress.results import Stress, frame_json
+from quant.evaluation.unseen import Unseen, pooled
 from quant.files import write_json
-from quant.observation.coverage import Coverage
+from quant.observation.coverage import Coverage, physical_ends
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Basis = Literal["closed loop", "open loop"]
 Status = Literal["confirmed", "provisional", "none"]
@@ -78,6 +79,8 @@ class Verdict:
         warnings: what a reader must know before trusting it, as a blind slice.
         gate: how the gate's own actors fared, in words.
         coverage: how far each column of the input was recorded, is declared and can be represented.
+        unseen: by track, what it did on each drive it was made without.
+        stress: the worst that was found over the declared range of the inputs; None where nobody looked.
         assessments: of all candidates.
         limits: that were in force.
         hashes: policy, dataset and scenarios.
@@ -99,6 +102,8 @@ class Verdict:
     limits: Limits
     hashes: Mapping[str, str | None]
     coverage: tuple[Coverage, ...] = ()
+    unseen: Mapping[str, tuple[Unseen, ...]] = field(default_factory=dict)
+    stress: Stress | None = None
 
     @property
     def tie(self) -> bool:
@@ -169,6 +174,9 @@ class Verdict:
             "warnings": list(self.warnings),
             "gate": list(self.gate),
             "coverage": [column.to_json() for column in self.coverage],
+            "trusted_up_to": [_trusted_json(column) for column in self.coverage if _is_trusted_only(column)],
+            "unseen": {track: [unseen_json(one) for one in found] for track, found in self.unseen.items()},
+            **_stress_json(self.stress),
             "limits": self.limits.to_json(),
             "sha256": dict(self.hashes),
             "candidates": {assessment.track: assessment.to_json() for assessment in self.assessments},
@@ -241,6 +249,7 @@ def decide(assessments: Sequence[Assessment], evaluations: Mapping[str, Evaluati
         assessments=tuple(assessments),
         limits=limits,
         hashes={name: reference.hashes[name] for name in HASHES[:3]},
+        unseen={a.track: evaluations[a.track].unseen for a in assessments},
     )
 
 
@@ -477,8 +486,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _to_confirm(name: str, reason: str, seeing: tuple[str, ...]) -> str:
-    if name in STRESS_CRITERIA and reason != NOT_RUN:
-        return f"{name}: {reason}; declare them in observation.toml"
+    if name in STRESS_CRITERIA and UNDECLARED in reason:
+        return f"{name}: {reason}; declare bounds in observation.toml"
     if name in DEVICE_CRITERIA:
         return f"{name}: {reason}; run pytest -m hil with the target board"
     if _is_success(name) and any(name.endswith(f"[{one}]") for one in seeing):
@@ -497,6 +506,33 @@ def _warnings(reference: Evaluation, blind: Mapping[str, str], limits: Limits) -
     if len(blind) == len(reference.closed_loop.slices):
         warnings.append("no slice tells good driving from bad: the open-loop figures decide")
     return tuple(warnings)
+
+
+def _is_trusted_only(column: Coverage) -> bool:
+    """Nobody declared how far it goes, and it is no copy of a column that says so itself."""
+    return not column.column.declared and column.column.copy_of is None
+
+
+def _trusted_json(column: Coverage) -> dict[str, Any]:
+    least, most = column.trusted
+    return {
+        "kind": column.kind,
+        "name": column.column.name,
+        "unit": column.column.unit,
+        "least": rounded(least),
+        "most": rounded(most),
+        "in_units": physical_ends(column.column, column.trusted),
+    }
+
+
+def _stress_json(stress: Stress | None) -> dict[str, Any]:
+    """The worst frame of each track, and how much of the range float is too steep in; null where nobody looked."""
+    if stress is None:
+        return {"worst_found": None, "unsettled_share": None}
+    return {
+        "worst_found": {track: frame_json(stress.contract, found) for track, found in stress.worst.items()},
+        "unsettled_share": rounded(stress.unsettled.share),
+    }
 
 
 def _rival_json(rival: Rival) -> dict[str, Any]:

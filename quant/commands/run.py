@@ -228,8 +228,10 @@ def unseen_command(run: Path, limits_file: Path | None, workers: int | None, as_
 @run_argument
 @click.option(
     "--drive",
+    "drives",
+    multiple=True,
     type=click.Path(path_type=Path),
-    help="Judge the finished run on this later drive, and leave it as it is.",
+    help="Judge the finished run on this later drive, one at a time, and leave it as it is.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="With --drive: the file.  [default: RUN-on-DRIVE.json]"
@@ -238,15 +240,28 @@ def unseen_command(run: Path, limits_file: Path | None, workers: int | None, as_
 @workers_option
 @json_option
 def evaluate_command(
-    run: Path, drive: Path | None, output: Path | None, limits_file: Path | None, workers: int | None, as_json: bool
+    run: Path,
+    drives: tuple[Path, ...],
+    output: Path | None,
+    limits_file: Path | None,
+    workers: int | None,
+    as_json: bool,
 ) -> int:
     """Evaluates float and every candidate on the same scenarios and held-out frames.
 
     With --drive, a finished run is judged on a drive it has not seen: what is found goes to a file beside the run,
-    which quant compare takes. Exit code 1 if the winner disagrees with float in more frames than the limit allows.
+    which quant compare takes. Exit code 1 if the winner disagrees with float in more frames, or misses or makes up more
+    actions, than the limits allow; the last line says so.
     """
-    if drive is not None:
-        return _evaluate_on(run, drive, output, limits_of(limits_file), as_json)
+    if len(drives) > 1:
+        raise InputError(
+            f"given {len(drives)} times: {', '.join(map(str, drives))}",
+            where="--drive",
+            expected="one drive at a time, each with a document of its own",
+            hint=f"quant evaluate {run} --drive {drives[0]}, and again with the next",
+        )
+    if drives:
+        return _evaluate_on(run, drives[0], output, limits_of(limits_file), as_json)
     if output is not None:
         raise InputError("--output without --drive", where="--output", expected="--drive FILE.npz with it")
     from quant.runs.steps import evaluate
@@ -274,8 +289,9 @@ def _evaluate_on(run: Path, drive: Path, output: Path | None, limits: Limits, as
     if as_json:
         show_json(found.to_json())
         return found.exit_code
-    show(later_table(found.drive, found.tracks, found.columns, found.warnings))
+    show(later_table(found.drive, found.tracks, found.columns, found.warnings, found.recorded, found.winner))
     click.echo(f"written to {path}; another run on the same drive: quant compare {path} OTHER.json")
+    click.echo(found.outcome)
     return found.exit_code
 
 

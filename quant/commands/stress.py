@@ -18,7 +18,11 @@ from quant.commands.options import (
 
 @click.command("stress")
 @run_argument
-@click.option("--frames", type=click.IntRange(1), help="Over the declared range.  [default: 1000000]")
+@click.option(
+    "--frames",
+    type=click.IntRange(1),
+    help="Over the declared range.  [default: as the run was asked for last, 1000000 at first]",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of the frames.  [default: that of the run]")
 @limits_option
 @workers_option

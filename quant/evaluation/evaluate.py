@@ -98,9 +98,9 @@ def evaluate(
         FLOAT: Evaluation(FLOAT, FLOAT_ARITHMETIC, hashes, specification, driven.get(FLOAT), None, gate, exact=exact)
     }
     for name, candidate in candidates.items():
-        models = {"peer_encoder": candidate.peer_encoder.sha256, "policy_head": candidate.policy_head.sha256}
+        own = hashes | candidate.identity
         evaluations[name] = Evaluation(
-            name, ARITHMETIC[candidate.bits], hashes | models, specification, driven.get(name), close[name]
+            name, ARITHMETIC[candidate.bits], own, specification, driven.get(name), close[name]
         )
     return evaluations
 

@@ -22,8 +22,9 @@ from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Bits, Drop, Estimate, Paired
 from quant.evaluation.unseen import Unseen
 from quant.files import read_json, sha256, write_json
+from quant.tracks.candidate import DESCRIBED, PARTS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FLOAT = "float"
 """The name of the float policy among the tracks."""
 EVIDENCE = "computed"
@@ -31,7 +32,7 @@ FLOAT_ARITHMETIC = "float32, NumPy"
 ARITHMETIC: dict[int, str] = {8: "TFLM int8 arithmetic, NumPy", 16: "TFLM int16x8 arithmetic, NumPy"}
 """By the width of activations."""
 NO_WORLD = "no world was given: driving was not tested"
-HASHES = ("policy", "dataset", "scenarios", "peer_encoder", "policy_head")
+HASHES = ("policy", "dataset", "scenarios", *PARTS, DESCRIBED)
 SIGNIFICANT_DIGITS = 6
 
 
@@ -117,7 +118,8 @@ def evaluation_from_json(document: Any, where: object = "evaluation") -> Evaluat
     root = _Node(document, str(where), "")
     version = root.get("schema_version", int)
     if version != SCHEMA_VERSION:
-        raise InputError(f"schema version {version}", where=where, expected=f"version {SCHEMA_VERSION}")
+        again = "make it anew: quant evaluate RUN"
+        raise InputError(f"schema version {version}", where=where, expected=f"version {SCHEMA_VERSION}", hint=again)
     closed, opened = root.optional("closed_loop"), root.optional("open_loop")
     hashes, gate, exact = root.node("sha256"), root.node("open_loop_gate"), root.node("open_loop_exact")
     evaluation = Evaluation(

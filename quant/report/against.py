@@ -20,7 +20,7 @@ def words(found: Comparison) -> tuple[str, ...]:
         return ()
     return (
         f"Worse is what is beyond its tolerance and, where it is a sample, has p < {SIGNIFICANCE:g} after Holm's "
-        f"correction for {found.tests} tests; either alone is noise. Float is shown, not judged.",
+        f"correction for {found.tests} tests; either alone is noise. Of float only how much it acts is judged.",
     )
 
 

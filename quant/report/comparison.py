@@ -46,7 +46,7 @@ def _table(found: Comparison, reasons: Sequence[str]) -> Table:
         table.add_column(column, justify="right" if 0 < index < len(COLUMNS) - 1 else "left", overflow="fold")
     for subject in dict.fromkeys(one.subject for one in found.findings):
         table.add_section()
-        aside = " (shown, not judged)" if subject == FLOAT else ""
+        aside = " (shown; judged only by how much it acts)" if subject == FLOAT else ""
         table.add_row(Text(f"{subject.upper()}{aside}", style="bold"))
         for one in found.findings:
             if one.subject == subject:

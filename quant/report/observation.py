@@ -11,7 +11,7 @@ from rich.table import Table
 from quant.evaluation.evaluation import Evaluation
 from quant.evaluation.unseen import OnDrive
 from quant.observation.contract import Contract
-from quant.observation.coverage import Coverage, physical_ends
+from quant.observation.coverage import Coverage, Ends, physical_ends
 from quant.observation.observations import Observations
 from quant.report.layout import add_row, empty_table, line
 
@@ -48,17 +48,25 @@ def _origins(name: str, bound: str) -> str:
     return name if name == bound else f"name: {name}, bounds: {bound}"
 
 
-def coverage_table(columns: Sequence[Coverage]) -> Table:
-    """How far each column was recorded, is declared and can be represented, and what was cut off."""
+def coverage_table(columns: Sequence[Coverage], before: Mapping[str, Ends | None] | None = None) -> Table:
+    """How far each column was recorded, is declared and can be represented, and what was cut off.
+
+    Args:
+        columns: each of them.
+        before: where ``columns`` are of a later drive, by name how far each went in what the run was made of.
+    """
     tracks = list(columns[0].represented) if columns else []
-    table = _table("Coverage", "column", "recorded", "declared", "by", *(track.upper() for track in tracks))
+    heads = ("recorded",) if before is None else ("in this drive", "recorded for the run")
+    table = _table("Coverage", "column", *heads, "declared", "by", *(track.upper() for track in tracks))
     for one in columns:
         if one.column.copy_of is not None:
             continue
         origins = sorted({one.column.origin("low"), one.column.origin("high")})
         cells = [_represented(one, track) for track in tracks]
         declared = physical_ends(one.column, (one.column.low, one.column.high))
-        add_row(table, one.name, physical_ends(one.column, one.recorded), declared, ", ".join(origins), *cells)
+        seen = [one.recorded] if before is None else [one.recorded, before.get(one.name)]
+        recorded = (physical_ends(one.column, ends) for ends in seen)
+        add_row(table, one.name, *recorded, declared, ", ".join(origins), *cells)
     return table
 
 
@@ -82,10 +90,25 @@ def unseen_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
 
 
 def later_table(
-    drive: str, tracks: Mapping[str, OnDrive], columns: Sequence[Coverage], warnings: Iterable[str]
+    drive: str,
+    tracks: Mapping[str, OnDrive],
+    columns: Sequence[Coverage],
+    warnings: Iterable[str],
+    recorded: Mapping[str, Ends | None],
+    winner: str | None,
 ) -> Group:
-    """A finished run's candidates on a later drive: how close, what was missed, how far it went."""
-    table = _table(f"On {drive}", "", *(name.upper() for name in tracks))
+    """A finished run's candidates on a later drive: how close, what was missed, how far it went.
+
+    Args:
+        drive: its name.
+        tracks: what each candidate showed on it.
+        columns: how far each column goes in it.
+        warnings: what to know first.
+        recorded: by column's name, how far it went in what the run was made of.
+        winner: the run's.
+    """
+    heads = (f"{name.upper()} (winner)" if name == winner else name.upper() for name in tracks)
+    table = _table(f"On {drive}", "", *heads)
     for column in table.columns[1:]:
         column.justify = "right"
     figures: dict[str, Callable[[OnDrive], str]] = {
@@ -99,7 +122,9 @@ def later_table(
     }
     for name, figure in figures.items():
         add_row(table, name, *(figure(one) for one in tracks.values()))
-    return Group(table, "", coverage_table(columns), *(line(f"Warning: {words}", "yellow") for words in warnings))
+    return Group(
+        table, "", coverage_table(columns, recorded), *(line(f"Warning: {words}", "yellow") for words in warnings)
+    )
 
 
 def _represented(one: Coverage, track: str) -> str:

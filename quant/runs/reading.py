@@ -6,18 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from quant.acceptance.limits import Limits, limits_from
-from quant.boards.pack import build_pack
+from quant.boards.pack import build_pack, read_pack
 from quant.boards.report import LEAST_REPEATS, DeviceReport, load_report
 from quant.dataset import Dataset, load_dataset
 from quant.dataset.storage import DESCRIPTION
 from quant.errors import InputError, QuantError, StaleError
 from quant.evaluation.evaluation import FLOAT, Evaluation, check_together, load_evaluation
 from quant.evaluation.second_opinion import SecondOpinion, load_second_opinion
+from quant.evaluation.stress.measure import cut_columns
 from quant.evaluation.stress.results import Stress, load_stress
 from quant.files import read_bytes, read_json
+from quant.observation.contract import Contract
+from quant.observation.storage import read_contract
 from quant.policy import Policy, load_policy, policy_digest
 from quant.runners import ParityReport, parity_from_json
 from quant.runs.folder import (
+    OBSERVATION,
     PARITY,
     POLICY,
     SCENARIOS,
@@ -95,7 +99,19 @@ def read_inputs(folder: Path) -> tuple[Policy, Dataset]:
     policy = read_policy(folder)
     if not (folder / DESCRIPTION).is_file():
         raise InputError("the run has no dataset yet", where=folder, hint=f"quant dataset {folder}")
-    return policy, load_dataset(folder, policy, policy_digest(policy))
+    dataset = load_dataset(folder, policy, policy_digest(policy))
+    _check_contract(folder / OBSERVATION, dataset.contract)
+    return policy, dataset
+
+
+def _check_contract(path: Path, contract: Contract) -> None:
+    """The file that a reader looks at says what the dataset was made with."""
+    if read_contract(path).to_json() != contract.to_json():
+        raise StaleError(
+            "is another observation contract than the dataset was made with",
+            where=path,
+            hint="make the dataset of it (quant run or quant dataset with --observation FILE, a file outside the run)",
+        )
 
 
 def read_candidates(folder: Path, settings: Settings) -> dict[str, Candidate]:
@@ -194,11 +210,7 @@ def _read_devices(folder: Path, candidates: Mapping[str, Candidate]) -> dict[str
         again = f"run the board again (quant device {folder} --board {report.board.name}), or remove the file"
         for track, hashes in report.hashes().items():
             if track not in candidates or hashes != candidates[track].hashes:
-                raise StaleError(
-                    f"the board ran another {track} than the run holds",
-                    where=path,
-                    hint=again,
-                )
+                raise StaleError(f"the board ran another {track} than the run holds", where=path, hint=again)
             if not report.covers(track, candidates[track].max_peers):
                 raise StaleError(
                     f"{track} was not timed as a verdict needs it",
@@ -206,6 +218,15 @@ def _read_devices(folder: Path, candidates: Mapping[str, Candidate]) -> dict[str
                     expected=f"0 to {candidates[track].max_peers} peers, each {LEAST_REPEATS} times or more",
                     hint=again,
                 )
+        ran = [candidate for track, candidate in candidates.items() if track in report.tracks]
+        if report.pack_sha256 != read_pack(build_pack(ran)).sha256:
+            # The pack holds what goes between the models too: the quantization of the inputs, the pooling.
+            tracks = " or ".join(candidate.track for candidate in ran)
+            raise StaleError(
+                f"the board ran another {tracks} than the run holds: other inputs or pooling of the same models",
+                where=path,
+                hint=again,
+            )
     return reports
 
 
@@ -229,8 +250,16 @@ def read_stress(folder: Path, dataset: Dataset, candidates: Mapping[str, Candida
     if (found.hashes["policy"], found.hashes["dataset"]) != (dataset.policy_sha256, dataset.digest):
         raise StaleError("is of another policy or dataset than the run's", where=path, hint=again)
     for track, candidate in candidates.items():
-        if track not in found.tracks or found.tracks[track].hashes != candidate.hashes:
+        if track not in found.tracks or found.tracks[track].hashes != candidate.identity:
             raise StaleError(f"was made of another {track} than the run holds", where=path, hint=again)
+        own = cut_columns(candidate, dataset.contract)
+        if found.tracks[track].cut != own:
+            raise StaleError(
+                f"names other columns as cut than {track} cannot represent",
+                where=path,
+                expected=", ".join(own) or "none",
+                hint=again,
+            )
     return found
 
 
@@ -253,11 +282,9 @@ def _check_fits(
                 "the candidate was made from another policy or dataset", where=name, hint=f"run quant {name} again"
             )
     for name, evaluation in evaluations.items():
-        expected = dict(common)
+        expected: dict[str, str | None] = dict(common)
         if name in candidates:
-            candidate = candidates[name]
-            expected["peer_encoder"] = candidate.peer_encoder.sha256
-            expected["policy_head"] = candidate.policy_head.sha256
+            expected |= candidates[name].identity
         for what, digest in expected.items():
             if evaluation.hashes.get(what) != digest:
                 raise StaleError(

@@ -41,7 +41,8 @@ class Run(Results):
         """The decision under these limits, with what the dataset leaves open."""
         verdict = verdict_of(self.candidates, self.evaluations, limits, self.devices.values(), self.stress)
         columns = self.coverage
-        return replace(verdict, warnings=(*verdict.warnings, *self._warnings(columns)), coverage=columns)
+        warnings = (*verdict.warnings, *self._warnings(columns))
+        return replace(verdict, warnings=warnings, coverage=columns, stress=self.stress)
 
     def _warnings(self, columns: Sequence[Coverage]) -> Iterator[str]:
         """What the dataset leaves open, and where nobody looked."""

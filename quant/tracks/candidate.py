@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 from quant.files import sha256
 from quant.observation.observations import F32
 from quant.policy.policy import ActionSpace, Pooling
+from quant.policy.spaces import action_space_to_json
 
 Part = Literal["peer_encoder", "policy_head"]
 PARTS: tuple[Part, Part] = ("peer_encoder", "policy_head")
+DESCRIBED = "description"
+"""Key, beside `PARTS`, of the digest of what goes between a candidate's models."""
 Int8 = NDArray[np.int8]
 Bits = Literal[8, 16]
 """Width of activations."""
@@ -140,3 +144,21 @@ class Candidate:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of both models, by part."""
         return {model.part: model.sha256 for model in (self.peer_encoder, self.policy_head)}
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """SHA-256 of all that a decision depends on: of both models, and of what goes between them.
+
+        The same two models decide otherwise with another gain or pooling, so what was judged is held against this.
+        """
+        between = {
+            "inputs": [
+                {"gain": affine.gain.tolist(), "offset": affine.offset.tolist(), "residual": affine.residual}
+                for affine in (self.peer_input, self.ego_input)
+            ],
+            "bits": self.bits,
+            "pooling": self.pooling,
+            "action_space": action_space_to_json(self.action_space),
+            "max_peers": self.max_peers,
+        }
+        return self.hashes | {DESCRIBED: sha256(json.dumps(between, sort_keys=True).encode())}

@@ -23,6 +23,8 @@ from quant.policy.policy import Dense, Discrete, Policy
 from quant.tracks.candidate import Affine, Candidate, SubModel
 
 SLICES = {"nominal": 400, "lossy": 200}
+UNMADE: dict[str, str | None] = {"peer_encoder": None, "policy_head": None, "description": None}
+"""What float has none of."""
 HASHES = {"policy": "a" * 64, "dataset": "b" * 64, "scenarios": "c" * 64}
 LIMITS = Limits()
 
@@ -67,7 +69,7 @@ def reference(neutral: int = 200, three_bit: int = 100) -> Evaluation:
     """The float policy fails 4 episodes of each slice; the gate's actors so many nominal, half as many lossy."""
     gate = {"neutral": driven(neutral, neutral // 2), "float-3bit": driven(three_bit, three_bit // 2)}
     return Evaluation(
-        FLOAT, "float32, NumPy", HASHES | {"peer_encoder": None, "policy_head": None}, {"specification": "synthetic"},
+        FLOAT, "float32, NumPy", HASHES | UNMADE, {"specification": "synthetic"},
         ClosedLoop(driven(4, 4), (), gate), None, seeing(),
     )  # fmt: skip
 
@@ -95,15 +97,14 @@ def evaluated(
         assert original is not None
         pairs = zip(original.slices, driving, strict=True)
         closed = ClosedLoop(driving, tuple(Paired.of(f.success, c.success) for f, c in pairs))
-    models = {"peer_encoder": made.peer_encoder.sha256, "policy_head": made.policy_head.sha256}
     world = None if driving is None else {"specification": "synthetic"}
     return Evaluation(
-        made.track, "TFLM int8 arithmetic, NumPy", HASHES | models | hashes, world, closed, opened or frames()
+        made.track, "TFLM int8 arithmetic, NumPy", HASHES | made.identity | hashes, world, closed, opened or frames()
     )
 
 
 def undriven_reference() -> Evaluation:
-    hashes = HASHES | {"peer_encoder": None, "policy_head": None}
+    hashes = HASHES | UNMADE
     return Evaluation(FLOAT, "float32, NumPy", hashes, None, None, None, seeing())
 
 
@@ -116,7 +117,7 @@ def assessed(
 
 def stressed(*tracks: str, undeclared: tuple[str, ...] = (), **counts: Any) -> Stress:
     """A stress test in which every track shows so much, as ``missed=3``."""
-    tally = Tally(**{"frames": 1_000_000, "worst": 0.05, **counts})
+    tally = Tally(**{"frames": 1_000_000, "acts": 300_000, "rests": 600_000, "worst": 0.05, **counts})
     nobody = np.zeros((0, 4), np.float32)
     frames = Observations(nobody, np.zeros((0, 8, 6), np.float32), np.zeros((0, 8), np.bool_))
     words = np.zeros(0, np.str_)

@@ -284,3 +284,42 @@ def test_one_slice_that_can_be_compared_is_enough() -> None:
     lossy = replace(sampled("success", outcomes(50)), of="lossy")
     before = snapshot(subjects={"ptq": (*figures(), lossy)}, blind={"nominal": "the world is blind"})
     assert compare(before, before).exit_code == 0
+
+
+def acting(share: float, of: str = "recorded") -> Snapshot:
+    """A run whose float policy acts on so many of the held-out frames."""
+    made = snapshot()
+    own = (*made.subjects["float"], figure("acts", of, share, "agreement on recorded", n=5000))
+    return replace(made, subjects={**made.subjects, "float": own})
+
+
+@pytest.mark.parametrize(
+    ("now", "code", "blind"), [(0.2, 0, False), (0.1, 0, False), (0.09, 1, False), (0.01, 1, True)]
+)
+def test_a_retraining_that_acts_on_less_than_half_is_a_regression(now: float, code: int, blind: bool) -> None:
+    found = compare(acting(0.2), acting(now))
+    assert found.exit_code == code
+    assert ("blind" in found.headline) is blind
+    assert compare(acting(0.2), acting(0.9)).exit_code == 0
+
+
+def test_on_other_frames_how_much_float_acts_is_not_compared() -> None:
+    now = under(acting(0.0), "agreement on recorded", **{"held-out frames": "9" * 64})
+    one = next(one for one in compare(acting(0.2), now).findings if one.name == "acts[recorded]")
+    assert not one.regression
+
+
+def missing(count: float, **conditions: str) -> Snapshot:
+    """A run of which a stress test found so many missed actions."""
+    made = snapshot()
+    own = (*made.subjects["ptq"], figure("missed_action", "", count, "stress"))
+    stress = {"declared inputs": "d" * 64, "frames": "1000000", "seed of the stress": "0", **conditions}
+    return replace(made, subjects={**made.subjects, "ptq": own}, conditions={**made.conditions, "stress": stress})
+
+
+def test_a_first_missed_action_is_a_regression_whatever_the_number_of_frames() -> None:
+    found = compare(missing(0), missing(3, frames="2000"))
+    assert found.exit_code == 1 and "missed_action 0 frames -> 3 frames" in found.headline
+    for before, now in ((missing(0), missing(0, frames="9")), (missing(1), missing(3, frames="9"))):
+        assert compare(before, now).exit_code == 0
+    assert compare(missing(0), missing(3, **{"declared inputs": "e" * 64})).exit_code == 0

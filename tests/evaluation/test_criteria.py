@@ -435,8 +435,29 @@ def stress_outcomes(limits: Limits = LIMITS, **shown: Any) -> dict[str, tuple[st
 def test_a_missed_or_false_action_within_the_bounds_fails() -> None:
     found = stress_outcomes(missed=1, false=2)
     assert {name: outcome for name, (outcome, _) in found.items()} == {"missed_action": "fail", "false_action": "fail"}
-    assert found["missed_action"][1].startswith("1 frames > 0 frames (computed: of 1,000,000 within the bounds")
+    assert found["missed_action"][1].startswith("1 frames > 0 frames (computed: of 1,000,000 frames within the bounds")
     assert {outcome for outcome, _ in stress_outcomes(missed_unsettled=9, false_unsettled=9).values()} == {"pass"}
+
+
+def test_where_float_never_acts_or_never_rests_nothing_is_proven() -> None:
+    found = stress_outcomes(acts=0)
+    assert found["missed_action"][0] == "unproven" and found["false_action"][0] == "pass"
+    assert found["missed_action"][1].endswith("float never acts within the declared range: nothing could be missed")
+    assert "of 1,000,000 frames within the bounds, float acts on 0" in found["missed_action"][1]
+    found = stress_outcomes(rests=0)
+    assert found["false_action"][0] == "unproven" and found["missed_action"][0] == "pass"
+
+
+def test_where_mostly_unsettled_frames_disagree_nothing_is_proven() -> None:
+    whole: dict[str, Any] = {"acts": 10_000, "rests": 20_000}
+    assert {outcome for outcome, _ in stress_outcomes(missed_unsettled=100, false_unsettled=200, **whole).values()} == {
+        "pass"
+    }
+    found = stress_outcomes(missed_unsettled=101, false_unsettled=201, **whole)
+    assert {outcome for outcome, _ in found.values()} == {"unproven"}
+    assert "on 101 of the 10,000 frames on which float acts" in found["missed_action"][1]
+    assert "not settled, more than 1%" in found["false_action"][1]
+    assert stress_outcomes(missed=1, missed_unsettled=101, **whole)["missed_action"][0] == "fail"
 
 
 def test_limits_of_the_users_own_hold_what_stress_finds() -> None:

@@ -153,7 +153,7 @@ def test_success_is_never_said_alone() -> None:
 
 def test_every_candidate_stands_against_float_slice_by_slice_in_the_record() -> None:
     document = judged((candidate("ptq"), driven(8, 4)), (candidate("qat"), driven(4, 4))).to_json()
-    assert document["schema_version"] == 3
+    assert document["schema_version"] == 4
     nominal, lossy = document["versus_float"]["ptq"]
     assert (nominal["slice"], nominal["only_first_succeeds"], nominal["only_second_succeeds"]) == ("nominal", 4, 0)
     assert (nominal["lost_points"]["value"], nominal["noninferiority"], lossy["episodes"]) == (1.0, "not shown", 200)

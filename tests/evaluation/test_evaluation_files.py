@@ -51,7 +51,7 @@ FIRST: list[Any] = ["closed_loop", "slices", 0]
 @pytest.mark.parametrize(
     ("path", "value", "what"),
     [
-        (["schema_version"], 3, "schema version 3"),
+        (["schema_version"], 4, "schema version 4"),
         (["track"], ..., "track is missing"),
         (["sha256", "policy"], 7, "sha256.policy is int"),
         (["colour"], "red", "colour is unknown"),

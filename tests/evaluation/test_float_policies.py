@@ -51,9 +51,10 @@ def test_a_retrained_policy_that_never_acts_is_told_and_is_no_progress(
     first, second = float_against_float(before, now)
     assert "of before" in first and "of after" in second and "now in 0.0%" in first
     found = compare(snapshot(before), snapshot(now))
-    assert found.exit_code == 1 and "blind in the later run" in found.headline
+    assert found.exit_code == 1 and "blind in the later run" in str([str(one) for one in found.regressions])
     acts = next(one for one in found.findings if one.name == "acts[recorded]")
-    assert not acts.judged and acts.now == 0 and (acts.before or 0) > 0
+    assert acts.regression and acts.now == 0 and (acts.before or 0) > 0
+    assert "(blind: the later float policy hardly acts" in str(acts)
 
 
 def test_of_the_same_policy_there_is_nothing_to_tell(before: Run) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from quant.acceptance.limits import Limits
+from quant.acceptance.stress import stress_criteria
 from quant.dataset.filling import fill, free_columns, impossible
 from quant.errors import InputError, StaleError
 from quant.evaluation.stress import stress as module
@@ -138,6 +140,20 @@ def test_nothing_is_missed_by_a_candidate_that_is_whole(good: Stress) -> None:
     assert (within.missed, within.false, within.saturated, good.tracks["ptq"].cut) == (0, 0, 0, ())
     assert within.frames >= 20_000
     assert 0 < within.worst < 0.5
+
+
+def test_a_policy_that_never_acts_proves_nothing(good: Stress) -> None:
+    last = POLICY.head[-1]
+    blind = replace(POLICY, head=(*POLICY.head[:-1], replace(last, bias=last.bias - np.float32(50))))
+    found = given(blind).run(stress, frames=2000)
+    within = found.tracks["ptq"].within
+    outcomes = {one.name: one for one in stress_criteria(found, "ptq", Limits())}
+    assert outcomes["missed_action"].outcome.value == "unproven"
+    assert "float never acts" in outcomes["missed_action"].sentence
+    assert (within.acts, within.rests) == (0, within.frames)
+    seen = good.tracks["ptq"].within
+    assert seen.acts > 0 and seen.rests > 0 and seen.acts + seen.rests <= seen.frames
+    assert found.to_json()["tracks"]["ptq"]["within"]["acts"] == 0
 
 
 def test_a_range_cut_at_40_percent_is_found(cut: Stress, good: Stress) -> None:
@@ -421,3 +437,33 @@ def test_the_contract_of_another_ego_gives_other_frames() -> None:
     found = made.run(stress, frames=4000)
     assert {rule: 1 for rule, bad in impossible(contract, found.found.observations).items() if bad.any()} == {}
     assert found.tracks["ptq"].within.saturated == 0
+
+
+def contradicting(stress_: Stress, **changes: Any) -> Stress:
+    """Its counts changed wherever they stand, so that they still follow from one another."""
+    tracks = {
+        name: replace(
+            one,
+            groups={group: replace(tally, **changes) for group, tally in one.groups.items()},
+            by_peers=tuple(replace(tally, **changes) for tally in one.by_peers),
+        )
+        for name, one in stress_.tracks.items()
+    }
+    return replace(stress_, tracks=tracks)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"missed": 0}, {"false": 0}, {"worst": 0.01}, {"missed_unsettled": 0, "missed": 1}]
+)
+def test_counts_that_the_kept_frames_contradict_are_refused(cut: Stress, tmp_path: Path, changes: Any) -> None:
+    paths = tmp_path / "stress.json", tmp_path / "stress_frames.npz"
+    contradicting(cut, **changes).save(*paths)
+    with pytest.raises(InputError, match="contradicts the frames"):
+        load_stress(*paths, CONTRACT)
+
+
+def test_counts_of_which_no_frame_was_kept_are_refused(good: Stress, tmp_path: Path) -> None:
+    paths = tmp_path / "stress.json", tmp_path / "stress_frames.npz"
+    contradicting(good, missed=2).save(*paths)
+    with pytest.raises(InputError, match="contradicts the frames"):
+        load_stress(*paths, CONTRACT)

@@ -16,6 +16,7 @@ from quant.errors import StaleError
 from quant.evaluation.unseen import Unseen, pooled
 from quant.observation import Observations
 from quant.policy import policy_digest, save_policy
+from quant.runs.later import judge
 from quant.runs.reading import open_run
 from quant.runs.unseen import closeness_on, leave_out, left_out_document, read_left_out, recordings_of
 from quant.tracks.registry import PTQ
@@ -34,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in ((1, "a.npz"), (2, "b.npz"), (3, "later.npz")):
         strategies.write_drive(folder / name, strategies.frames(700, seed, ego=6, slots=4, most=3))
     drives = [word for name in ("a.npz", "b.npz") for word in ("--drive", folder / name)]
-    (folder / "limits.toml").write_text("action_disagreement = 1.0")
+    (folder / "limits.toml").write_text("action_disagreement = 1.0\nmissed_action = 700\nfalse_action = 700")
     limits = ("--limits", folder / "limits.toml", "--stress-frames", "2000")
     done = quant("run", folder / "policy.npz", *drives, "--tracks", PTQ, *limits, "--out", folder / "run")
     assert done.code == 0, done.err
@@ -54,6 +55,19 @@ def test_every_drive_is_left_out_once_and_stands_in_the_record(run: Path) -> Non
     assert not any("nothing unseen" in warning for warning in verdict.warnings)
     written = json.loads((run / "eval_ptq.json").read_text())["unseen"]
     assert [one["drive"] for one in written] == ["a.npz", "b.npz"]
+
+
+def test_the_record_of_the_verdict_says_how_far_it_reaches(run: Path) -> None:
+    winner = json.loads((run / "winner.json").read_text())
+    evaluated = json.loads((run / "eval_ptq.json").read_text())
+    stress = json.loads((run / "stress.json").read_text())
+    assert winner["unseen"] == {PTQ: evaluated["unseen"]} and len(winner["unseen"][PTQ]) == 2
+    assert winner["worst_found"] == {PTQ: stress["tracks"][PTQ]["worst"]}
+    assert {"deviation", "group", "ego", "of_peers"} <= winner["worst_found"][PTQ].keys()
+    assert winner["unsettled_share"] == stress["unsettled"]["share"]
+    undeclared = [one["name"] for one in winner["trusted_up_to"]]
+    assert undeclared and len(undeclared) == len(open_run(run).dataset.contract.undeclared)
+    assert all(one["least"] < one["most"] and one["in_units"] for one in winner["trusted_up_to"])
 
 
 def test_the_candidate_that_is_judged_was_made_without_the_drive(run: Path) -> None:
@@ -114,7 +128,62 @@ def test_a_finished_run_is_judged_on_a_later_drive_and_left_as_it_is(run: Path) 
     document = json.loads(written.read_text())
     assert document["tracks"][PTQ]["n"] == 700 and document["winner"] == PTQ
     same = quant("compare", written, written)
-    assert same.code == 0 and "agreement[later.npz]" in same.out
+    assert same.code == 0 and "agreement[the drive]" in same.out
+    for figure in ("missed_action", "false_action", "saturated", "acts"):
+        assert f"{figure}[the drive]" in same.out
+    assert "PTQ (winner)" in done.out and f"{PTQ}, the winner, holds on later.npz" in done.out
+    assert "in this drive" in done.out and "recorded for the run" in done.out
+
+
+def test_one_drive_at_a_time(run: Path) -> None:
+    drives = [word for name in ("a.npz", "later.npz") for word in ("--drive", run.parent / name)]
+    done = quant("evaluate", run, *drives)
+    assert done.code == 2 and "given 2 times" in done.err and "one drive at a time" in done.err
+
+
+def test_why_it_fails_stands_in_one_line(run: Path, tmp_path: Path) -> None:
+    limits = tmp_path / "limits.toml"
+    limits.write_text("action_disagreement = 0.0\naction_tolerance = 0.0\nmissed_action = 700\nfalse_action = 700")
+    common = ("evaluate", run, "--drive", run.parent / "later.npz", "-o", tmp_path / "found.json")
+    done = quant(*common, "--limits", limits)
+    assert done.code == 1
+    last = done.out.strip().splitlines()[-1]
+    assert last.startswith(f"{PTQ}, the winner, fails on later.npz: {PTQ}: another action than float in ")
+    assert "of the frames, limit 0.00 %" in last
+    assert json.loads((tmp_path / "found.json").read_text())["outcome"] == last
+
+
+def test_missed_and_false_actions_beyond_their_limit_fail(run: Path) -> None:
+    limits = Limits(action_disagreement=1.0, missed_action=700, false_action=700)
+    found = judge(open_run(run), run.parent / "later.npz", limits)
+    assert found.exit_code == 0
+    one = replace(found.tracks[PTQ], missed=3, false=0)
+    worse = replace(found, tracks={PTQ: one}, limits=Limits(action_disagreement=1.0))
+    assert worse.exit_code == 1 and worse.outcome.endswith(f"{PTQ}: 3 missed actions, limit 0")
+
+
+def test_two_drives_are_told_apart_by_what_they_hold(run: Path, tmp_path: Path) -> None:
+    limits = ("--limits", run.parent / "limits.toml")
+    copy = tmp_path / "copy.npz"
+    copy.write_bytes((run.parent / "later.npz").read_bytes())
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "copy.npz"
+    strategies.write_drive(other, strategies.frames(700, 9, ego=6, slots=4, most=3))
+    written = []
+    for number, drive in enumerate((run.parent / "later.npz", copy, other)):
+        written.append(tmp_path / f"{number}.json")
+        assert quant("evaluate", run, "--drive", drive, "-o", written[-1], *limits).code == 0
+    assert quant("compare", written[0], written[1]).code == 0
+    done = quant("compare", written[1], written[2])
+    assert done.code == 2 and "judged on different drives" in " ".join(done.out.split())
+
+
+def test_a_cut_of_a_drive_of_the_run_is_known(run: Path, tmp_path: Path) -> None:
+    strategies.write_drive(tmp_path / "cut.npz", strategies.frames(700, 1, ego=6, slots=4, most=3)[slice(0, 350)])
+    done = quant("evaluate", run, "--drive", tmp_path / "cut.npz", "-o", tmp_path / "cut.json", "--json")
+    document = json.loads(done.out)
+    assert "frames with peers in" in document["known"]
+    assert any("known to the run" in warning and "no test" in warning for warning in document["warnings"])
 
 
 def test_a_drive_of_the_run_itself_is_said_to_be_no_test(run: Path, tmp_path: Path) -> None:
@@ -132,3 +201,6 @@ def test_a_drive_beyond_what_is_declared_is_named_with_its_extreme(run: Path, tm
     document = json.loads(done.out)
     assert document["tracks"][PTQ]["saturated"] == 1
     assert any("90" in warning and "trusted" in warning for warning in document["warnings"])
+    assert any("90" in warning and "what the run was made of" in warning for warning in document["warnings"])
+    first = document["coverage"][0]
+    assert first["in_drive"] == [90, 90] and first["recorded"][1] < 90

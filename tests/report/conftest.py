@@ -11,6 +11,7 @@ import pytest
 
 from quant.acceptance.limits import Limits
 from quant.boards.conformance import Conformance
+from quant.boards.pack import build_pack, read_pack
 from quant.boards.report import STAGE_NAMES, DeviceReport, Identity, Memory, ModelReport, PeerTimes, Quantiles
 from quant.boards.report import TrackReport as BoardTrack
 from quant.files import write_json
@@ -103,9 +104,10 @@ def _run(folder: Path, policy: Policy, settings: Settings, coarser: float) -> Pa
     save_candidate(qat, folder)
     save_curve("qat", ((0, float("nan"), 0.02), (50, 0.03, 0.015), (100, 0.02, 0.012)), folder)
     write_settings(replace(read_settings(folder), tracks=("ptq", "qat")), folder)
-    _board({"ptq": ptq, "qat": qat}).save(folder)
+    board = _board({"ptq": ptq, "qat": qat})
+    board.save(folder)
     figures = [{"test": "tests/hil/test_soak.py::test_soak[ptq]", "name": "decisions", "value": 1234, "unit": "frames"}]
-    write_json(folder / "hil_rig.json", {"schema_version": 1, "pack_sha256": "1" * 64, "figures": figures})
+    write_json(folder / "hil_rig.json", {"schema_version": 1, "pack_sha256": board.pack_sha256, "figures": figures})
     evaluate(folder, Limits(), workers=1)
     decide(folder, Limits(), {"ptq": 1.25})
     return folder
@@ -118,7 +120,8 @@ def _board(candidates: dict[str, Candidate]) -> DeviceReport:
     tracks = {
         track: _board_track(candidate, 1 + 0.25 * place) for place, (track, candidate) in enumerate(candidates.items())
     }
-    return DeviceReport(board, "1" * 64, tracks, Memory(None, 90_000, 4_000, None, None, None, None, None))
+    pack = read_pack(build_pack(list(candidates.values()))).sha256
+    return DeviceReport(board, pack, tracks, Memory(None, 90_000, 4_000, None, None, None, None, None))
 
 
 def _board_track(candidate: Candidate, slower: float) -> BoardTrack:

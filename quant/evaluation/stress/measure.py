@@ -14,6 +14,7 @@ from quant.evaluation.stress.found import BEYOND, FALSE, MISSED, SPREAD, WORST, 
 from quant.evaluation.stress.frames import Chunk, Sampling
 from quant.evaluation.stress.margins import slack_of
 from quant.evaluation.stress.settled import settled
+from quant.observation.contract import Contract, whose
 from quant.observation.observations import F32, Observations
 from quant.policy.policy import Policy
 from quant.policy.sides import Sides, sides_of
@@ -70,7 +71,7 @@ class Measured:
     """What a track showed on some frames of one group.
 
     Attributes:
-        counts: (P + 1, 6) by number of peers, `quant.evaluation.stress.results.COUNTS`.
+        counts: (P + 1, 8) by number of peers, `quant.evaluation.stress.results.COUNTS`.
         worst: (P + 1,) the largest deviation; 0 where there were no frames.
         found: the frames that are kept.
     """
@@ -111,7 +112,7 @@ def measure(trial: Trial, group: str, frames: Observations) -> Part:
     apart = {track: original.apart(sides_of(trial.policy.action_space, one)) for track, one in values.items()}
     known = _Settled(trial, frames, original)
     tracks = {
-        track: _measured(trial, track, _On(group, frames, reference, values[track]), known.of(*apart[track]))
+        track: _measured(trial, track, _On(group, frames, reference, original, values[track]), known.of(*apart[track]))
         for track in values
     }
     return Part(group, tracks, *(known.sample() if group == SPREAD else (0, 0, 0)))
@@ -154,11 +155,12 @@ class _Settled:
 
 @dataclass(frozen=True, eq=False)
 class _On:
-    """Frames of a group, with what float and a candidate give."""
+    """Frames of a group, with what float gives, on which side that is, and what a candidate gives."""
 
     group: str
     frames: Observations
     reference: F32
+    original: Sides
     values: F32
 
 
@@ -175,6 +177,8 @@ def _measured(trial: Trial, track: str, on: _On, apart: Mapping[str, tuple[Bits,
         missed & ~missed_settled,
         false & ~false_settled,
         saturated,
+        on.original.acts.any(axis=1),
+        on.original.rests.any(axis=1),
     )
     counts = np.stack([np.bincount(peers[bits], minlength=slots + 1) for bits in counted], axis=1)
     worst = np.zeros(slots + 1)
@@ -217,7 +221,7 @@ def _found(
 
 def saturates(candidate: Candidate, sampling: Sampling, group: str, frames: Observations) -> Bits:
     """(N,) frames with an input whose code saturates: it is at an end, and the value beyond what the end stands for."""
-    ego, peers = cut(candidate, sampling)
+    ego, peers = cut(candidate, sampling.contract)
     out = np.zeros(len(frames), np.bool_)
     if group != BEYOND and not ego.any() and not peers.any():
         return out  # what represents both bounds represents all between them
@@ -226,13 +230,24 @@ def saturates(candidate: Candidate, sampling: Sampling, group: str, frames: Obse
     return out
 
 
-def cut(candidate: Candidate, sampling: Sampling) -> tuple[Bits, Bits]:
+def cut(candidate: Candidate, contract: Contract) -> tuple[Bits, Bits]:
     """(E,) and (F,) features of ego and peers of which the candidate does not represent the whole declared range."""
     found = []
     for affine, peers in ((candidate.ego_input, False), (candidate.peer_input, True)):
-        ends = np.stack(sampling.contract.bounds(peers=peers))
+        ends = np.stack(contract.bounds(peers=peers))
         found.append(np.asarray(_saturates(affine, ends).any(axis=0)))
     return found[0], found[1]
+
+
+def cut_columns(candidate: Candidate, contract: Contract) -> tuple[str, ...]:
+    """Names of those features, as ``ego's speed``."""
+    kinds = zip(("ego", "peers"), (False, True), cut(candidate, contract), strict=True)
+    return tuple(
+        whose(kind, name)
+        for kind, peers, beyond in kinds
+        for name, is_cut in zip(contract.names(peers=peers), beyond, strict=True)
+        if is_cut
+    )
 
 
 def _saturates(affine: Affine, values: F32) -> Bits:

@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 from quant.errors import InputError, StaleError
 from quant.evaluation.evaluation import rounded
-from quant.evaluation.stress.found import BEYOND, WORST, Found, load_found
+from quant.evaluation.stress.found import BEYOND, FALSE, MISSED, WORST, Found, load_found
 from quant.files import read_json, sha256, write_json
 from quant.observation.contract import Contract
 
-SCHEMA_VERSION = 1
-COUNTS = ("frames", "missed", "false", "missed_unsettled", "false_unsettled", "saturated")
+SCHEMA_VERSION = 2
+COUNTS = ("frames", "missed", "false", "missed_unsettled", "false_unsettled", "saturated", "acts", "rests")
 """What a `Tally` counts."""
 AGAIN = "stress it again: quant stress RUN"
 
@@ -31,6 +33,7 @@ class Tally:
         false: the reverse.
         missed_unsettled, false_unsettled: likewise where float itself is not settled; no criterion counts them.
         saturated: frames in which the code of an input saturates.
+        acts, rests: frames on which float acts, and on which it rests: without any, nothing can be missed or made up.
         worst: the largest difference, as a share of the range.
     """
 
@@ -40,18 +43,13 @@ class Tally:
     missed_unsettled: int = 0
     false_unsettled: int = 0
     saturated: int = 0
+    acts: int = 0
+    rests: int = 0
     worst: float = 0.0
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.frames + other.frames,
-            self.missed + other.missed,
-            self.false + other.false,
-            self.missed_unsettled + other.missed_unsettled,
-            self.false_unsettled + other.false_unsettled,
-            self.saturated + other.saturated,
-            max(self.worst, other.worst),
-        )
+        counts = {name: getattr(self, name) + getattr(other, name) for name in COUNTS}
+        return Tally(**counts, worst=max(self.worst, other.worst))
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class TrackStress:
 
     Attributes:
         track: its name.
-        hashes: SHA-256 of both models.
+        hashes: SHA-256 of both models and of what goes between them.
         cut: features of which it does not represent the whole declared range.
         groups: by group of frames, the one beyond the bounds among them.
         by_peers: by number of peers, of the frames within the bounds.
@@ -227,7 +225,42 @@ def load_stress(path: Path, frames: Path, contract: Contract) -> Stress:
         raise InputError(f"the stress test lacks or garbles {error}", where=path, hint=AGAIN) from error
     if not same:
         raise InputError("holds unknown keys, or figures that do not follow from others", where=path, hint=AGAIN)
+    for track, one in stress.tracks.items():
+        _check_kept(one, found.of(track), path)
     return stress
+
+
+def _check_kept(one: TrackStress, kept: Found, path: Path) -> None:
+    """Holds what was counted, in all, by group and by number of peers, against the frames that were kept of it.
+
+    Of every kind some are kept where there are any, and the worst always is.
+
+    Raises:
+        InputError: they contradict one another.
+    """
+    peers = kept.observations.counts
+    parts = [("all", one.within, np.ones(len(kept), np.bool_))]
+    parts += [(group, tally, np.asarray(kept.group == group)) for group, tally in one.groups.items() if group != BEYOND]
+    parts += [(f"{count} peers", tally, np.asarray(peers == count)) for count, tally in enumerate(one.by_peers)]
+    for name, tally, rows in parts:
+        whole = name == "all"
+        for kind, settled, counted in (
+            (MISSED, True, tally.missed),
+            (MISSED, False, tally.missed_unsettled),
+            (FALSE, True, tally.false),
+            (FALSE, False, tally.false_unsettled),
+        ):
+            seen = int((rows & (kept.kind == kind) & (kept.settled == settled)).sum())
+            # Those that count are kept before those that do not, so only they are sure to be there.
+            if seen > counted or (whole and settled and bool(seen) != bool(counted)):
+                _contradicts(f"{one.track}, {name}: {counted} {kind}, {seen} kept", path)
+        worst = rounded(float(kept.deviation[rows].max(initial=0.0)))
+        if worst > tally.worst or (whole and worst != tally.worst):
+            _contradicts(f"{one.track}, {name}: at worst {tally.worst}, {worst} kept", path)
+
+
+def _contradicts(words: str, path: Path) -> NoReturn:
+    raise InputError(f"contradicts the frames that were kept: {words}", where=path, hint=AGAIN)
 
 
 def contract_digest(contract: Contract) -> str:
@@ -257,7 +290,7 @@ def _tally_json(tally: Tally) -> dict[str, Any]:
 
 
 def tallies(counts: Any, worst: Any) -> tuple[Tally, ...]:
-    """(R, 6) counts and (R,) worst deviations as tallies."""
+    """(R, 8) counts and (R,) worst deviations as tallies."""
     named = (dict(zip(COUNTS, map(int, row), strict=True)) for row in counts)
     return tuple(Tally(**row, worst=rounded(float(one))) for row, one in zip(named, worst, strict=True))
 

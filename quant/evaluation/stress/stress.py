@@ -12,7 +12,7 @@ from quant.errors import InputError
 from quant.evaluation.parallel import map_tasks
 from quant.evaluation.stress.found import BEYOND, FALSE, MISSED, SPREAD, WORST, Found
 from quant.evaluation.stress.frames import Chunk, Sampling, recorded_of
-from quant.evaluation.stress.measure import KEPT_MISSED, KEPT_WORST, Measured, Part, Trial, cut, measure_chunk
+from quant.evaluation.stress.measure import KEPT_MISSED, KEPT_WORST, Measured, Part, Trial, cut_columns, measure_chunk
 from quant.evaluation.stress.results import (
     Stress,
     TrackStress,
@@ -23,7 +23,7 @@ from quant.evaluation.stress.results import (
 )
 from quant.evaluation.stress.search import Start, search
 from quant.files import Progress, no_progress
-from quant.observation.contract import Contract, whose
+from quant.observation.contract import Contract
 from quant.observation.observations import Observations
 from quant.policy.policy import Box, Policy
 from quant.runners import FloatRunner
@@ -172,21 +172,10 @@ def _track(trial: Trial, candidate: Candidate, own: Sequence[tuple[str, Measured
     for name in dict.fromkeys(group for group, _ in own):
         groups[name] = _summed([one for group, one in own if group == name])
     within = _summed([one for group, one in own if group != BEYOND])
-    contract = trial.sampling.contract
-    ego, peers = cut(candidate, trial.sampling)
-    names = [
-        whose(kind, name)
-        for kind, columns, beyond in (
-            ("ego", contract.names(peers=False), ego),
-            ("peers", contract.names(peers=True), peers),
-        )
-        for name, is_cut in zip(columns, beyond, strict=True)
-        if is_cut
-    ]
     return TrackStress(
         candidate.track,
-        candidate.hashes,
-        tuple(names),
+        candidate.identity,
+        cut_columns(candidate, trial.sampling.contract),
         {name: total(tallies(*sums)) for name, sums in groups.items()},
         tallies(*within),
     )
