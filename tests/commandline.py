@@ -14,6 +14,9 @@ import pytest
 
 from quant.commands.main import main
 
+LEAN = "-p no:hypothesispytest -p no:randomly"
+"""For a pytest session inside a test: without the plugins that it does not need and that take a second to import."""
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.commandline import LEAN
+
 pytest_plugins = ["pytester"]
 
 CONFTEST = """
@@ -41,6 +43,7 @@ def test_it_is_there(run, k):
 
 @pytest.fixture
 def session(pytester: pytest.Pytester) -> pytest.Pytester:
+    pytester.makeini(f"[pytest]\naddopts = {LEAN}\n")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_one=TESTS, test_two=TESTS, test_three=TESTS)
     return pytester

@@ -23,6 +23,7 @@ from quant.runs.settings import Settings
 from quant.runs.steps import decide, keep_device, run_device
 from quant.testing.suites.hil.identity import with_a_twin
 from quant.tracks.candidate import Candidate
+from tests.commandline import LEAN
 from tests.patience import PATIENCE, happens
 from tests.tracks import strategies
 
@@ -35,9 +36,9 @@ quant.boards.ports.plugged_in = lambda: ()  # whatever is plugged into this mach
 
 pytest_plugins = ["quant.testing.plugin", "quant.testing.hil_plugin"]
 """
-INI = """
+INI = f"""
 [pytest]
-addopts = --strict-markers -p no:cacheprovider -ra
+addopts = --strict-markers -p no:cacheprovider -ra {LEAN}
 junit_family = xunit1
 markers =
     slow: slow
