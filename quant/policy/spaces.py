@@ -68,11 +68,11 @@ def observation_sizes(space: Any, where: str) -> ObservationSizes:
             f"peers {peers} and peer_mask {mask} do not fit together", where=where, expected="(P, F), (P,)"
         )
     others = tuple(key for key in _KEY.findall(text) if key not in shapes)
-    bounds = Bounds(*_box_bounds(text, EGO, ego), *_box_bounds(text, PEERS, peers))
+    bounds = Bounds(*_box_bounds(text, EGO, ego, where), *_box_bounds(text, PEERS, peers, where))
     return ObservationSizes(ego[0], peers[0], peers[1], others, bounds)
 
 
-def _box_bounds(text: str, key: str, shape: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _box_bounds(text: str, key: str, shape: tuple[int, ...], where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The least and the most value of each feature, as ``Box(low, high, shape, dtype)`` prints them.
 
     Infinite where it states none: as gym before 0.22, which printed the shape alone, or where NumPy abbreviated.
@@ -90,6 +90,13 @@ def _box_bounds(text: str, key: str, shape: tuple[int, ...]) -> tuple[tuple[floa
     low, high = low.reshape(-1, width).min(axis=0), high.reshape(-1, width).max(axis=0)
     # A type's own ends are how a Box without bounds is often written.
     low, high = np.where(np.abs(low) < UNBOUNDED, low, -np.inf), np.where(np.abs(high) < UNBOUNDED, high, np.inf)
+    if (upside_down := np.flatnonzero(low > high)).size:
+        at = int(upside_down[0])
+        raise InputError(
+            f"the observation space has {key}[{at}] from {low[at]:g} to {high[at]:g}",
+            where=where,
+            expected="low <= high",
+        )
     return tuple(map(float, low)), tuple(map(float, high))
 
 
