@@ -30,7 +30,7 @@ from quant.runs.settings import read_settings
 from quant.runs.steps import decide, evaluate, make_dataset, make_track
 from quant.tracks.candidate import Affine, Candidate, SubModel
 from quant.tracks.export import export
-from quant.tracks.ptq import find_plan
+from quant.tracks.ptq import EQUALIZED, Scope, finish, search_dataset
 from quant.tracks.storage import model_name, save_candidate
 
 EPISODES = {"nominal": 600, "lossy": 300}
@@ -122,9 +122,9 @@ def test_another_policys_head_fails_success_and_agreement(copy: Path, run: Run) 
 
 
 def quantize(policy: Policy, run: Run) -> Candidate:
-    """Another policy's PTQ candidate under this run's hashes, as a mix-up of files would give it."""
-    plan, log = find_plan(policy, run.dataset)
-    return export("ptq", plan, run.dataset, log)
+    """Another policy's PTQ candidate under this run's hashes, as a mix-up of files would give it; no unit is in two."""
+    frames, found = search_dataset(policy, run.dataset, scope=Scope(rewritings=EQUALIZED))
+    return export("ptq", finish(policy, frames, found).plan, run.dataset, found.log)
 
 
 @pytest.mark.parametrize(

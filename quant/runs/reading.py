@@ -105,8 +105,8 @@ def read_inputs(folder: Path) -> tuple[Policy, Dataset]:
 
 
 def _check_contract(path: Path, contract: Contract) -> None:
-    """The file that a reader looks at says what the dataset was made with."""
-    if read_contract(path).to_json() != contract.to_json():
+    """The file that a reader looks at, where there is one, says what the dataset was made with."""
+    if path.is_file() and read_contract(path).to_json() != contract.to_json():
         raise StaleError(
             "is another observation contract than the dataset was made with",
             where=path,

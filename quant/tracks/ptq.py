@@ -136,7 +136,11 @@ def search_dataset(
     """`search` on the shared dataset's frames; tracks that ask the same after one another wait for it once."""
     frames, contract = Frames.of(dataset), json.dumps(dataset.contract.to_json(), sort_keys=True)
     contents = policy_digest(policy), dataset.digest, contract
-    return frames, _answer(_Question(policy, frames, progress, contents, scope or Scope()))
+    known = _answer.cache_info().hits
+    found = _answer(_Question(policy, frames, progress, contents, scope or Scope()))
+    if _answer.cache_info().hits > known:
+        progress(1, 1)
+    return frames, found
 
 
 def search(policy: Policy, frames: Frames, progress: Progress = no_progress, scope: Scope | None = None) -> Found:

@@ -305,7 +305,9 @@ def test_the_baseline_stands_on_the_page_figure_by_figure(
     assert "REGRESSION: qat peer_encoder_bytes 100 bytes" in worse and "✖ worse" in worse
     found = compare(snapshot(open_run(driven)), snapshot(open_run(driven)))
     rows = [row for row in against.table(found).rows if not row[0].mark]
-    assert [row[0].text for row in rows] == [one.name for one in found.findings]
+    subjects = list(dict.fromkeys(one.subject for one in found.findings))
+    by_subject = sorted(found.findings, key=lambda one: subjects.index(one.subject))
+    assert [row[0].text for row in rows] == [one.name for one in by_subject]
     assert {row[-1].text for row in rows} == {Change.SAME.value}
     assert quant("report", driven, "-o", tmp_path / "none.html", "--baseline", tmp_path / "no.json").code == 2
 

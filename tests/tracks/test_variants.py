@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from quant.anatomy import dissect
+from quant.anatomy.dissection import FOLDING_TOLERANCE
 from quant.anatomy.simulation import Grid, Simulation, build_network
 from quant.policy import Activation, Box, Dense, Discrete, Pooling
 from quant.runners import Int8Runner, parity, read_model, release_dependent
@@ -203,7 +204,7 @@ def test_explain_shows_that_inputs_with_residuals_cost_less(made: dict[str, Cand
     assert tensor is not None and len(tensor.codes) == 255 * (1 + made["ptq-residual"].ego_input.residual) + 1
     shown = next(one for one in fine.to_json()["sources"] if one["name"] == "ego input")["tensor"]["codes"]
     assert len(shown) == 256 and sum(shown) == sum(tensor.codes)
-    assert fine.folding_error < 2e-5
+    assert fine.folding_error < FOLDING_TOLERANCE
 
 
 def test_a_grid_of_residuals_has_finer_steps() -> None:
