@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
@@ -16,7 +15,6 @@ from quant.dataset.filling import fill
 from quant.dataset.recording import Recording
 from quant.dataset.storage import Dataset, Made, Origin, Split
 from quant.errors import InputError
-from quant.files import sha256
 from quant.observation.checks import bound_findings, findings
 from quant.observation.contract import Contract
 from quant.observation.findings import Finding, refuse
@@ -150,8 +148,7 @@ def build_dataset(
         _filled_index(split, len(recordings), part, frames)
         for (split, frames), part in zip(numbers, filled, strict=True)
     ]
-    digest = sha256(json.dumps(contract.to_json(), sort_keys=True).encode())
-    origins.append(Origin(FILLED, FILLED, digest, sum(map(len, filled)), derived))
+    origins.append(Origin(FILLED, FILLED, contract.digest, sum(map(len, filled)), derived))
     observations = Observations.concatenate(parts)
     forward = policy.forward(observations)
     return Dataset(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -129,7 +128,7 @@ def _conditions(
         conditions[f"agreement on {_unseen_name(drive)}"] = same
         conditions[f"error on {_unseen_name(drive)}"] = same | {"policy": run.dataset.policy_sha256}
     if run.stress is not None:
-        declared = sha256(json.dumps(run.dataset.contract.to_json(), sort_keys=True).encode())
+        declared = run.dataset.contract.digest
         asked = {"frames": str(run.stress.frames), "seed of the stress": str(run.stress.seed)}
         conditions[STRESS] = {"declared inputs": declared, **asked}
     return conditions | {name: board_conditions(reports) for name, reports in boards.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -134,8 +133,7 @@ def search_dataset(
     policy: Policy, dataset: Dataset, progress: Progress = no_progress, scope: Scope | None = None
 ) -> tuple[Frames, Found]:
     """`search` on the shared dataset's frames; tracks that ask the same after one another wait for it once."""
-    frames, contract = Frames.of(dataset), json.dumps(dataset.contract.to_json(), sort_keys=True)
-    contents = policy_digest(policy), dataset.digest, contract
+    frames, contents = Frames.of(dataset), (policy_digest(policy), dataset.digest, dataset.contract.digest)
     known = _answer.cache_info().hits
     found = _answer(_Question(policy, frames, progress, contents, scope or Scope()))
     if _answer.cache_info().hits > known:

@@ -16,7 +16,7 @@ from quant.evaluation.open_loop import Closeness, OpenLoop
 from quant.evaluation.outcomes import SliceOutcome
 from quant.evaluation.statistics import Bits, Paired, mean, proportion
 from quant.evaluation.stress.found import SPREAD, Found
-from quant.evaluation.stress.results import Stress, Tally, TrackStress, Unsettled, contract_digest
+from quant.evaluation.stress.results import Stress, Tally, TrackStress, Unsettled
 from quant.observation.observations import Observations
 from quant.observation.resolve import Sizes, resolve
 from quant.policy.policy import Dense, Discrete, Policy
@@ -125,7 +125,7 @@ def stressed(*tracks: str, undeclared: tuple[str, ...] = (), **counts: Any) -> S
     shown = {track: TrackStress(track, {}, (), {SPREAD: tally}, (tally,)) for track in tracks}
     contract = resolve(Sizes(4, 6, 8), None, [])
     return Stress(
-        1_000_000, 0, (1.0,), {"contract": contract_digest(contract)}, undeclared, Unsettled(0, 0, 0), shown, nothing,
+        1_000_000, 0, (1.0,), {"contract": contract.digest}, undeclared, Unsettled(0, 0, 0), shown, nothing,
         contract,
     )  # fmt: skip
 

@@ -81,22 +81,22 @@ def test_a_correction_of_a_bound_is_the_users(inputs: Path) -> None:
     assert contract[0]["declared"] == [0.0, 2.0] and contract[0]["declared_by"] == ["checkpoint", "file"]
 
 
+def with_one_rel_y(inputs: Path, value: float) -> str:
+    """The name of the same drive with another rel_y of one peer in one frame."""
+    arrays = drives.drive()
+    row, slot = np.argwhere(arrays["peer_mask"] > 0)[70]
+    arrays["peers"][row, slot, 1] = value
+    return drives.write(inputs / "odd.npz", arrays).name
+
+
 def test_one_value_that_no_vehicle_can_have_is_refused_though_only_a_preset_bounds_it(inputs: Path) -> None:
-    glitch = drives.drive()
-    row, slot = np.argwhere(glitch["peer_mask"] > 0)[70]
-    glitch["peers"][row, slot, 1] = 3000
-    drives.write(inputs / "glitch.npz", glitch)
-    code, said = run(inputs, "", drive="glitch.npz")
+    code, said = run(inputs, "", drive=with_one_rel_y(inputs, 3000))
     assert code == 2 and "rel_y" in said and "goes to 3000" in said and "--allow out-of-bounds" in said
 
 
 def test_recordings_that_go_further_than_is_usual_are_told(inputs: Path) -> None:
-    far = drives.drive()
-    row, slot = np.argwhere(far["peer_mask"] > 0)[70]
-    far["peers"][row, slot, 1] = 1.9
-    drives.write(inputs / "far.npz", far)
-    code, said = run(inputs, "", drive="far.npz")
-    assert code in (0, 1) and "out-of-bounds: far.npz: peers' rel_y" in " ".join(said.split())
+    code, said = run(inputs, "", drive=with_one_rel_y(inputs, 1.9))
+    assert code in (0, 1) and "out-of-bounds: odd.npz: peers' rel_y" in " ".join(said.split())
 
 
 def test_bounds_that_only_a_preset_has_are_said_to_be_nobodys_word(inputs: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -218,7 +217,7 @@ def load_stress(path: Path, frames: Path, contract: Contract) -> Stress:
         )
         if sha256(found.content()) != document["found_sha256"]:
             raise StaleError("holds other frames than were found", where=frames, hint=AGAIN)
-        if stress.hashes["contract"] != contract_digest(contract):
+        if stress.hashes["contract"] != contract.digest:
             raise StaleError("is of another observation contract than the run's", where=path, hint=AGAIN)
         same = stress.to_json() == document
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -261,11 +260,6 @@ def _check_kept(one: TrackStress, kept: Found, path: Path) -> None:
 
 def _contradicts(words: str, path: Path) -> NoReturn:
     raise InputError(f"contradicts the frames that were kept: {words}", where=path, hint=AGAIN)
-
-
-def contract_digest(contract: Contract) -> str:
-    """SHA-256 of a contract."""
-    return sha256(json.dumps(contract.to_json(), sort_keys=True).encode())
 
 
 def _track(track: str, document: Mapping[str, Any]) -> TrackStress:

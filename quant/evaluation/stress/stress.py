@@ -17,7 +17,6 @@ from quant.evaluation.stress.results import (
     Stress,
     TrackStress,
     Unsettled,
-    contract_digest,
     tallies,
     total,
 )
@@ -153,7 +152,7 @@ def _result(trial: Trial, parts: Sequence[Part], policy_sha256: str, dataset_sha
         own = [(part.group, part.tracks[track]) for part in parts if track in part.tracks]
         tracks[track] = _track(trial, candidate, own)
         found += [_kept([one.found for group, one in own if group != BEYOND], kind) for kind in KEPT]
-    hashes = {"policy": policy_sha256, "dataset": dataset_sha256, "contract": contract_digest(contract)}
+    hashes = {"policy": policy_sha256, "dataset": dataset_sha256, "contract": contract.digest}
     return Stress(
         trial.sampling.frames,
         trial.sampling.seed,
